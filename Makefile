@@ -1,0 +1,96 @@
+# Works with GNU make 3.81 (macOS) and newer: no .ONESHELL, no grouped targets, no $(file ...).
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PY := .venv/bin/python
+STAMP := .venv/.installed
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+
+# PYTHON=... picks the interpreter that .venv is made from; otherwise the first of these that is 3.11, 3.12 or 3.13.
+PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3)
+IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+
+# Two threads and a fixed hash seed, so that runs are comparable; waiting threads sleep instead of spinning.
+OMP_NUM_THREADS ?= 2
+OMP_WAIT_POLICY := passive
+PYTHONHASHSEED := 0
+export OMP_NUM_THREADS OMP_WAIT_POLICY PYTHONHASHSEED
+# A backend of the caller's would suppress the inline figures of the notebooks; the unit tests set Agg for themselves.
+unexport MPLBACKEND
+
+.PHONY: help tutorial test lint unit notebooks-test lab zoo bench format install clean distclean
+
+help: ## list the targets
+	@echo "usage: make TARGET    (everything runs in .venv, which is made on first use)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "settings: PYTHON=python3.12 (interpreter for .venv), SEED=1 (zoo), OMP_NUM_THREADS=2"
+
+tutorial: $(STAMP) ## run every notebook on the mini suite, print the headline table, write build/
+	$(PY) -m dts_mini.tutorial
+
+test: $(STAMP) ## lint, unit and property tests, notebooks under nbval
+	$(MAKE) lint
+	$(MAKE) unit
+	$(MAKE) notebooks-test
+
+lint: $(STAMP) ## ruff: check and format --check
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+unit: $(STAMP) ## unit and property tests
+	MPLBACKEND=Agg $(PY) -m pytest tests
+
+notebooks-test: $(STAMP) ## run the notebooks again and compare them with their stored outputs
+	@if [ -z "$(NOTEBOOKS)" ]; then echo "make: no notebooks/*.ipynb to test" >&2; exit 1; fi
+	$(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	  --nbval-cell-timeout 300 $(NOTEBOOKS)
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(PY) -m jupyter lab notebooks
+
+zoo: $(STAMP) ## train the mini checkpoints again from nothing and compare (SEED=n for one seed)
+	$(PY) -m dts_mini.suites.mini.zoo $(if $(SEED),--seed $(SEED))
+
+bench: $(STAMP) ## time and memory of compress and rebuild on ViT-B/32 shapes
+	$(PY) -m benchmarks.compress
+
+format: $(STAMP) ## let ruff mend what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+install: $(STAMP) ## only make .venv
+
+clean: ## remove build outputs and caches
+	rm -rf build dts_mini.egg-info .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+
+distclean: clean ## the same, and .venv
+	rm -rf .venv
+
+# The stamp is touched last: an installation that was cut off is taken up again by the next call.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; \
+	if .venv/bin/python -c '$(IN_RANGE)' 2>/dev/null; then \
+	  echo "make: reusing .venv"; \
+	else \
+	  found=""; \
+	  for candidate in $(PYTHONS); do \
+	    if "$$candidate" -c '$(IN_RANGE)' 2>/dev/null; then found="$$candidate"; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "make: no Python 3.11, 3.12 or 3.13 found (tried:" $(PYTHONS)")." >&2; \
+	    echo "      Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2; \
+	    exit 1; \
+	  fi; \
+	  if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "make: $$found cannot make virtual environments (no venv or ensurepip)." >&2; \
+	    echo "      On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "make: creating .venv with $$("$$found" --version)"; \
+	  "$$found" -m venv --clear .venv; \
+	fi
+	@echo "make: installing (a few minutes the first time)"
+	$(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[notebooks,dev]'
+	@touch $@
