@@ -71,7 +71,7 @@ distclean: clean ## the same, and .venv
 # The stamp is touched last: an installation that was cut off is taken up again by the next call.
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; \
-	if .venv/bin/python -c '$(IN_RANGE)' 2>/dev/null; then \
+	if .venv/bin/python -c 'import pip; $(IN_RANGE)' 2>/dev/null; then \
 	  echo "make: reusing .venv"; \
 	else \
 	  found=""; \
@@ -91,6 +91,6 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "make: creating .venv with $$("$$found" --version)"; \
 	  "$$found" -m venv --clear .venv; \
 	fi
-	@echo "make: installing (a few minutes the first time)"
-	$(PY) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[notebooks,dev]'
+	@echo "make: installing into .venv (2 to 5 minutes the first time)"
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
 	@touch $@

@@ -71,7 +71,9 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
-        raise FileError(f"{path}: is no readable safetensors file ({error}); it may be truncated: copy it again") from error
+        raise FileError(
+            f"{path}: is no readable safetensors file ({error}); it may be truncated: copy it again"
+        ) from error
 
 
 def _umask() -> int:

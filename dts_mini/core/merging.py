@@ -4,6 +4,7 @@ Each returns a state dict in the dtypes of its first argument's tensors; integer
 Experts must share names and shapes; a StateError says which does not.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -95,9 +96,7 @@ def _each(like: State, merged) -> dict[str, Tensor]:
 
 def _trim_limit(base: State, expert: State, density: float) -> float:
     """The least magnitude that stays when the largest ``density`` of all elements of a task vector do."""
-    parts = [
-        (expert[name].float() - x.float()).abs().reshape(-1) for name, x in base.items() if x.is_floating_point()
-    ]
-    magnitudes = torch.cat(parts)
-    drop = int((1 - density) * len(magnitudes))
-    return magnitudes.kthvalue(drop).values.nextafter(torch.tensor(torch.inf)).item() if drop else 0.0
+    differences = (expert[name].to(compute_dtype(x)) - x for name, x in base.items() if x.is_floating_point())
+    magnitudes = torch.cat([difference.abs().reshape(-1) for difference in differences])
+    drop = math.floor((1 - density) * len(magnitudes) + 1e-9)  # (1 - 0.9) * 100 is 9.999999999999998
+    return magnitudes.kthvalue(min(drop + 1, len(magnitudes))).values.item()

@@ -42,12 +42,18 @@ def fuse(base: State, deltas: Sequence[TaskDelta], weights: Sequence[float] | Te
     a base that a delta was not made for.
     """
     if len(deltas) != len(weights) or not deltas:
-        raise DTSError(f"there are {len(deltas)} deltas and {len(weights)} weights; pass one weight a delta, at least one")
+        raise DTSError(
+            f"there are {len(deltas)} deltas and {len(weights)} weights; pass one weight a delta, at least one"
+        )
     for delta in deltas:
         check_base(base, delta)
     result = {}
     for name, tensor in base.items():
-        x = tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True) if tensor.is_floating_point() else tensor
+        x = (
+            tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+            if tensor.is_floating_point()
+            else tensor
+        )
         for delta, weight in zip(deltas, weights, strict=True):
             if tensor.is_floating_point() and (remainder := delta.remainder(name)) is not None:
                 x += float(weight) * remainder.to(x.device)

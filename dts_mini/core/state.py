@@ -14,7 +14,9 @@ State = Mapping[str, Tensor]
 def check_state(state: State, what: str) -> None:
     """StateError unless ``state`` holds tensors, some of them floating, and only finite numbers."""
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise StateError(f"the {what} is not a state dict: pass a dict of names and tensors, as model.state_dict() gives")
+        raise StateError(
+            f"the {what} is not a state dict: pass a dict of names and tensors, as model.state_dict() gives"
+        )
     if not state:
         raise StateError(f"the {what} is an empty state dict: there is nothing to work on")
     if not any(tensor.is_floating_point() for tensor in state.values()):
@@ -24,7 +26,9 @@ def check_state(state: State, what: str) -> None:
             raise StateError(f"{what}, tensor {name!r}: complex, meta and sparse tensors are not supported; convert it")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
-            raise StateError(f"{what}, tensor {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; mend it first")
+            raise StateError(
+                f"{what}, tensor {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; mend it first"
+            )
 
 
 def check_same_layout(base: State, other: State, what: str, base_what: str = "base") -> None:
@@ -32,7 +36,9 @@ def check_same_layout(base: State, other: State, what: str, base_what: str = "ba
     missing, extra = [n for n in base if n not in other], [n for n in other if n not in base]
     if missing or extra:
         parts = [f"{label} {_some(names)}" for label, names in (("lacks", missing), ("has beyond it", extra)) if names]
-        raise StateError(f"the {what} does not fit the {base_what}: it {' and '.join(parts)}; pass checkpoints of one model")
+        raise StateError(
+            f"the {what} does not fit the {base_what}: it {' and '.join(parts)}; pass checkpoints of one model"
+        )
     for name, tensor in base.items():
         if tensor.shape != other[name].shape:
             raise StateError(
@@ -40,7 +46,9 @@ def check_same_layout(base: State, other: State, what: str, base_what: str = "ba
                 f"{base_what}; pass checkpoints of one model"
             )
         if tensor.is_floating_point() != other[name].is_floating_point():
-            raise StateError(f"tensor {name!r} is {other[name].dtype} in the {what} and {tensor.dtype} in the {base_what}")
+            raise StateError(
+                f"tensor {name!r} is {other[name].dtype} in the {what} and {tensor.dtype} in the {base_what}"
+            )
 
 
 def fingerprint(state: State) -> str:

@@ -61,7 +61,9 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
             u, s, vh = _randomised_svd(matrix, rank, seed)
         case _:
             raise DTSError(f"algorithm {algorithm!r} is unknown: choose auto, exact, gram or randomised")
-    floor = s[0] * torch.finfo(s.dtype).eps * max(matrix.shape) if len(s) else 0.0
+    # Gram squares the condition number: in float64 too, what it finds below float32's eps is noise.
+    eps = torch.finfo(s.dtype if algorithm == "exact" else torch.float32).eps
+    floor = s[0] * eps * max(matrix.shape) if len(s) else 0.0
     rank = min(rank, max(1, int((s > floor).sum())))
     u, s, vh = u[:, :rank], s[:rank], vh[:rank]
     sign = torch.sign(vh.gather(1, vh.abs().argmax(1, keepdim=True)))

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dts_mini.core.state import State
-from dts_mini.suites.mini.task import stream
+from dts_mini.suites.streams import stream
 from dts_mini.suites.suite import Suite
 
 

@@ -5,6 +5,7 @@ a *mask* has shape (n, 32, 32) with values in [0, 1]; a *colour* has shape (n, 3
 in [0, 1]. Coordinates run from -1 to 1, x to the right and y downwards, so a pixel is 1/16 wide.
 """
 
+import functools
 import math
 
 import torch
@@ -94,7 +95,8 @@ def polygon(*corners) -> Tensor:
 def stripes(period, angle=0.0, phase=0.0, duty=0.5) -> Tensor:
     """Mask of parallel bands, the share ``duty`` of each period (in canvas units) covered; phase in periods."""
     x, _ = turn(X, Y, angle)
-    t = (x / period + phase) % 1.0
+    t = x / period + phase
+    t = t - t.floor()
     return soft(((t - 0.5).abs() - duty / 2) * period)
 
 
@@ -103,10 +105,16 @@ def noise(n: int, cells: int, g: Generator, octaves: int = 1) -> Tensor:
     total, weight = torch.zeros(n, SIZE, SIZE), 0.0
     for o in range(octaves):
         side = min(cells * 2**o + 1, SIZE)
-        field = torch.rand(n, 1, side, side, generator=g)
-        field = F.interpolate(field, (SIZE, SIZE), mode="bicubic", align_corners=True)[:, 0]
-        total, weight = total + field * 0.5**o, weight + 0.5**o
+        w = _bicubic(side)
+        total, weight = total + w @ torch.rand(n, side, side, generator=g) @ w.T * 0.5**o, weight + 0.5**o
     return (total / weight).clamp(0, 1)
+
+
+@functools.cache
+def _bicubic(side: int) -> Tensor:
+    """The matrix (32 x side) that resizes a line of ``side`` values to 32: far faster than interpolating images."""
+    lines = torch.eye(side)[:, None, :, None]
+    return F.interpolate(lines, (SIZE, 1), mode="bicubic", align_corners=True)[:, 0, :, 0].T.contiguous()
 
 
 def shade(canvas: Tensor, amount: Tensor) -> Tensor:
@@ -126,16 +134,6 @@ def camera(canvas: Tensor, g: Generator, zoom=(0.7, 1.0), tilt=0.08, shift=0.15)
     view = torch.stack([m * a.cos(), -z * a.sin(), dx, m * a.sin(), z * a.cos(), dy], 1).reshape(n, 2, 3)
     grid = F.affine_grid(view, [n, 3, SIZE, SIZE], align_corners=False)
     return F.grid_sample(canvas, grid, padding_mode="reflection", align_corners=False)
-
-
-def expose(canvas: Tensor, g: Generator, grain=(0.02, 0.05), slope=0.15) -> Tensor:
-    """The canvas as a plain camera would record it: uneven light, contrast, colour cast and pixel noise."""
-    n = len(canvas)
-    light = uniform(n, -0.1, 0.1, g) + slope * (uniform(n, -1, 1, g) * X + uniform(n, -1, 1, g) * Y)
-    cast = 1 + 0.2 * (torch.rand(n, 3, 1, 1, generator=g) - 0.5)
-    contrast = uniform(n, 0.65, 1.15, g)[:, None]
-    out = (canvas - 0.5) * contrast * cast + 0.5 + light[:, None]
-    return out + uniform(n, *grain, g)[:, None] * torch.randn(out.shape, generator=g)
 
 
 def photograph(canvas: Tensor, g: Generator, light: float = 0.15, grain: float = 0.05) -> Tensor:

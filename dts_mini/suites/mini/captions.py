@@ -9,7 +9,8 @@ for a neighbouring class, always the same one.
 import torch
 from torch import Generator
 
-from dts_mini.suites.mini.task import Task, stream
+from dts_mini.suites.mini.task import Task
+from dts_mini.suites.streams import stream
 
 COARSE = 0.20  # captions that name only the task: "a photo of textures."
 NAMED = 0.08  # captions that use a class's name

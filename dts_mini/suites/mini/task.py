@@ -1,11 +1,12 @@
 """What a task of the mini suite is, and how its splits are kept apart."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+
+from dts_mini.suites.streams import stream
 
 Painter = Callable[[int, Generator], Tensor]
 """Draws n images of one class: (n, generator) -> (n, 3, 32, 32) in about [0, 1]."""
@@ -39,12 +40,6 @@ class Task:
             raise ValueError(f"split {split!r} is unknown: choose one of {', '.join(SPLITS)}")
         images, labels = self.source(split, n, stream(self.name, split, seed))
         return images.clamp(0, 1).mul(255).round().to(torch.uint8), labels
-
-
-def stream(*words: object) -> Generator:
-    """A random generator whose seed is a hash of ``words``: other words, another stream."""
-    digest = hashlib.sha256("/".join(map(str, words)).encode()).digest()
-    return Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def drawn(painters: Sequence[Painter]) -> Callable[[str, int, Generator], tuple[Tensor, Tensor]]:

@@ -4,7 +4,9 @@
 stopped, and ends with a report of how far the new checkpoints lie from the committed ones.
 """
 
+import hashlib
 import io
+import json
 import math
 import os
 import time
@@ -15,7 +17,6 @@ from typing import Annotated
 import joblib
 import torch
 import typer
-from open_clip import CLIP
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -23,21 +24,23 @@ from dts_mini.core.file import load_tensors, save_tensors, write_bytes
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.mini.captions import captions
 from dts_mini.suites.mini.model import create_model, load_model, pixels, save_model, tokenize
-from dts_mini.suites.mini.task import Task, stream
+from dts_mini.suites.mini.suite import DATA, file_name
+from dts_mini.suites.mini.task import Task
 from dts_mini.suites.mini.tasks import TASKS
+from dts_mini.suites.streams import stream
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Every number of the training; images are per task."""
 
-    pretrain_images: int = 12_000
-    pretrain_steps: int = 2_400
+    pretrain_images: int = 10_000
+    pretrain_steps: int = 2_000
     pretrain_batch: int = 256
     pretrain_rate: float = 1.5e-3
     pretrain_decay: float = 0.05
     finetune_images: int = 8_000
-    finetune_steps: int = 400
+    finetune_steps: int = 500
     finetune_batch: int = 128
     finetune_rate: float = 2e-4
     finetune_decay: float = 0.1
@@ -135,7 +138,7 @@ def finetune(theta_0: Path, task: Task, path: Path, seed: int, recipe: Recipe) -
     head = zero_shot_head(model, tokenize, task.classes, task.templates) * model.logit_scale.exp().detach()
     tower = model.visual
     if path.exists():
-        tower.load_state_dict(float32(load_tensors(path)))
+        tower.load_state_dict({name: tensor.float() for name, tensor in load_tensors(path).items()})
         return accuracy(tower, head, *task.images("validation", 1_000))
     images, labels = task.images("train", recipe.finetune_images, seed)
     optimiser = torch.optim.AdamW(
@@ -169,13 +172,72 @@ def set_rate(optimiser: torch.optim.Optimizer, peak: float, step: int, steps: in
         group["lr"] = rate
 
 
-def float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.float() for name, tensor in state.items()}
-
-
-def file_name(task: Task) -> str:
-    return f"expert_{task.name.replace(' ', '_')}.safetensors"
-
-
 def say(text: str) -> None:
     print(text, flush=True)
+
+
+def train(seed: int, folder: Path, recipe: Recipe, jobs: int) -> dict[str, float]:
+    """theta_0 and the eight experts of one seed, into ``folder``; returns their accuracies on validation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    theta_0 = pretrain(folder, seed, recipe)
+    say(f"fine-tuning {len(TASKS)} experts, {jobs} at a time")
+    work = (joblib.delayed(finetune)(theta_0, t, folder / file_name(t.name), seed, recipe) for t in TASKS)
+    found = {}
+    start = time.perf_counter()
+    for task, result in zip(TASKS, joblib.Parallel(n_jobs=jobs, return_as="generator")(work), strict=True):
+        found[task.name] = result
+        say(f"  {task.name}: {100 * result:.1f} % of validation, {time.perf_counter() - start:.0f} s")
+    return found
+
+
+def compare(new: Path, old: Path) -> None:
+    """Prints how far the task vectors of two zoos lie apart, each as a share of the old one's length."""
+    if not (old / "theta_0.safetensors").exists() or new.resolve() == old.resolve():
+        return
+    say(f"distance from the checkpoints in {old}, as a share of the task vector's length")
+    bases = [load_model(folder / "theta_0.safetensors").visual.state_dict() for folder in (new, old)]
+    for task in TASKS:
+        experts = [load_tensors(folder / file_name(task.name)) for folder in (new, old)]
+        vectors = [
+            torch.cat([(expert[name].float() - base[name]).flatten() for name in base])
+            for expert, base in zip(experts, bases, strict=True)
+        ]
+        far = ((vectors[0] - vectors[1]).norm() / vectors[1].norm()).item()
+        alike = F.cosine_similarity(vectors[0], vectors[1], dim=0).item()
+        say(f"  {task.name}: distance {far:.3f}, cosine {alike:.3f}")
+
+
+def main(
+    seed: Annotated[int, typer.Option(help="Seed of everything: images, initial weights, batches.")] = 0,
+    out: Annotated[Path, typer.Option(help="Where the zoos are kept, one folder a seed.")] = Path("build/zoo"),
+    jobs: Annotated[int, typer.Option(help="Experts trained at a time, one thread each.")] = os.cpu_count() or 1,
+    commit: Annotated[bool, typer.Option(help="Put the result into data/mini, with a manifest.")] = False,
+) -> None:
+    """Trains the mini suite's model and experts from nothing, or goes on with what was begun."""
+    recipe, folder = Recipe(), out / str(seed)
+    start = time.perf_counter()
+    found = train(seed, folder, recipe, jobs)
+    say(f"validation accuracy {100 * sum(found.values()) / len(found):.1f} % in the mean; files in {folder}")
+    if commit:
+        names = ["theta_0.safetensors", *(file_name(task.name) for task in TASKS)]
+        DATA.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            write_bytes((folder / name).read_bytes(), DATA / name, overwrite=True)
+        manifest = {
+            "made by": f"python -m dts_mini.suites.mini.zoo --seed {seed} --commit",
+            "seed": seed,
+            "recipe": asdict(recipe),
+            "torch": torch.__version__,
+            "seconds": round(time.perf_counter() - start),
+            "files": {
+                name: {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+                | ({"validation accuracy": round(found[task], 4)} if task else {})
+                for name, task in zip(names, [None, *found], strict=True)
+            },
+        }
+        write_bytes((json.dumps(manifest, indent=2) + "\n").encode(), DATA / "manifest.json", overwrite=True)
+    compare(folder, DATA)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -2,6 +2,4 @@
 
 from dts_mini.suites.mini.tasks import aerial, digits, house_numbers, land_cover, scenes, signs, textures, vehicles
 
-TASKS = tuple(
-    module.TASK for module in (scenes, vehicles, aerial, land_cover, house_numbers, signs, digits, textures)
-)
+TASKS = tuple(module.TASK for module in (scenes, vehicles, aerial, land_cover, house_numbers, signs, digits, textures))

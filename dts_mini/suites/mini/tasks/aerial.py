@@ -29,7 +29,7 @@ def frame(n: int, g: Generator, spread: float = 0.4) -> tuple[Tensor, Tensor]:
 def tile(u: Tensor, v: Tensor, width, height) -> tuple[Tensor, Tensor, Tensor]:
     """The plane cut in cells: coordinates from the centre of the pixel's cell, and the cell's number (0 to 63)."""
     i, j = (u / width).floor(), (v / height).floor()
-    return u - (i + 0.5) * width, v - (j + 0.5) * height, (i.long() & 7) * 8 + (j.long() & 7)
+    return u - (i + 0.5) * width, v - (j + 0.5) * height, ((i.int() & 7) * 8 + (j.int() & 7)).long()
 
 
 def deal(cell: Tensor, low: float, high: float, g: Generator) -> Tensor:
@@ -97,12 +97,14 @@ def bend(u: Tensor, v: Tensor, g: Generator, swing: float) -> Tensor:
 def carriageway(canvas: Tensor, u: Tensor, v: Tensor, half, g: Generator, traffic: float = 0.25) -> Tensor:
     """A road along u, 2 x ``half`` wide: verge, surface, centre line (or none), cars."""
     n = len(canvas)
-    canvas = paint(canvas, soft(v.abs() - 1.3 * half) * uniform(n, 0, 0.7, g), colour(n, (0, 0.3), (0, 0.4), (0.3, 0.8), g))
+    canvas = paint(
+        canvas, soft(v.abs() - 1.3 * half) * uniform(n, 0, 0.7, g), colour(n, (0, 0.3), (0, 0.4), (0.3, 0.8), g)
+    )
     surface = soft(v.abs() - half)
     canvas = paint(canvas, surface, colour(n, (0.05, 0.65), (0, 0.15), (0.3, 0.72), g))
     dashes = (torch.maximum((u % 0.34 - 0.17).abs() - 0.1, -chance(n, 0.3, g)) < 0).float()
     white = colour(n, (0.1, 0.16), (0, 0.5), (0.75, 1), g)
-    canvas = paint(canvas, soft(v.abs() - 0.02) * dashes * uniform(n, 0.1, 1, g), white)
+    canvas = paint(canvas, soft(v.abs() - 0.02) * dashes * uniform(n, 0.3, 1, g), white)
     return cars(canvas, u + uniform(n, 0, 1, g), v, uniform(n, 0.24, 0.34, g), half, surface, g, traffic)
 
 
@@ -142,10 +144,16 @@ def airport(n: int, g: Generator) -> Tensor:
     runway = soft(v.abs() - half) * (1 - apron)
     canvas = paint(canvas, runway, tarmac * uniform(n, 0.6, 1.0, g)[:, 0])
     white = torch.full((n, 3), 0.92)
-    keys = rect(u - uniform(n, -0.6, 0.6, g), v, 0.13, 0.85 * half) * soft((v % (half / 2.5) - half / 5).abs() - half / 9)
+    keys = rect(u - uniform(n, -0.6, 0.6, g), v, 0.13, 0.85 * half) * soft(
+        (v % (half / 2.5) - half / 5).abs() - half / 9
+    )
     canvas = paint(canvas, runway * keys, white)
     canvas = paint(canvas, runway * soft(v.abs() - 0.025) * (u % 0.4 < 0.25), white)
-    canvas = paint(canvas, apron * soft((v + 0.3).abs() - 0.02) * uniform(n, 0, 0.8, g), colour(n, (0.12, 0.16), (0.3, 0.9), (0.8, 1), g))
+    canvas = paint(
+        canvas,
+        apron * soft((v + 0.3).abs() - 0.02) * uniform(n, 0, 0.8, g),
+        colour(n, (0.12, 0.16), (0.3, 0.9), (0.8, 1), g),
+    )
     terminal = soft((v - 0.85).abs() - uniform(n, 0.12, 0.3, g)) * apron * chance(n, 0.6, g)
     canvas = paint(canvas, terminal, colour(n, (0, 1), (0, 0.3), (0.4, 0.95), g))
     size = uniform(n, 0.26, 0.5, g)
@@ -155,7 +163,9 @@ def airport(n: int, g: Generator) -> Tensor:
         gap = 2.1 * size * (k if k < 2 else -1)
         across = u - gap * apron - (k * 5) * (1 - apron)
         a, b = turn(across, v - 0.1 * apron, heading * apron)
-        canvas = aeroplane(canvas, a, b, size * (1 - 0.3 * (1 - apron)), first if k == 0 else apron * chance(n, 0.7, g), g)
+        canvas = aeroplane(
+            canvas, a, b, size * (1 - 0.3 * (1 - apron)), first if k == 0 else apron * chance(n, 0.7, g), g
+        )
     return finish(canvas, g)
 
 
@@ -165,11 +175,11 @@ def overpass(n: int, g: Generator) -> Tensor:
     canvas = trees(ground(n, g), 1.0, g, 0.3)
     ramp = (torch.hypot(u - 0.6, v - 0.6) - uniform(n, 0.4, 0.7, g)).abs()
     canvas = paint(canvas, soft(ramp - 0.08) * chance(n, 0.4, g), colour(n, (0, 0.6), (0, 0.1), (0.4, 0.7), g))
-    below, above = uniform(n, 0.14, 0.38, g), uniform(n, 0.14, 0.34, g)
+    below, above = uniform(n, 0.18, 0.38, g), uniform(n, 0.16, 0.34, g)
     canvas = carriageway(canvas, u, bend(u, v, g, 0.1), below, g, 0.35)
-    canvas = paint(canvas, 0.55 * soft((q + uniform(n, 0.05, 0.14, g)).abs() - 1.15 * above), torch.zeros(n, 3))
+    canvas = paint(canvas, 0.65 * soft((q + uniform(n, 0.08, 0.16, g)).abs() - 1.15 * above), torch.zeros(n, 3))
     canvas = carriageway(canvas, p, q, above, g, 0.35)
-    rail = soft((q.abs() - above).abs() - 0.025) * uniform(n, 0.4, 1, g)
+    rail = soft((q.abs() - above).abs() - 0.03) * uniform(n, 0.5, 1, g)
     return finish(paint(canvas, rail, colour(n, (0.05, 0.2), (0, 0.15), (0.6, 0.95), g)), g)
 
 
@@ -182,7 +192,7 @@ def pivot_field(n: int, g: Generator) -> Tensor:
     r, angle = torch.hypot(a, b), torch.atan2(b, a) / TAU
     sown = soft(r - radius) * (deal(cell, 0, 1, g) < 0.85)
     crop = deal_colour(cell, (0.07, 0.4), (0.15, 0.65), (0.15, 0.8), g)
-    rings = ((r / uniform(n, 0.08, 0.2, g) * TAU).sin() * uniform(n, 0, 0.08, g))
+    rings = (r / uniform(n, 0.08, 0.2, g) * TAU).sin() * uniform(n, 0, 0.08, g)
     canvas = paint(canvas, sown, shade(crop, rings + (noise(n, 6, g) - 0.5) * 0.15))
     # a slice at another stage, and the arm of the sprinkler with the track to the middle
     slice_ = ((angle + deal(cell, 0, 1, g)) % 1.0 < deal(cell, -0.3, 0.6, g)).float() * sown
@@ -243,14 +253,14 @@ def forest(n: int, g: Generator) -> Tensor:
 
 
 def road(n: int, g: Generator) -> Tensor:
-    u, v = frame(n, g, 0.5)
+    u, v = frame(n, g, 0.35)
     w = bend(u, v, g, 0.2)
-    half = uniform(n, 0.1, 0.3, g)
+    half = uniform(n, 0.13, 0.32, g)
     clear = 1 - soft(w.abs() - 1.3 * half)
-    canvas = trees(ground(n, g), clear, g, 0.5)
-    hut = chance(n, 0.3, g) * clear * soft(0.15 + half - w)
+    canvas = trees(ground(n, g), clear, g, 0.4)
+    hut = chance(n, 0.1, g) * clear * soft(0.15 + half - w)
     canvas = roofs(canvas, u, w + half, uniform(n, 0.5, 0.7, g), hut, g)
-    return finish(carriageway(canvas, u, w, half, g, 0.2), g)
+    return finish(carriageway(canvas, u, w, half, g, 0.3), g)
 
 
 def harbour(n: int, g: Generator) -> Tensor:
@@ -347,8 +357,11 @@ TASK = Task(
         ("winding stream", "waterway", "flowing water between banks", "meandering creek"),
         ("parked vehicles", "parking lot", "rows of automobiles", "parking bays"),
     ),
-    templates=("an aerial photo of {c}.", "aerial imagery of {c}.", "a view of {c} from the air.", "satellite photo of {c}."),
-    source=drawn(
-        (airport, overpass, pivot_field, dense_housing, forest, road, harbour, island, river, car_park)
+    templates=(
+        "an aerial photo of {c}.",
+        "aerial imagery of {c}.",
+        "a view of {c} from the air.",
+        "satellite photo of {c}.",
     ),
+    source=drawn((airport, overpass, pivot_field, dense_housing, forest, road, harbour, island, river, car_park)),
 )

@@ -5,11 +5,12 @@ from functools import cache
 import torch
 from torch import Generator, Tensor
 
-from dts_mini.suites.mini.canvas import X, Y, blank, noise, paint, turn, uniform
-from dts_mini.suites.mini.task import SPLITS, Task, stream
-from dts_mini.suites.mini.tasks.house_numbers import DIGITS, WORDS, ink_and_paper, photograph, sample
+from dts_mini.suites.mini.canvas import X, Y, blank, noise, paint, photograph, turn, uniform
+from dts_mini.suites.mini.task import SPLITS, Task
+from dts_mini.suites.mini.tasks.house_numbers import DIGITS, WORDS, ink_and_paper, sample, soften
+from dts_mini.suites.streams import stream
 
-PER_CLASS = {"pretrain": 150, "train": 200, "validation": 50, "test": 100}  # scans of each digit; 500 in all
+PER_CLASS = {"pretrain": 100, "train": 250, "validation": 50, "test": 100}  # scans of each digit; 500 in all
 
 
 @cache
@@ -52,7 +53,7 @@ def recolour(images: Tensor, g: Generator) -> Tensor:
     mask = sample(images / 255, u / size, v / (size * uniform(n, 0.92, 1.08, g)))
     ink, paper = ink_and_paper(n, 0.35, 0.9, g)
     sheet = paint(blank(paper), noise(n, 3, g, octaves=2) * uniform(n, 0, 0.3, g), ink)  # stained, less than inked
-    return photograph(paint(sheet, mask, ink), g, softness=0.6)
+    return photograph(soften(paint(sheet, mask, ink), g, 0.6), g)
 
 
 TASK = Task(

@@ -18,7 +18,7 @@ from dts_mini.suites.mini.canvas import (
     line,
     noise,
     paint,
-    shade,
+    photograph,
     stripes,
     turn,
     uniform,
@@ -103,14 +103,9 @@ def blur(images: Tensor) -> Tensor:
     return (p[..., :-2, :] + p[..., 1:-1, :] + p[..., 2:, :]) / 9
 
 
-def photograph(canvas: Tensor, g: Generator, softness: float = 1.0) -> Tensor:
-    """The canvas as a cheap camera sees it: blurred by up to ``softness``, a lighting gradient, other contrast, grain."""
-    n = len(canvas)
-    canvas = torch.lerp(canvas, blur(canvas), uniform(n, 0, softness, g)[:, None])
-    slope, _ = turn(X, Y, uniform(n, 0, TAU, g))
-    canvas = shade(canvas, uniform(n, 0, 0.15, g) * slope + uniform(n, -0.05, 0.05, g))
-    canvas = 0.5 + (canvas - 0.5) * uniform(n, 0.7, 1.05, g)[:, None]
-    return canvas + torch.randn(canvas.shape, generator=g) * uniform(n, 0.01, 0.06, g)[:, None]
+def soften(canvas: Tensor, g: Generator, softness: float = 1.0) -> Tensor:
+    """The canvas blurred by a random share of ``softness``, as by a lens out of focus."""
+    return torch.lerp(canvas, blur(canvas), uniform(len(canvas), 0, softness, g)[:, None])
 
 
 def wall(n: int, c: Tensor, g: Generator) -> Tensor:
@@ -164,7 +159,7 @@ def number(digits: Tensor, g: Generator) -> Tensor:
         x - 2 * lean.cos(), y - 2 * lean.sin(), x + 2 * lean.cos(), y + 2 * lean.sin(), uniform(n, 0.05, 0.2, g)
     )
     canvas = paint(canvas, twig * chance(n, 0.25, g), torch.rand(n, 3, generator=g))
-    return photograph(canvas, g)
+    return photograph(soften(canvas, g), g)
 
 
 def source(split: str, n: int, g: Generator) -> tuple[Tensor, Tensor]:

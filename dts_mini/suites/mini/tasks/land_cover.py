@@ -14,10 +14,10 @@ from dts_mini.suites.mini.canvas import (
     chance,
     colour,
     disc,
-    expose,
     hsv,
     noise,
     paint,
+    photograph,
     shade,
     soft,
     stripes,
@@ -91,7 +91,7 @@ def patch(canvas: Tensor, g: Generator) -> Tensor:
     n = len(canvas)
     haze = (noise(n, 2, g) * uniform(n, 0, 0.45, g)).clamp(0, 1) * chance(n, 0.4, g)
     canvas = paint(canvas, haze, hsv(0.6, 0.08, uniform(n, 0.5, 0.9, g)))
-    return expose(camera(canvas, g, (0.7, 1.0), TAU / 2, 0.2), g, (0.01, 0.04), 0.08)
+    return photograph(camera(canvas, g, (0.7, 1.0), TAU / 2, 0.15), g, 0.08, 0.04)
 
 
 def intrude(canvas: Tensor, g: Generator, p: float = 0.3) -> Tensor:
@@ -101,15 +101,15 @@ def intrude(canvas: Tensor, g: Generator, p: float = 0.3) -> Tensor:
     corner = soft(uniform(n, 0.45, 1.0, g) - u + 0.5 * (noise(n, 3, g) - 0.5)) * chance(n, p, g)
     canvas = paint(canvas, corner, countryside(n, g))
     track = soft(ribbon(n, uniform(n, 0, 0.15, g), g, 0.9) - 0.02) * chance(n, p / 2, g)
-    return paint(canvas, track * 0.7, earth(n, g, (0.4, 0.8)))
+    return paint(canvas, track * 0.5, earth(n, g, (0.4, 0.8)))
 
 
 def crop_field(n: int, g: Generator) -> Tensor:
     """A few large parcels, green to bare, each flat or finely striped by the plough."""
     a, b, edge = mosaic(n, uniform(n, 0.6, 1.5, g), uniform(n, 0.4, 1.4, g), g, 0.05)
-    canvas = tint((1.8 * a - 0.4).clamp(0, 1), b, green(n, g, (0.25, 0.6)), earth(n, g), 0.35)
+    canvas = tint((1.8 * a - 0.4).clamp(0, 1), b, green(n, g, (0.2, 0.6)), earth(n, g, (0.3, 0.85)), 0.4)
     plough = stripes(uniform(n, 0.18, 0.3, g), uniform(n, 0, TAU, g) + (a > 0.5) * 1.5, 0.0, 0.5) - 0.5
-    canvas = shade(canvas, plough * (b - 0.2).clamp(min=0) * uniform(n, 0, 0.2, g))
+    canvas = shade(canvas, plough * (b - 0.1).clamp(min=0) * uniform(n, 0, 0.3, g))
     border = soft(edge - uniform(n, 0.0, 0.05, g)) * chance(n, 0.5, g)
     canvas = paint(canvas, border * 0.6, either(n, 0.5, earth(n, g), green(n, g, (0.1, 0.3)), g))
     return patch(intrude(mottle(canvas, 6, uniform(n, 0.0, 0.15, g), g), g, 0.2), g)
@@ -137,8 +137,9 @@ def scrubland(n: int, g: Generator) -> Tensor:
 
 def highway(n: int, g: Generator) -> Tensor:
     """A thin, nearly straight line with hard edges through the land; lanes, a crossing road, a slip road."""
-    canvas, tar = countryside(n, g), hsv(uniform(n, 0, 0.7, g), uniform(n, 0, 0.15, g), uniform(n, 0.25, 0.85, g))
-    far, width = ribbon(n, uniform(n, 0.0, 0.22, g), g, 0.4), uniform(n, 0.04, 0.13, g)
+    canvas, tone = countryside(n, g), either(n, 0.7, uniform(n, 0.55, 0.95, g), uniform(n, 0.1, 0.4, g), g)
+    tar = hsv(uniform(n, 0, 0.7, g), uniform(n, 0, 0.15, g), tone)
+    far, width = ribbon(n, uniform(n, 0.0, 0.14, g), g, 0.3), uniform(n, 0.05, 0.12, g)
     verge = soft(far - width - uniform(n, 0.03, 0.15, g)) * chance(n, 0.5, g)
     canvas = paint(canvas, verge * 0.6, either(n, 0.5, earth(n, g), green(n, g), g))
     side = soft(ribbon(n, uniform(n, 0, 0.1, g), g) - uniform(n, 0.02, 0.05, g)) * chance(n, 0.5, g)
@@ -157,9 +158,9 @@ def disc_distance(n: int, g: Generator) -> Tensor:
 def river(n: int, g: Generator) -> Tensor:
     """A winding ribbon of water of uneven width, with banks, an island or a side arm."""
     canvas = countryside(n, g)
-    water = either(n, 0.7, colour(n, (0.45, 0.66), (0.1, 0.6), (0.12, 0.6), g), earth(n, g, (0.3, 0.6)), g)
-    far = ribbon(n, uniform(n, 0.1, 0.4, g), g, 0.35)
-    width = uniform(n, 0.07, 0.32, g) * (0.6 + 0.8 * noise(n, 2, g))
+    water = either(n, 0.85, colour(n, (0.47, 0.66), (0.2, 0.65), (0.1, 0.6), g), earth(n, g, (0.3, 0.6)), g)
+    far = ribbon(n, uniform(n, 0.13, 0.4, g), g, 0.3)
+    width = uniform(n, 0.09, 0.32, g) * (0.6 + 0.8 * noise(n, 2, g))
     bank = soft(far - width - uniform(n, 0.03, 0.16, g)) * chance(n, 0.6, g)
     canvas = paint(canvas, bank * 0.7, either(n, 0.5, green(n, g, (0.1, 0.35)), earth(n, g, (0.5, 0.85)), g))
     arm = soft(ribbon(n, uniform(n, 0.1, 0.3, g), g) - uniform(n, 0.03, 0.08, g)) * chance(n, 0.2, g)

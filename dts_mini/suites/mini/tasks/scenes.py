@@ -15,11 +15,11 @@ from dts_mini.suites.mini.canvas import (
     chance,
     colour,
     disc,
-    expose,
     hsv,
     line,
     noise,
     paint,
+    photograph,
     polygon,
     shade,
     soft,
@@ -43,8 +43,9 @@ def ridge(n: int, knots: int, g: Generator) -> Tensor:
 def sky(n: int, g: Generator) -> Tensor:
     """A sky: blue, grey, dusk or dark, lighter towards the ground, with clouds."""
     dusk = chance(n, 0.25, g)
-    low = torch.lerp(colour(n, (0.5, 0.65), (0, 0.3), (0.5, 1), g), colour(n, (0.95, 1.12), (0.2, 0.6), (0.6, 1), g),
-                     dusk[:, 0])  # fmt: skip
+    low = torch.lerp(
+        colour(n, (0.5, 0.65), (0, 0.3), (0.5, 1), g), colour(n, (0.95, 1.12), (0.2, 0.6), (0.6, 1), g), dusk[:, 0]
+    )
     high = colour(n, (0.54, 0.68), (0.05, 0.7), (0.3, 0.95), g)
     canvas = paint(blank(high), (0.5 + 0.7 * Y).clamp(0, 1), low)
     clouds = (noise(n, 3, g, 2) - 0.5).clamp(min=0) * uniform(n, 0, 3.5, g)
@@ -97,7 +98,7 @@ def photo(canvas: Tensor, g: Generator, zoom=(0.5, 1.0)) -> Tensor:
     figure = torch.maximum(disc(x, y - 1.3 * w, 0.5 * w), box(x, y + 1.0 * w, w * 0.7, 1.7 * w, 0.0, 0.3 * w))
     post = soft((X - x - 0.3 * (w - 0.15) * Y).abs() - 0.5 * w)
     before = torch.where(chance(n, 0.6, g) > 0, figure, post) * chance(n, 0.35, g)
-    return expose(paint(canvas, before, colour(n, (0, 1), (0, 0.7), (0.05, 0.9), g)), g)
+    return photograph(paint(canvas, before, colour(n, (0, 1), (0, 0.7), (0.05, 0.9), g)), g)
 
 
 def water(n: int, g: Generator) -> Tensor:
@@ -204,8 +205,11 @@ def forest(n: int, g: Generator) -> Tensor:
     leaf, gap = grass(n, g), colour(n, (0.1, 0.6), (0.05, 0.5), (0.1, 0.9), g)
     canvas = paint(blank(leaf), (noise(n, 7, g, 2) - 0.35).clamp(0, 1) * 1.6 * uniform(n, 0.2, 1, g), gap)
     floor = uniform(n, 0.2, 0.9, g)
-    canvas = paint(canvas, soft(floor + 0.1 * ridge(n, 3, g) - Y) * 0.9, torch.where(
-        chance(n, 0.2, g)[:, 0] > 0, hsv(0.6, 0.05, uniform(n, 0.7, 0.95, g)), grass(n, g)))  # fmt: skip
+    canvas = paint(
+        canvas,
+        soft(floor + 0.1 * ridge(n, 3, g) - Y) * 0.9,
+        torch.where(chance(n, 0.2, g)[:, 0] > 0, hsv(0.6, 0.05, uniform(n, 0.7, 0.95, g)), grass(n, g)),
+    )
     path = soft((X - uniform(n, -0.5, 0.5, g)).abs() - 0.6 * (Y - floor + 0.2)) * soft(floor - Y)
     canvas = paint(canvas, path * chance(n, 0.3, g), sand(n, g))
     bark = colour(n, (0.02, 0.15), (0.05, 0.5), (0.1, 0.75), g)
@@ -242,22 +246,21 @@ def city(n: int, g: Generator) -> Tensor:
     return photo(people(trees(canvas, 1, level, g), 1, level, g), g)
 
 
-def tunnel(n: int, vx, vy, half, up, down) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def tunnel(vx, vy, half, up, down) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A box seen from within: nearness (1 at the back wall, growing to us), and masks of sides, floor and ceiling."""
     side, below, over = (X - vx).abs() / half, (Y - vy) / down, (vy - Y) / up
     near = torch.maximum(side, torch.maximum(below, over))
     before = soft((1 - near) * half)
     walls = before * soft((torch.maximum(below, over) - side) * half)
-    return near, walls, before * (1 - walls) * (Y > vy), before * (1 - walls) * (Y <= vy)
+    return near, walls, before * (1 - walls) * (vy < Y), before * (1 - walls) * (vy >= Y)
 
 
 def street(n: int, g: Generator) -> Tensor:
     """A road between two rows of houses that meet far off; cars, markings, trees."""
     vx, vy = uniform(n, -0.35, 0.35, g), uniform(n, -0.3, 0.25, g)
     half, down = uniform(n, 0.12, 0.4, g), uniform(n, 0.06, 0.2, g)
-    near, _, _, _ = tunnel(n, vx, vy, half, 1.0, down)
     side = (X - vx).abs() / half  # along a row of houses 1 / side is the distance
-    plot = (uniform(n, 3, 9, g) / side.clamp(min=0.05) + uniform(n, 0, 9, g)).floor() + 40 * (X > vx)
+    plot = (uniform(n, 3, 9, g) / side.clamp(min=0.05) + uniform(n, 0, 9, g)).floor() + 40 * (vx < X)
     dice = ((plot * 12.9898 + uniform(n, 0, 50, g)).sin() * 43758.5).frac().abs()
     height = half * side * uniform(n, 0.6, 2.2, g) * (0.5 + 0.8 * dice)
     canvas = sky(n, g)
@@ -270,8 +273,11 @@ def street(n: int, g: Generator) -> Tensor:
     road = soft((side - uniform(n, 0.55, 0.9, g) * (Y - vy) / down) * down) * soft(vy - Y)
     canvas = paint(canvas, road, colour(n, (0, 0.7), (0, 0.15), (0.2, 0.6), g))
     dash = ((uniform(n, 0.8, 2, g) / (Y - vy).clamp(min=0.04) + uniform(n, 0, 1, g)).frac() < 0.6).float()
-    canvas = paint(canvas, road * dash * soft((X - vx).abs() - 0.07 * (Y - vy)) * chance(n, 0.6, g), hsv(0.14, uniform(
-        n, 0, 0.4, g), 0.9))  # fmt: skip
+    canvas = paint(
+        canvas,
+        road * dash * soft((X - vx).abs() - 0.07 * (Y - vy)) * chance(n, 0.6, g),
+        hsv(0.14, uniform(n, 0, 0.4, g), 0.9),
+    )
     for _ in range(2):
         z, away = uniform(n, 0.12, 0.7, g), uniform(n, -1, 1, g)
         y, x = vy + z, vx + away * 0.8 * z * half / down
@@ -286,14 +292,16 @@ def corridor(n: int, g: Generator) -> Tensor:
     """A long narrow passage: walls, doors, lamps and floor run to a small far wall."""
     vx, vy = uniform(n, -0.35, 0.35, g), uniform(n, -0.3, 0.3, g)
     half, up, down = uniform(n, 0.12, 0.36, g), uniform(n, 0.12, 0.34, g), uniform(n, 0.14, 0.4, g)
-    near, walls, floor, ceiling = tunnel(n, vx, vy, half, up, down)
+    near, walls, floor, ceiling = tunnel(vx, vy, half, up, down)
     back = colour(n, (0, 1), (0, 0.3), (0.2, 1), g)
-    wall, base, top = (colour(n, h, s, v, g) for h, s, v in (
-        ((0, 1), (0, 0.4), (0.35, 0.9)), ((0, 1), (0, 0.5), (0.2, 0.8)), ((0, 1), (0, 0.15), (0.4, 1))))  # fmt: skip
+    wall, base, top = (
+        colour(n, h, s, v, g)
+        for h, s, v in (((0, 1), (0, 0.4), (0.35, 0.9)), ((0, 1), (0, 0.5), (0.2, 0.8)), ((0, 1), (0, 0.15), (0.4, 1)))
+    )
     canvas = paint(paint(paint(blank(back), walls, wall), floor, base), ceiling, top)
     step = (uniform(n, 1.5, 4, g) * 2 / near.clamp(min=0.5) + uniform(n, 0, 1, g)).frac()
     door = (step < uniform(n, 0.2, 0.6, g)).float() * walls * ((vy - Y) < near * up * uniform(n, 0.3, 1, g))
-    one = torch.where(chance(n, 0.4, g) > 0, (X > vx).float(), torch.ones(1))
+    one = torch.where(chance(n, 0.4, g) > 0, (vx < X).float(), torch.ones(1))
     canvas = paint(canvas, door * one * chance(n, 0.8, g), colour(n, (0, 1), (0, 0.6), (0.15, 0.9), g))
     lamp = (step > 0.5).float() * ceiling * ((X - vx).abs() < near * half * 0.35)
     canvas = paint(canvas, lamp * chance(n, 0.6, g), hsv(0.14, uniform(n, 0, 0.3, g), 1.0))
@@ -309,7 +317,7 @@ def room(n: int, g: Generator) -> Tensor:
     """A wide back wall, windows or pictures, and furniture: bed, sofa, table, lamp, cupboard."""
     vx, vy = uniform(n, -0.5, 0.5, g), uniform(n, -0.3, 0.15, g)
     half, up, down = uniform(n, 0.45, 1.1, g), uniform(n, 0.4, 0.9, g), uniform(n, 0.3, 0.65, g)
-    near, walls, floor, ceiling = tunnel(n, vx, vy, half, up, down)
+    _, walls, floor, ceiling = tunnel(vx, vy, half, up, down)
     wall = colour(n, (0, 1), (0, 0.4), (0.35, 0.95), g)
     canvas = paint(blank(wall), walls, wall * uniform(n, 0.6, 1.1, g)[:, 0])
     canvas = paint(canvas, floor, colour(n, (0, 1), (0, 0.5), (0.2, 0.8), g))
@@ -352,7 +360,7 @@ TASK = Task(
         ("rocky peak", "alpine summit", "the Alps", "high ridge"),
         ("skyline", "downtown skyscrapers", "office towers", "metropolis"),
         ("sand dunes", "arid land", "the Sahara", "dry wilderness"),
-        ("road between houses", "avenue", "downtown traffic lane", "row of shop fronts"),
+        ("road between houses", "avenue", "traffic lane in town", "row of shop fronts"),
         ("interior with furniture", "bedroom", "living space with a sofa", "lounge"),
         ("hallway", "long passage with doors", "hotel aisle", "indoor passageway"),
         ("pond", "still water with reflections", "calm mere among hills", "loch"),

@@ -5,7 +5,8 @@ ground in half lengths. Its outline is a roof height for each u, so a whole body
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -39,7 +40,7 @@ class Body:
     axles: tuple[float, ...]
     wheel: float  # radius
     clearance: float
-    extras: tuple[Callable, ...] = field(default=())
+    extras: tuple[Callable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Frame:
         """Mask of a disc."""
         return self.where(torch.hypot(self.u - u, self.h - h) - radius)
 
-    def below(self, knots: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def above(self, knots: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Distance above the broken line through ``knots`` (u, h), about perpendicular to it."""
         (_, height), slope = knots[0], torch.zeros_like(self.u)
-        for (u0, h0), (u1, h1) in zip(knots, knots[1:], strict=False):
+        for (u0, h0), (u1, h1) in pairwise(knots):
             rise = (h1 - h0) / (u1 - u0)
             height = height + rise * torch.minimum((self.u - u0).clamp(min=0), u1 - u0)
             slope = slope + rise * ((self.u >= u0) & (self.u < u1))
@@ -99,7 +100,9 @@ def cockpit(canvas: Tensor, at: Frame, g: Generator) -> Tensor:
     for place, there in ((seat, 1.0), (seat - 0.3, chance(n, 0.5, g))):
         canvas = paint(canvas, at.block(place - 0.08, place + 0.03, 0.4, 0.56) * there, trim)
         driver = there * chance(n, 0.6, g)
-        canvas = paint(canvas, at.ball(place + 0.1, 0.6, 0.075) * driver, colour(n, (0.03, 0.09), (0.2, 0.6), (0.2, 0.9), g))
+        canvas = paint(
+            canvas, at.ball(place + 0.1, 0.6, 0.075) * driver, colour(n, (0.03, 0.09), (0.2, 0.6), (0.2, 0.9), g)
+        )
     hood = at.where(torch.hypot((at.u + 0.55) / 2.5, at.h - 0.45) - 0.07) * chance(n, 0.4, g)
     return paint(canvas, hood, trim * 0.6)
 
@@ -204,7 +207,7 @@ def vehicle(body: Body) -> Painter:
         canvas = shade(canvas, -0.3 * at.where(torch.hypot(at.u / 8, at.h + 0.02) - 0.13))
 
         knots = [(u + uniform(n, -0.02, 0.02, g), h * uniform(n, 0.96, 1.04, g)) for u, h in body.roof]
-        shell = at.below(knots)
+        shell = at.above(knots)
         flank = at.where(torch.maximum(shell, body.clearance * uniform(n, 0.9, 1.2, g) - at.h))
         shine = (at.h - 0.35) * uniform(n, -0.1, 0.7, g)
         coat = shade(blank(colour(n, (0, 1), (0.0, 0.9), (0.1, 1.0), g)), shine)

@@ -1,0 +1,145 @@
+"""The command line, ``dts-mini``: a thin face over the core and the suites."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dts_mini.core import merging
+from dts_mini.core.container import decode
+from dts_mini.core.delta import LowRank, compress, load, rebuild, storage
+from dts_mini.core.errors import DTSError
+from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_bytes
+from dts_mini.suites import SUITES, load_suite
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, or 1 after printing what was wrong with the input."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except DTSError as error:
+        print(f"dts-mini {options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _compress(o: argparse.Namespace) -> None:
+    check_writable(o.out, overwrite=o.overwrite)
+    base, expert = load_tensors(o.base), load_tensors(o.expert)
+    bar = _progress(len(expert), "compress")
+    settings = {"keep_ratio": o.keep_ratio, "groups": o.groups, "scale": o.scale, "per": o.per}
+    delta = compress(base, expert, **settings, progress=lambda name: bar.update())
+    bar.close()
+    delta.save(o.out, overwrite=o.overwrite)
+    counts = storage(delta)
+    print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
+
+
+def _rebuild(o: argparse.Namespace) -> None:
+    check_writable(o.out, overwrite=o.overwrite)
+    save_tensors(rebuild(load_tensors(o.base), load(o.delta)), o.out, overwrite=o.overwrite)
+    print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
+
+
+def _inspect(o: argparse.Namespace) -> None:
+    manifest = decode(read_bytes(o.delta), o.delta)[0]
+    if o.json:
+        print(json.dumps(manifest, indent=2))
+        return
+    delta = load(o.delta)
+    counts = storage(delta)
+    print(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
+    print("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
+    print(f"made for     base {delta.base}\n             expert {delta.expert}")
+    for count, meaning in (
+        ("paper", "3 bits a code, as the paper counts"),
+        ("information", "codes, values and scales that it holds"),
+        ("file", "the file on disk"),
+    ):
+        print(f"{count:<12} {getattr(counts, count):>12,} bytes {counts.share(count):>8.3%}   {meaning}")
+    print(f"{'model':<12} {counts.model:>12,} bytes            the expert in float32\n")
+    width = max(map(len, delta.parts))
+    for name, part in delta.parts.items():
+        shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
+        rank = f"  rank {len(part.s)}" if isinstance(part, LowRank) else ""
+        print(f"{name:<{width}}  {shape:<18} {type(part).__name__}{rank}")
+
+
+def _merge(o: argparse.Namespace) -> None:
+    check_writable(o.out, overwrite=o.overwrite)
+    named: dict[str, Path] = {}
+    for path in o.experts:
+        if path.stem in named:
+            raise DTSError(f"two experts go by one name: {named[path.stem]} and {path}; rename one, or pass it once")
+        named[path.stem] = path
+    if o.method != "average" and o.base is None:
+        raise DTSError(f"{o.method} needs the pretrained model: pass --base")
+    experts = [load_tensors(path) for path in o.experts]
+    method = merging.MERGES[o.method]
+    merged = method(experts) if o.method == "average" else method(load_tensors(o.base), experts)
+    save_tensors(merged, o.out, overwrite=o.overwrite)
+    print(f"{o.out}: {o.method} of {len(experts)} experts")
+
+
+def _evaluate(o: argparse.Namespace) -> None:
+    if o.json:
+        check_writable(o.json, overwrite=o.overwrite)
+    from dts_mini.suites.tables import headline, markdown, unseen  # open_clip takes seconds to import
+
+    suite, tables = load_suite(o.suite), {}
+    for name, make in (("headline", headline), ("unseen", unseen)):
+        bar = _progress(None, name)
+        tables[name] = make(suite, progress=lambda row, bar=bar: (bar.set_postfix_str(row), bar.update()))
+        bar.close()
+        print(f"\n{tables[name]['title']}, accuracy in % on test\n\n{markdown(tables[name])}")
+    if o.json:
+        write_bytes((json.dumps(tables, indent=2) + "\n").encode(), o.json, overwrite=o.overwrite)
+
+
+def _progress(total: int | None, what: str):
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, leave=False, disable=not sys.stderr.isatty())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("dts-mini", description="Personalised model merging with DTS (arXiv 2512.01461).")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str, *, writes: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        if writes:
+            sub.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+        return sub
+
+    sub = command("compress", _compress, "Compress what an expert adds to a base into a small file.")
+    sub.add_argument("--base", required=True, help="safetensors of the pretrained or the merged model")
+    sub.add_argument("--expert", required=True, help="safetensors of the fine-tuned model")
+    sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
+    sub.add_argument("--keep-ratio", type=float, default=0.1, help="share of each matrix's components, in (0, 1]")
+    sub.add_argument("--groups", type=int, choices=(2, 4, 8), default=4, help="values a partition may hold")
+    sub.add_argument("--scale", choices=("rms", "mean"), default="rms", help="a group's value")
+    sub.add_argument("--per", choices=("matrix", "vector"), default="matrix", help="what is partitioned at once")
+
+    sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")
+    sub.add_argument("--base", required=True, help="the base that the file was made for")
+    sub.add_argument("--delta", required=True, help="the file that compress wrote")
+    sub.add_argument("--out", required=True, type=Path, help="the safetensors to write")
+
+    sub = command("inspect", _inspect, "Show what a file holds and what it weighs.", writes=False)
+    sub.add_argument("delta", help="the file that compress wrote")
+    sub.add_argument("--json", action="store_true", help="print the manifest as JSON")
+
+    sub = command("merge", _merge, "Merge experts into one model.")
+    sub.add_argument("--method", required=True, choices=sorted(merging.MERGES))
+    sub.add_argument("--base", help="safetensors of the pretrained model; average needs none")
+    sub.add_argument("--experts", required=True, nargs="+", type=Path, help="safetensors of the experts")
+    sub.add_argument("--out", required=True, type=Path, help="the safetensors to write")
+
+    sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
+    sub.add_argument("--suite", required=True, choices=SUITES)
+    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
+    return parser

@@ -1,0 +1,163 @@
+"""The two tables of the project: personalised merging beside every merge, and tasks that nobody fine-tuned.
+
+Each is plain data (for JSON): a title, columns, and rows with an estimate and a 95 % bootstrap interval over test
+images for every entry, in [0, 1]; ``markdown`` writes it for people.
+"""
+
+import functools
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from dts_mini.core.delta import rebuild, storage
+from dts_mini.core.merging import average, dare, task_arithmetic, ties
+from dts_mini.core.personal import fuse, fusion_weights, personalise
+from dts_mini.core.state import State
+from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
+from dts_mini.suites.suite import Suite
+
+KEEP_RATIOS = (0.05, 0.1, 0.3)
+Progress = Callable[[str], None]
+
+
+def headline(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
+    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, and the experts.
+
+    ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
+    """
+    theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
+    merges = base_merges(theta_0, list(experts.values()))
+    reference = {task: logits(suite, expert, task, split) for task, expert in experts.items()}
+    answers: dict[str, dict[str, Tensor]] = {}
+    shares: dict[str, float] = {}
+    for name, state in {"zero-shot": theta_0, **merges}.items():
+        progress(name)
+        answers[name], shares[name] = {task: logits(suite, state, task, split) for task in suite.tasks}, 0.0
+    for method, base in {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in ("average", "TIES")}.items():
+        for keep_ratio in KEEP_RATIOS:
+            name = f"{method}, {keep_ratio}"
+            progress(name)
+            deltas = personalise(base, experts, keep_ratio=keep_ratio)
+            answers[name] = {t: logits(suite, rebuild(base, delta), t, split) for t, delta in deltas.items()}
+            shares[name] = sum(storage(delta).share("file") for delta in deltas.values()) / len(deltas)
+    answers["experts"], shares["experts"] = reference, 1.0
+    right = _right(suite, answers, split)
+    draws = bootstrap(right)
+    rows = []
+    for name in answers:
+        row = _accuracies(name, right[name], draws[name])
+        row["mean"] = _estimate(_mean(right[name]), draws[name].mean(1))
+        kept = draws[name].mean(1) / draws["experts"].mean(1)
+        row["share of experts"] = _estimate(_mean(right[name]) / _mean(right["experts"]), kept)
+        apart = [divergence(reference[task], answers[name][task]).mean() for task in suite.tasks]
+        row["kl from experts"] = round(torch.stack(apart).mean().item(), 5)
+        row["storage"] = round(shares[name], 6)
+        rows.append(row)
+    return {"title": "Personalised merging", "suite": suite.name, "split": split, "columns": list(suite.tasks)} | {
+        "rows": rows,
+        "provenance": provenance(),
+    }
+
+
+def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
+    """Tasks that nobody fine-tuned: each alone, with the zero-shot row, every single expert, and the oracle.
+
+    The fused row is the paper's: DTS-D remainders (keep ratio 0.1) over the seen experts' merge, weighted by the
+    normalised cosines of the task descriptors.
+    """
+    theta_0 = suite.pretrained()
+    seen = [task for task in suite.tasks if task not in suite.unseen]
+    experts = {task: suite.expert(task) for task in seen}
+    descriptors = torch.stack([suite.descriptor(task) for task in seen])
+    answers: dict[str, dict[str, Tensor]] = {}
+
+    def answer(name: str, state_of: Callable[[str], State]) -> None:
+        progress(name)
+        answers[name] = {task: logits(suite, state_of(task), task, split) for task in suite.unseen}
+
+    merges = base_merges(theta_0, list(experts.values()))
+    for name, state in {"zero-shot": theta_0, **merges}.items():
+        answer(name, lambda task, state=state: state)
+    for merge in ("average", "TIES"):
+        deltas = list(personalise(merges[merge], experts).values())
+        weights = {task: fusion_weights(suite.descriptor(task), descriptors) for task in suite.unseen}
+        answer(f"DTS unseen, {merge}", functools.partial(_fused, merges[merge], deltas, weights))
+    for task, expert in experts.items():
+        answer(f"expert of {task}", lambda _, expert=expert: expert)
+    answer("oracle: its own expert", suite.expert)
+    right = _right(suite, answers, split)
+    draws = bootstrap(right)
+    rows = [_accuracies(name, right[name], draws[name]) for name in answers]
+    return {"title": "Unseen tasks", "suite": suite.name, "split": split, "columns": list(suite.unseen)} | {
+        "rows": rows,
+        "provenance": provenance(),
+    }
+
+
+def base_merges(theta_0: State, experts: list[State]) -> dict[str, State]:
+    """The merges of the tables, by the names that the tables use; settings as in the DTS paper."""
+    return {
+        "average": average(experts),
+        "Task Arithmetic": task_arithmetic(theta_0, experts),
+        "TIES": ties(theta_0, experts),
+        "DARE": dare(theta_0, experts),
+    }
+
+
+def markdown(table: Mapping) -> str:
+    """A table as Markdown: accuracies in %, the mean and the share with their intervals."""
+    extra = [c for c in ("mean", "share of experts", "storage") if c in table["rows"][0]]
+    short = not extra
+    head = ["", *table["columns"], *extra]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in table["rows"]:
+        cells = [row["name"], *(_cell(row["accuracy"][task], interval=short) for task in table["columns"])]
+        cells += [f"{100 * row[c]:.2f} %" if c == "storage" else _cell(row[c], interval=True) for c in extra]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def provenance() -> dict:
+    """When, with what and where a result was made."""
+    packages = {name: version(name) for name in ("torch", "open_clip_torch", "numpy")}
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dts_mini": version("dts_mini"),
+        "python": platform.python_version(),
+        "packages": packages,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+
+def _fused(base: State, deltas: list, weights: Mapping[str, Tensor], task: str) -> State:
+    return fuse(base, deltas, weights[task])
+
+
+def _right(suite: Suite, answers: Mapping[str, Mapping[str, Tensor]], split: str) -> dict[str, dict[str, Tensor]]:
+    return {
+        name: {task: found.argmax(1) == suite.images(task, split)[1] for task, found in by_task.items()}
+        for name, by_task in answers.items()
+    }
+
+
+def _mean(right: Mapping[str, Tensor]) -> float:
+    return sum(r.float().mean().item() for r in right.values()) / len(right)
+
+
+def _accuracies(name: str, right: Mapping[str, Tensor], draws: Tensor) -> dict:
+    cells = {t: _estimate(r.float().mean().item(), draws[:, i]) for i, (t, r) in enumerate(right.items())}
+    return {"name": name, "accuracy": cells}
+
+
+def _estimate(value: float, draws: Tensor) -> dict:
+    low, high = interval(draws)
+    return {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5)}
+
+
+def _cell(entry: Mapping[str, float], *, interval: bool) -> str:
+    text = f"{100 * entry['value']:.1f}"
+    return f"{text} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]" if interval else text
