@@ -5,12 +5,14 @@ images for every entry, in [0, 1]; ``markdown`` writes it for people.
 """
 
 import functools
+import math
 import platform
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from dts_mini.core.delta import rebuild, storage
@@ -121,6 +123,34 @@ def markdown(table: Mapping) -> str:
     return "\n".join(lines) + "\n"
 
 
+def over_seeds(tables: Mapping[int, Mapping]) -> dict:
+    """Headline tables of several training seeds as one: each row's mean accuracy and share, with 95 % intervals.
+
+    The intervals are Student's, over seeds: they hold what another training would change, not only other images.
+    """
+    first = next(iter(tables.values()))
+    rows = []
+    for number, row in enumerate(first["rows"]):
+        same = [table["rows"][number] for table in tables.values()]
+        entry = {"name": row["name"], "storage": row["storage"]}
+        for column in ("mean", "share of experts"):
+            entry[column] = _over([r[column]["value"] for r in same])
+        entry["per task"] = {t: [r["accuracy"][t]["value"] for r in same] for t in first["columns"]}
+        rows.append(entry)
+    return {"title": "Over seeds", "seeds": list(tables), "rows": rows, "provenance": provenance()}
+
+
+def seeds_markdown(table: Mapping) -> str:
+    """The table of ``over_seeds`` as Markdown: each seed's mean, and the mean over seeds with its interval."""
+    head = ["", *(f"seed {seed}" for seed in table["seeds"]), "mean", "share of experts"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for row in table["rows"]:
+        each = [f"{100 * value:.1f}" for value in row["mean"]["each"]]
+        cells = [row["name"], *each, *(_cell(row[c], interval=True) for c in ("mean", "share of experts"))]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def provenance() -> dict:
     """When, with what and where a result was made."""
     packages = {name: version(name) for name in ("torch", "open_clip_torch", "numpy")}
@@ -131,6 +161,16 @@ def provenance() -> dict:
         "packages": packages,
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
     }
+
+
+def _over(values: list[float]) -> dict:
+    sample = torch.tensor(values, dtype=torch.float64)
+    mean = sample.mean().item()
+    half = (
+        stats.t.ppf(0.975, len(values) - 1) * sample.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
+    )
+    each = [round(value, 5) for value in values]
+    return {"value": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5), "each": each}
 
 
 def _fused(base: State, deltas: list, weights: Mapping[str, Tensor], task: str) -> State:

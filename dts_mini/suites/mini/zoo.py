@@ -4,19 +4,19 @@
 stopped, and ends with a report of how far the new checkpoints lie from the committed ones.
 """
 
+import argparse
 import hashlib
 import io
 import json
 import math
 import os
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import joblib
 import torch
-import typer
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -207,18 +207,21 @@ def compare(new: Path, old: Path) -> None:
         say(f"  {task.name}: distance {far:.3f}, cosine {alike:.3f}")
 
 
-def main(
-    seed: Annotated[int, typer.Option(help="Seed of everything: images, initial weights, batches.")] = 0,
-    out: Annotated[Path, typer.Option(help="Where the zoos are kept, one folder a seed.")] = Path("build/zoo"),
-    jobs: Annotated[int, typer.Option(help="Experts trained at a time, one thread each.")] = os.cpu_count() or 1,
-    commit: Annotated[bool, typer.Option(help="Put the result into data/mini, with a manifest.")] = False,
-) -> None:
+def main() -> int:
     """Trains the mini suite's model and experts from nothing, or goes on with what was begun."""
-    recipe, folder = Recipe(), out / str(seed)
-    start = time.perf_counter()
-    found = train(seed, folder, recipe, jobs)
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything: images, initial weights, batches")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/zoo"), help="where the zoos are kept, one folder a seed"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="experts trained at a time, one thread each")
+    parser.add_argument("--commit", action="store_true", help="put the result into data/mini, with a manifest")
+    options = parser.parse_args()
+    seed, folder = options.seed, options.out / str(options.seed)
+    recipe = Recipe()
+    found = train(seed, folder, recipe, options.jobs)
     say(f"validation accuracy {100 * sum(found.values()) / len(found):.1f} % in the mean; files in {folder}")
-    if commit:
+    if options.commit:
         names = ["theta_0.safetensors", *(file_name(task.name) for task in TASKS)]
         DATA.mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -228,7 +231,6 @@ def main(
             "seed": seed,
             "recipe": asdict(recipe),
             "torch": torch.__version__,
-            "seconds": round(time.perf_counter() - start),
             "files": {
                 name: {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
                 | ({"validation accuracy": round(found[task], 4)} if task else {})
@@ -237,7 +239,8 @@ def main(
         }
         write_bytes((json.dumps(manifest, indent=2) + "\n").encode(), DATA / "manifest.json", overwrite=True)
     compare(folder, DATA)
+    return 0
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(main())

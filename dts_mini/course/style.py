@@ -1,0 +1,70 @@
+"""How the course's figures look: one palette with a second cue, one style, and ``show``, which adds the alt text."""
+
+import io
+from collections.abc import Callable
+from functools import wraps
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; yellow is left out, it is too pale for lines.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+
+_STYLE = {
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.titlesize": "medium",
+    "font.size": 10,
+    "hatch.linewidth": 0.6,
+    "legend.frameon": False,
+    "savefig.dpi": 110,
+}
+
+
+def cue(index: int) -> dict:
+    """Colour, marker and dash of a line's series: told apart without the colour too."""
+    return {"color": PALETTE[index % 7], "marker": MARKERS[index % 7], "linestyle": DASHES[index % 7]}
+
+
+def bar_cue(index: int) -> dict:
+    """Colour and hatch of a bar's series."""
+    return {"facecolor": PALETTE[index % 7], "hatch": HATCHES[index % 7], "edgecolor": "white"}
+
+
+def style():
+    """A context in which figures are drawn: ``with style(): ...``."""
+    return mpl.rc_context(_STYLE)
+
+
+def styled(draw: Callable) -> Callable:
+    """A figure function that draws, whole, inside ``style()``."""
+
+    @wraps(draw)
+    def inside(*args, **kwargs):
+        with style():
+            return draw(*args, **kwargs)
+
+    return inside
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Displays a figure as PNG with ``alt``, what it shows in words, in the output's metadata; closes the figure.
+
+    ``figure`` may also be what a figure function returns, (figure, data). ValueError when ``alt`` says nothing.
+    """
+    figure = figure[0] if isinstance(figure, tuple) else figure
+    if not alt.strip():
+        raise ValueError("a figure needs alt text: say in a sentence or two what it shows")
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png")
+    plt.close(figure)
+    display(Image(buffer.getvalue(), format="png"), metadata={"image/png": {"alt": alt}})

@@ -1,0 +1,71 @@
+"""Published numbers: measures them, writes them as JSON, and puts them where people read them.
+
+``python -m dts_mini.results`` (``make results``) evaluates the committed checkpoints on test, and with ``--seeds`` also
+other zoos that ``make zoo`` trained. No number of the README is typed by hand: each block between a pair of
+``<!-- results:NAME -->`` markers is written from the JSON, and a test holds the two equal.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from dts_mini.core.errors import DTSError
+from dts_mini.core.file import read_bytes, write_bytes
+from dts_mini.suites.mini.suite import DATA, MiniSuite
+from dts_mini.suites.tables import headline, markdown, over_seeds, seeds_markdown, unseen
+
+ROOT = Path(__file__).parents[1]
+RESULTS, SEEDS, README = DATA / "results.json", DATA / "seeds.json", ROOT / "README.md"
+
+
+def blocks() -> dict[str, str]:
+    """The Markdown of each block of the README, by name, from the committed JSON."""
+    results, seeds = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS))
+    return {
+        "headline": markdown(results["headline"]),
+        "unseen": markdown(results["unseen"]),
+        "seeds": seeds_markdown(seeds),
+    }
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """``text`` with each marked block replaced; DTSError when it marks a block that is not measured."""
+
+    def block(match: re.Match) -> str:
+        name = match[1]
+        if name not in blocks:
+            raise DTSError(f"README.md marks a block {name!r} that is not measured: choose {', '.join(blocks)}")
+        return f"<!-- results:{name} -->\n\n{blocks[name]}\n<!-- end -->"
+
+    return re.sub(r"<!-- results:(\w+) -->.*?<!-- end -->", block, text, flags=re.DOTALL)
+
+
+def put_json(data: object, path: Path) -> None:
+    write_bytes((json.dumps(data, indent=1) + "\n").encode(), path, overwrite=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measures the published tables on test and writes them.")
+    parser.add_argument("--seeds", nargs="*", type=int, help="also evaluate these seeds of the zoo")
+    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put them")
+    parser.add_argument("--readme-only", action="store_true", help="measure nothing, write the README's blocks again")
+    options = parser.parse_args()
+    say = lambda row: print(f"  {row}", file=sys.stderr, flush=True)
+    if not options.readme_only:
+        suite = MiniSuite()
+        put_json({"headline": headline(suite, progress=say), "unseen": unseen(suite, progress=say)}, RESULTS)
+    if options.seeds:
+        tables = {}
+        for seed in options.seeds:
+            print(f"seed {seed}", file=sys.stderr)
+            tables[seed] = headline(MiniSuite(options.zoo / str(seed)), progress=say)
+        put_json(over_seeds(tables), SEEDS)
+    if README.exists():
+        write_bytes(fill(README.read_text(), blocks()).encode(), README, overwrite=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

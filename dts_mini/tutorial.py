@@ -1,0 +1,83 @@
+"""The main job (``make tutorial``): every notebook on the mini suite, the tables, and pages to browse, in ``build/``."""
+
+import html
+import json
+import sys
+import time
+from pathlib import Path
+
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from dts_mini.core.file import write_bytes
+from dts_mini.course.build import execute, read, sources
+from dts_mini.suites import load_suite
+from dts_mini.suites.tables import headline, markdown, unseen
+
+BUILD = Path("build/tutorial")
+
+
+def main() -> int:
+    """Returns 0, or 1 after naming the notebook and the cell that failed."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    times: dict[str, float] = {}
+    for source in sources():
+        start = time.perf_counter()
+        try:
+            notebook = execute(
+                read(source), lambda done, cells, name=source.stem: report(f"{name}: cell {done}/{cells}")
+            )
+        except CellExecutionError as error:
+            print(f"\n{source.stem} failed:\n{error}", file=sys.stderr)
+            return 1
+        times[source.stem] = time.perf_counter() - start
+        page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+        put(BUILD / f"{source.stem}.html", page)
+        report(f"{source.stem}: {times[source.stem]:.0f} s\n")
+    suite, tables = load_suite(), {}
+    for make in (headline, unseen):
+        start = time.perf_counter()
+        tables[make.__name__] = make(suite, progress=lambda row, name=make.__name__: report(f"{name} table: {row}"))
+        times[f"{make.__name__} table"] = time.perf_counter() - start
+        report(f"{make.__name__} table: {times[f'{make.__name__} table']:.0f} s\n")
+    put(BUILD / "tables.json", json.dumps(tables, indent=2) + "\n")
+    text = "\n".join(
+        f"## {table['title']}: accuracy in % on {table['split']}\n\n{markdown(table)}" for table in tables.values()
+    )
+    put(BUILD / "tables.md", text)
+    put(BUILD / "index.html", index(text, times))
+    print(f"\n{text}\n" + "\n".join(f"{name:<32}{seconds:6.0f} s" for name, seconds in times.items()))
+    print(f"{'in all':<32}{sum(times.values()):6.0f} s\n\nopen {BUILD / 'index.html'}")
+    return 0
+
+
+def index(tables: str, times: dict[str, float]) -> str:
+    """The start page: links to the notebooks, with their times, and the tables."""
+    items = "".join(
+        f'<li><a href="{name}.html">{html.escape(name)}</a> ({seconds:.0f} s)</li>'
+        for name, seconds in times.items()
+        if (BUILD / f"{name}.html").exists()
+    )
+    style = (
+        "body{font:16px/1.5 system-ui;margin:2em auto;max-width:78em;padding:0 1em}pre{overflow-x:auto;font-size:13px}"
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>dts_mini: the tutorial</title><style>{style}</style>'
+        f"<h1>dts_mini: the tutorial</h1><ol>{items}</ol><pre>{html.escape(tables)}</pre></html>\n"
+    )
+
+
+def put(path: Path, text: str) -> None:
+    write_bytes(text.encode(), path, overwrite=True)
+
+
+def report(line: str) -> None:
+    """Progress on one line of a terminal; in a log only lines that end."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+    elif line.endswith("\n"):
+        print(line, end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
