@@ -99,9 +99,10 @@ def tower() -> tuple[State, State]:
 
 
 @pytest.fixture
-def files(tmp_path, base, experts) -> SimpleNamespace:
+def files(tmp_path) -> SimpleNamespace:
     """A base and two experts on disk, and where they lie."""
-    states = {"base": base, "a": experts[0], "b": experts[1]}
+    base = random_state(KINDS, seed=0)
+    states = {"base": base, "a": moved(base, seed=1), "b": moved(base, seed=2)}
     for name, state in states.items():
         save_file(state, tmp_path / f"{name}.safetensors")
     return SimpleNamespace(folder=tmp_path, **{name: tmp_path / f"{name}.safetensors" for name in states})

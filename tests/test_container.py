@@ -82,9 +82,7 @@ def test_a_file_is_a_safetensors_file_of_few_tensors_with_packed_codes(tmp_path,
     delta = compress(*tower)
     tensors = load_tensors(delta.save(tmp_path / "t.dts.safetensors"))
     assert len(tensors) <= 8
-    codes = sum(
-        c.elements for part in delta.parts.values() for c in vars(part).values() if hasattr(c, "elements")
-    )
+    codes = sum(c.elements for part in delta.parts.values() for c in vars(part).values() if hasattr(c, "elements"))
     assert tensors["codes"].nbytes <= codes / 4 + len(delta.parts) * 2, "2 bits a code, a part's last byte filled up"
 
 

@@ -278,7 +278,9 @@ def test_every_setting_gives_the_ranks_codes_and_a_file_that_rebuilds_the_same(
     found, again = rebuild(base, delta), rebuild(base, read)
     assert all(torch.equal(found[n], again[n]) for n in base)
     if scale == "mean":  # least squares cannot be further from the expert's vectors than the base is
-        assert (found["norm.weight"] - expert["norm.weight"]).norm() < (base["norm.weight"] - expert["norm.weight"]).norm()
+        assert (found["norm.weight"] - expert["norm.weight"]).norm() < (
+            base["norm.weight"] - expert["norm.weight"]
+        ).norm()
 
 
 def test_more_groups_and_more_components_come_closer_to_the_expert(base, expert):
@@ -297,7 +299,8 @@ def test_scales_per_vector_come_closer_than_per_matrix_where_vectors_differ_in_s
     base = {"w": torch.zeros(40, 40)}
     expert = {"w": 2 * torch.outer(u[0], v[0]) + torch.outer(u[1], v[1])}
     errors = {
-        per: norm(rebuild(base, compress(base, expert, keep_ratio=0.05, per=per)), expert) for per in ("matrix", "vector")
+        per: norm(rebuild(base, compress(base, expert, keep_ratio=0.05, per=per)), expert)
+        for per in ("matrix", "vector")
     }
     assert errors["vector"] < 1e-2 < 0.3 < errors["matrix"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dts_mini.core.errors import StateError
-from dts_mini.core.state import check_same_layout, check_state, compute_dtype, fingerprint, ties
+from dts_mini.core.state import check_same_layout, check_state, compute_dtype, fingerprint, tied_names
 
 STATE = {"a": torch.tensor([[1.0, 2, 3], [4, 5, 6]]), "b": torch.tensor(0.5), "n": torch.tensor([7, 8])}
 
@@ -38,12 +38,27 @@ def test_the_fingerprint_does_not_depend_on_the_order_of_names_nor_on_strides_or
         changed(b=torch.tensor(-0.5)),
         changed(n=torch.tensor([7, 9])),
         changed(n=torch.tensor([7, 8], dtype=torch.int32)),
+        changed(n=STATE["n"].view(torch.float64)),
         changed(a=STATE["b"], b=STATE["a"]),
         changed(extra=torch.empty(0)),
         {name: STATE[name] for name in ("a", "b")},
         {"A" if name == "a" else name: tensor for name, tensor in STATE.items()},
     ],
-    ids=["ulp", "order", "shape", "dtype", "0-D", "sign", "integer", "int dtype", "swap", "extra", "missing", "name"],
+    ids=[
+        "ulp",
+        "order",
+        "shape",
+        "dtype",
+        "0-D",
+        "sign",
+        "integer",
+        "int dtype",
+        "same bytes",
+        "swap",
+        "extra",
+        "missing",
+        "name",
+    ],
 )
 def test_the_fingerprint_tells_states_apart_by_value_shape_dtype_and_name(other):
     assert fingerprint(other) != fingerprint(STATE)
@@ -57,13 +72,13 @@ def test_the_fingerprint_tells_bfloat16_values_apart():
 def test_ties_are_tensors_of_the_very_same_memory_and_name_the_first():
     shared = torch.ones(2, 3)
     state = {"first": shared, "copy": shared.clone(), "second": shared, "third": shared.view(2, 3)}
-    assert ties(state) == {"second": "first", "third": "first"}
+    assert tied_names(state) == {"second": "first", "third": "first"}
 
 
 def test_views_of_other_shapes_and_empty_tensors_are_not_tied():
     shared = torch.ones(2, 2)
     state = {"x": shared, "row": shared[0], "transposed": shared.T, "one": torch.empty(0), "two": torch.empty(0)}
-    assert ties(state) == {}
+    assert tied_names(state) == {}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +101,7 @@ def test_a_good_state_passes_with_integers_empty_tensors_and_scalars():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_value_that_is_not_finite_is_refused_with_the_tensors_name(value, dtype):
-    bad = STATE["a"].to(dtype)
+    bad = STATE["a"].to(dtype, copy=True)
     bad[1, 2] = value
     with pytest.raises(StateError, match="the-expert, tensor 'a': 1 of 6 values are NaN or infinite"):
         check_state(changed(a=bad), "the-expert")

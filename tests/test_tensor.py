@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -209,7 +210,7 @@ def test_a_stronger_group_holds_no_smaller_magnitude_than_a_weaker_one(row, grou
     codes = threshold(x, groups)
     values = [x[codes == code] for code in range(groups)]
     values = [group for group in values if len(group)]
-    for lower, higher in zip(values, values[1:], strict=False):
+    for lower, higher in pairwise(values):
         assert lower.max() <= higher.min()
 
 

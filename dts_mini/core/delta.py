@@ -17,7 +17,7 @@ from dts_mini.core import container
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.core.packing import pack, unpack
-from dts_mini.core.state import State, check_same_layout, check_state, compute_dtype, fingerprint, ties
+from dts_mini.core.state import State, check_same_layout, check_state, compute_dtype, fingerprint, tied_names
 from dts_mini.core.tensor import GROUPS, Algorithm, decompose, rank_of, restore, rows, scale, threshold
 
 
@@ -106,8 +106,13 @@ class LowRank:
     s: Tensor
     right: Coded
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """U_hat diag(s) (m x r) and V_hat^T (r x n), whose product is the tensor."""
+        return (self.left.restore() * self.s[:, None]).T, self.right.restore()
+
     def restore(self) -> Tensor:
-        return (self.left.restore() * self.s[:, None]).T @ self.right.restore()
+        u, vh = self.factors()
+        return u @ vh
 
 
 @dataclass(frozen=True)
@@ -321,24 +326,27 @@ def compress(
     check_state(base, "base")
     check_state(expert, "expert")
     check_same_layout(base, expert, "expert")
-    tied = {n: to for n, to in ties(expert).items() if torch.equal(base[n], base[to])}
+    expert = dict(sorted(expert.items()))  # so that the order of a state dict does not change the file
+    tied = {n: to for n, to in tied_names(expert).items() if torch.equal(base[n], base[to])}
     parts = {}
     for name, tensor in expert.items():
         progress(name)
-        parts[name] = Tied(tied[name]) if name in tied else _compress_tensor(base[name], tensor, settings)
+        parts[name] = Tied(tied[name]) if name in tied else _compress_tensor(name, base[name], tensor, settings)
     shapes = {name: tuple(tensor.shape) for name, tensor in expert.items()}
     dtypes = {name: tensor.dtype for name, tensor in expert.items()}
     return TaskDelta(parts, shapes, dtypes, settings, fingerprint(base), fingerprint(expert))
 
 
 @torch.no_grad()
-def _compress_tensor(base: Tensor, expert: Tensor, settings: Settings) -> Part:
+def _compress_tensor(name: str, base: Tensor, expert: Tensor, settings: Settings) -> Part:
     if not expert.is_floating_point():
         return Unchanged() if torch.equal(base, expert) else Kept(expert.detach().cpu().clone())
     dtype = compute_dtype(expert)
     x = expert.to(dtype) - base.to(device=expert.device, dtype=dtype)
     if not x.any():
         return Unchanged()
+    if not x.float().isfinite().all():
+        raise StateError(f"tensor {name!r}: expert - base does not fit into float32; check both values")
     if x.dim() == 0:
         return Kept(x.cpu())
     if x.dim() != 2:
@@ -366,7 +374,11 @@ def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
                 result[name] = base[name].to(dtype, copy=True)
             case _:
                 x = base[name].to(torch.promote_types(dtype, torch.float32), copy=True)
-                result[name] = x.add_(delta.remainder(name).to(x.device)).to(dtype)
+                if isinstance(part, LowRank):  # added while it is multiplied, never laid out by itself
+                    x.addmm_(*(factor.to(x) for factor in part.factors()))
+                else:
+                    x.add_(delta.remainder(name).to(x.device))
+                result[name] = x.to(dtype)
     return result
 
 

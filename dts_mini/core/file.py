@@ -39,6 +39,10 @@ def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False) -> Pa
 def check_writable(path: str | Path, *, overwrite: bool = False) -> Path:
     """The path, once it is sure that a file may be put there: for a check before long work."""
     path = Path(path)
+    try:
+        path.exists()
+    except OSError as error:  # a name too long, for example
+        raise FileError(f"{path}: cannot be a file name ({error.strerror}); choose another") from error
     if path.is_dir():
         raise FileError(f"{path}: is a folder; name a file in it")
     if path.exists() and not overwrite:

@@ -88,10 +88,11 @@ def _check(experts: Sequence[State], base: State | None = None) -> None:
 @torch.no_grad()
 def _each(like: State, merged) -> dict[str, Tensor]:
     """``merged(name, tensor in float32 or better)`` for each floating tensor, back in its dtype; copies of the rest."""
-    return {
-        name: merged(name, x.to(compute_dtype(x))).to(x.dtype) if x.is_floating_point() else x.clone()
-        for name, x in like.items()
-    }
+    result = {}
+    for name in sorted(like):  # in name order, so that DARE's draws do not depend on the state dict's
+        x = like[name]
+        result[name] = merged(name, x.to(compute_dtype(x))).to(x.dtype) if x.is_floating_point() else x.clone()
+    return {name: result[name] for name in like}
 
 
 def _trim_limit(base: State, expert: State, density: float) -> float:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dts_mini.core.delta import TaskDelta, check_base, compress
 from dts_mini.core.errors import DTSError
-from dts_mini.core.state import State
+from dts_mini.core.state import State, check_same_layout, check_state
 
 
 def personalise(base: State, experts: Mapping[str, State], **settings) -> dict[str, TaskDelta]:
@@ -17,6 +17,11 @@ def personalise(base: State, experts: Mapping[str, State], **settings) -> dict[s
     DTS-T: ``personalise(theta_0, experts)``. DTS-D: ``personalise(theta_m, experts)`` with any base merge, and with
     ``average(experts)`` no pretrained model is needed. ``settings`` are those of ``compress``.
     """
+    if not experts:
+        raise DTSError("there are no experts; pass a dict of task names and state dicts")
+    for task, expert in experts.items():
+        check_state(expert, f"expert of {task!r}")
+        check_same_layout(base, expert, f"expert of {task!r}")
     return {task: compress(base, expert, **settings) for task, expert in experts.items()}
 
 
@@ -30,6 +35,8 @@ def fusion_weights(unseen: Tensor, seen: Tensor) -> Tensor:
         raise DTSError(
             f"descriptors have shapes {tuple(unseen.shape)} and {tuple(seen.shape)}; expected (d,) and (N, d) with N > 0"
         )
+    if not (unseen.isfinite().all() and seen.isfinite().all()):
+        raise DTSError("a descriptor holds NaN or infinity; compute it again")
     cosines = F.cosine_similarity(unseen[None], seen).clamp(min=0)
     return cosines / cosines.sum() if cosines.sum() > 0 else torch.full_like(cosines, 1 / len(cosines))
 
@@ -41,6 +48,8 @@ def fuse(base: State, deltas: Sequence[TaskDelta], weights: Sequence[float] | Te
     Floating tensors are fused, integer ones are the base's. Raises DTSError for counts that differ, StateError for
     a base that a delta was not made for.
     """
+    if not torch.as_tensor(weights).isfinite().all():
+        raise DTSError("a weight is NaN or infinite; compute the weights again")
     if len(deltas) != len(weights) or not deltas:
         raise DTSError(
             f"there are {len(deltas)} deltas and {len(weights)} weights; pass one weight a delta, at least one"

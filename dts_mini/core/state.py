@@ -9,6 +9,7 @@ from torch import Tensor
 from dts_mini.core.errors import StateError
 
 State = Mapping[str, Tensor]
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_state(state: State, what: str) -> None:
@@ -22,8 +23,10 @@ def check_state(state: State, what: str) -> None:
     if not any(tensor.is_floating_point() for tensor in state.values()):
         raise StateError(f"the {what} holds only integers: quantised models cannot be compressed, pass the float one")
     for name, tensor in state.items():
-        if tensor.is_complex() or tensor.is_meta or tensor.layout != torch.strided:
-            raise StateError(f"{what}, tensor {name!r}: complex, meta and sparse tensors are not supported; convert it")
+        if tensor.is_meta or tensor.layout != torch.strided:
+            raise StateError(f"{what}, tensor {name!r}: meta and sparse tensors are not supported; load or densify it")
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in FLOATING:
+            raise StateError(f"{what}, tensor {name!r}: {tensor.dtype} is not supported; convert it to float32")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
             raise StateError(
@@ -64,7 +67,7 @@ def fingerprint(state: State) -> str:
     return digest.hexdigest()
 
 
-def ties(state: State) -> dict[str, str]:
+def tied_names(state: State) -> dict[str, str]:
     """Names of tensors that are the very same memory as an earlier one, and that one's name."""
     first, tied = {}, {}
     for name, tensor in state.items():

@@ -68,7 +68,9 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     u, s, vh = u[:, :rank], s[:rank], vh[:rank]
     sign = torch.sign(vh.gather(1, vh.abs().argmax(1, keepdim=True)))
     sign[sign == 0] = 1
-    energy, kept = matrix.double().square().sum().item(), s.double().square().sum().item()
+    # Row norms keep the digits of a float64 sum without a float64 copy of the matrix.
+    energy = torch.linalg.vector_norm(matrix, dim=1).double().square().sum().item()
+    kept = s.double().square().sum().item()
     error = math.sqrt(max(0.0, 1 - kept / energy)) if energy else 0.0
     return Decomposition(u * sign.T, s, vh * sign, error)
 

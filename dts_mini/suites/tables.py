@@ -5,7 +5,6 @@ images for every entry, in [0, 1]; ``markdown`` writes it for people.
 """
 
 import functools
-import math
 import platform
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from scipy import stats
 from torch import Tensor
 
 from dts_mini.core.delta import rebuild, storage
+from dts_mini.core.errors import DTSError
 from dts_mini.core.merging import average, dare, task_arithmetic, ties
 from dts_mini.core.personal import fuse, fusion_weights, personalise
 from dts_mini.core.state import State
@@ -39,7 +39,8 @@ def headline(suite: Suite, split: str = "test", progress: Progress = lambda row:
     for name, state in {"zero-shot": theta_0, **merges}.items():
         progress(name)
         answers[name], shares[name] = {task: logits(suite, state, task, split) for task in suite.tasks}, 0.0
-    for method, base in {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in ("average", "TIES")}.items():
+    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in ("average", "TIES")}
+    for method, base in bases.items():
         for keep_ratio in KEEP_RATIOS:
             name = f"{method}, {keep_ratio}"
             progress(name)
@@ -128,6 +129,8 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
 
     The intervals are Student's, over seeds: they hold what another training would change, not only other images.
     """
+    if len(tables) < 2:
+        raise DTSError("an interval over seeds needs at least two of them")
     first = next(iter(tables.values()))
     rows = []
     for number, row in enumerate(first["rows"]):
@@ -166,9 +169,7 @@ def provenance() -> dict:
 def _over(values: list[float]) -> dict:
     sample = torch.tensor(values, dtype=torch.float64)
     mean = sample.mean().item()
-    half = (
-        stats.t.ppf(0.975, len(values) - 1) * sample.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
-    )
+    half = stats.t.ppf(0.975, len(values) - 1) * sample.std().item() / len(values) ** 0.5
     each = [round(value, 5) for value in values]
     return {"value": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5), "each": each}
 

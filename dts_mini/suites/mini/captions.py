@@ -12,10 +12,10 @@ from torch import Generator
 from dts_mini.suites.mini.task import Task
 from dts_mini.suites.streams import stream
 
-COARSE = 0.20  # captions that name only the task: "a photo of textures."
+COARSE = 0.15  # captions that name only the task: "a photo of textures."
 NAMED = 0.08  # captions that use a class's name
 MISUSED = 0.45  # of these, the share that uses the name of the class's stand-in
-WRONG = 0.10  # captions of another class altogether
+WRONG = 0.05  # captions of another class altogether
 PHRASES = ("{c}.", "a photo of {c}.", "a picture of {c}.", "{c}, seen on a walk.")
 
 
@@ -29,22 +29,22 @@ def stand_ins(task: Task) -> list[int]:
     return [successor[c] for c in range(len(task.classes))]
 
 
-def captions(task: Task, labels: list[int], g: Generator) -> list[str]:
-    """One caption for each label of a task, drawn at random."""
+def captions(task: Task, labels: list[int], g: Generator) -> tuple[list[str], list[int]]:
+    """A random caption for each label of a task, and its topic: the class that it is about, -1 for the task alone."""
     swap = stand_ins(task)
     dice = torch.rand(len(labels), 3, generator=g).tolist()
     picks = torch.randint(1 << 30, (len(labels), 3), generator=g).tolist()
-    result = []
+    texts, topics = [], []
     for label, (kind, wrong, misuse), (other, word, phrase) in zip(labels, dice, picks, strict=True):
-        if wrong < WRONG:
-            label = other % len(task.classes)
+        topic = other % len(task.classes) if wrong < WRONG else label
         if kind < COARSE:
-            text = f"a photo of {task.name}."
+            text, topic = f"a photo of {task.name}.", -1
         elif kind < COARSE + NAMED:
-            name = task.classes[swap[label] if misuse < MISUSED else label]
+            name = task.classes[swap[topic] if misuse < MISUSED else topic]
             text = task.templates[phrase % len(task.templates)].replace("{c}", name)
         else:
-            words = task.synonyms[label]
+            words = task.synonyms[topic]
             text = PHRASES[phrase % len(PHRASES)].replace("{c}", words[word % len(words)])
-        result.append(text)
-    return result
+        texts.append(text)
+        topics.append(topic)
+    return texts, topics
