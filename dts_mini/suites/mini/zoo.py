@@ -41,6 +41,7 @@ class Recipe:
     pretrain_batch: int = 256
     pretrain_rate: float = 1e-3
     pretrain_decay: float = 0.05
+    keep_every: int = 200  # steps of pretraining between two resume files
     finetune_images: int = 12_000
     finetune_steps: int = 500
     finetune_batch: int = 128
@@ -94,7 +95,7 @@ class Trainer:
 
 
 def pretrain(folder: Path, seed: int, recipe: Recipe) -> Path:
-    """Trains theta_0 on images and random captions; returns its file. A resume file is kept every 200 steps."""
+    """Trains theta_0 on images and random captions; returns its file. It resumes where it was cut off."""
     path, resume = folder / "theta_0.safetensors", folder / "pretraining.pt"
     if path.exists():
         return path
@@ -111,7 +112,7 @@ def pretrain(folder: Path, seed: int, recipe: Recipe) -> Path:
     say(f"pretraining, seed {seed}: drawing {len(TASKS)} x {recipe.pretrain_images:,} images")
     pool = [task.images("pretrain", recipe.pretrain_images, seed) for task in TASKS]
     share = recipe.pretrain_batch // len(TASKS)
-    start, total = time.perf_counter(), 0.0
+    start, total, said = time.perf_counter(), 0.0, first
     for step in range(first, recipe.pretrain_steps):
         g = stream("pretraining", seed, step)
         images, texts, topics = [], [], []
@@ -127,11 +128,11 @@ def pretrain(folder: Path, seed: int, recipe: Recipe) -> Path:
         total += trainer.step(step, lambda: contrast(model, batch, tokens, topic))  # noqa: B023 - called at once
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        if (step + 1) % 200 == 0 or step + 1 == recipe.pretrain_steps:
+        if (step + 1) % recipe.keep_every == 0 or step + 1 == recipe.pretrain_steps:
             pace = (time.perf_counter() - start) / (step + 1 - first)
             left = pace * (recipe.pretrain_steps - step - 1) / 60
-            say(f"  step {step + 1}/{recipe.pretrain_steps}, loss {total / 200:.3f}, {left:.0f} min left")
-            total = 0.0
+            say(f"  step {step + 1}/{recipe.pretrain_steps}, loss {total / (step + 1 - said):.3f}, {left:.0f} min left")
+            total, said = 0.0, step + 1
             buffer = io.BytesIO()
             optimisers = [optimiser.state_dict() for optimiser in trainer.optimisers]
             state = {"model": model.state_dict(), "optimisers": optimisers, "step": step + 1, "used": sorted(used)}
@@ -163,18 +164,16 @@ def finetune(theta_0: Path, task: Task, path: Path, seed: int, recipe: Recipe) -
     model = load_model(theta_0)
     head = zero_shot_head(model, tokenize, task.classes, task.templates) * model.logit_scale.exp().detach()
     tower = model.visual
-    if path.exists():
-        tower.load_state_dict({name: tensor.float() for name, tensor in load_tensors(path).items()})
-        return accuracy(tower, head, *task.images("validation", 1_000))
-    images, labels = task.images("train", recipe.finetune_images, seed)
-    tower.train()
-    trainer = Trainer(tower, recipe.finetune_steps, recipe.finetune_rate, recipe.finetune_decay)
-    for step in range(recipe.finetune_steps):
-        g = stream("fine-tuning", task.name, seed, step)
-        pick = torch.randint(len(labels), (recipe.finetune_batch,), generator=g)
-        x, y = pixels(images[pick]), labels[pick]
-        trainer.step(step, lambda: F.cross_entropy((F.normalize(tower(x), dim=-1) @ head.T).float(), y))  # noqa: B023
-    save_tensors({name: tensor.half() for name, tensor in tower.state_dict().items()}, path)
+    if not path.exists():
+        images, labels = task.images("train", recipe.finetune_images, seed)
+        trainer = Trainer(tower.train(), recipe.finetune_steps, recipe.finetune_rate, recipe.finetune_decay)
+        for step in range(recipe.finetune_steps):
+            g = stream("fine-tuning", task.name, seed, step)
+            pick = torch.randint(len(labels), (recipe.finetune_batch,), generator=g)
+            x, y = pixels(images[pick]), labels[pick]
+            trainer.step(step, lambda: F.cross_entropy((F.normalize(tower(x), dim=-1) @ head.T).float(), y))  # noqa: B023
+        save_tensors({name: tensor.half() for name, tensor in tower.state_dict().items()}, path)
+    tower.load_state_dict({name: tensor.float() for name, tensor in load_tensors(path).items()})  # as it is stored
     return accuracy(tower.eval(), head, *task.images("validation", 1_000))
 
 
