@@ -19,12 +19,12 @@ export OMP_NUM_THREADS OMP_WAIT_POLICY PYTHONHASHSEED
 # A backend of the caller's would suppress the inline figures of the notebooks; the unit tests set Agg for themselves.
 unexport MPLBACKEND
 
-.PHONY: help tutorial test lint unit notebooks-test lab zoo bench format install clean distclean
+.PHONY: help tutorial test lint unit notebooks-test lab zoo results notebooks bench format install clean distclean
 
 help: ## list the targets
 	@echo "usage: make TARGET    (everything runs in .venv, which is made on first use)"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "settings: PYTHON=python3.12 (interpreter for .venv), SEED=1 (zoo), OMP_NUM_THREADS=2"
+	@echo "settings: PYTHON=python3.12 (interpreter for .venv), OMP_NUM_THREADS=2"
 
 tutorial: $(STAMP) ## run every notebook on the mini suite, print the headline table, write build/
 	$(PY) -m dts_mini.tutorial
@@ -51,6 +51,12 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 
 zoo: $(STAMP) ## train the mini checkpoints again from nothing and compare (SEED=n for one seed)
 	$(PY) -m dts_mini.suites.mini.zoo $(if $(SEED),--seed $(SEED))
+
+results: $(STAMP) ## measure the published tables on test, write data/ and README (SEEDS="0 1 2": over zoos)
+	$(PY) -m dts_mini.results $(if $(SEEDS),--seeds $(SEEDS))
+
+notebooks: $(STAMP) ## build the notebooks from notebooks/source, outputs stored (NAME=02 for one)
+	$(PY) -m dts_mini.course.build $(NAME)
 
 bench: $(STAMP) ## time and memory of compress and rebuild on ViT-B/32 shapes
 	$(PY) -m benchmarks.compress

@@ -159,3 +159,20 @@ def test_a_base_that_one_delta_was_not_made_for_is_refused(base, experts):
 def test_there_must_be_one_weight_a_delta_and_at_least_one(base, expert, count, weights):
     with pytest.raises(DTSError, match="one weight a delta"):
         fuse(base, [compress(base, expert)] * count, weights)
+
+
+def test_personalise_checks_every_expert_first_and_names_the_task(base, experts, monkeypatch):
+    monkeypatch.setattr("dts_mini.core.personal.compress", lambda *_, **__: pytest.fail("work began"))
+    bad = dict(experts[1], **{"norm.weight": torch.full((12,), float("nan"))})
+    with pytest.raises(StateError, match=r"expert of 'b', tensor 'norm\.weight'"):
+        personalise(base, {"a": experts[0], "b": bad})
+    with pytest.raises(DTSError, match="no experts"):
+        personalise(base, {})
+
+
+def test_descriptors_and_weights_that_are_not_finite_are_refused(base, expert):
+    nan = torch.tensor([1.0, float("nan")])
+    with pytest.raises(DTSError, match="descriptor holds NaN"):
+        fusion_weights(nan, torch.ones(2, 2))
+    with pytest.raises(DTSError, match="weight is NaN"):
+        fuse(base, [compress(base, expert)], [float("nan")])

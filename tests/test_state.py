@@ -115,9 +115,10 @@ def test_a_value_that_is_not_finite_is_refused_with_the_tensors_name(value, dtyp
         ({"w": [1.0]}, "not a state dict"),
         ([torch.ones(1)], "not a state dict"),
         (None, "not a state dict"),
-        ({**STATE, "w": torch.ones(2, dtype=torch.complex64)}, "tensor 'w': complex"),
-        ({**STATE, "w": torch.ones(2, device="meta")}, "tensor 'w': complex, meta"),
-        ({**STATE, "w": torch.ones(2, 2).to_sparse()}, "tensor 'w': complex, meta and sparse"),
+        ({**STATE, "w": torch.ones(2, dtype=torch.complex64)}, "tensor 'w': torch.complex64"),
+        ({**STATE, "w": torch.ones(2).to(torch.float8_e4m3fn)}, "tensor 'w': torch.float8_e4m3fn is not supported"),
+        ({**STATE, "w": torch.ones(2, device="meta")}, "tensor 'w': meta"),
+        ({**STATE, "w": torch.ones(2, 2).to_sparse()}, "tensor 'w': meta and sparse"),
     ],
 )
 def test_what_cannot_be_compressed_is_refused_and_said_whose_it_is(state, message):

@@ -343,9 +343,10 @@ def _compress_tensor(name: str, base: Tensor, expert: Tensor, settings: Settings
         return Unchanged() if torch.equal(base, expert) else Kept(expert.detach().cpu().clone())
     dtype = compute_dtype(expert)
     x = expert.to(dtype) - base.to(device=expert.device, dtype=dtype)
-    if not x.any():
+    low, high = x.aminmax() if x.numel() else (x.new_zeros(()),) * 2
+    if low == high == 0:
         return Unchanged()
-    if not x.float().isfinite().all():
+    if not (low.float().isfinite() and high.float().isfinite()):
         raise StateError(f"tensor {name!r}: expert - base does not fit into float32; check both values")
     if x.dim() == 0:
         return Kept(x.cpu())

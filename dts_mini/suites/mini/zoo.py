@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dts_mini.core.file import load_tensors, save_tensors, write_bytes
+from dts_mini.core.file import load_tensors, read_bytes, save_tensors, write_bytes
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.mini.captions import captions
 from dts_mini.suites.mini.model import create_model, load_model, pixels, save_model, tokenize
@@ -227,10 +227,14 @@ def main() -> int:
         "--out", type=Path, default=Path("build/zoo"), help="where the zoos are kept, one folder a seed"
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="experts trained at a time, one thread each")
+    parser.add_argument("--theta-0", type=Path, help="fine-tune this pretrained model instead of training one")
     parser.add_argument("--commit", action="store_true", help="put the result into data/mini, with a manifest")
     options = parser.parse_args()
     seed, folder = options.seed, options.out / str(options.seed)
     recipe = Recipe()
+    if options.theta_0 and not (folder / "theta_0.safetensors").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(read_bytes(options.theta_0), folder / "theta_0.safetensors")
     found = train(seed, folder, recipe, options.jobs)
     say(f"validation accuracy {100 * sum(found.values()) / len(found):.1f} % in the mean; files in {folder}")
     if options.commit:
