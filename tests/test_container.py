@@ -94,7 +94,7 @@ def test_the_manifest_records_version_method_settings_layout_fingerprints_ranks_
     assert manifest["format"] == container.VERSION
     assert manifest["method"] == "dts"
     assert Settings(**manifest["settings"]) == Settings(0.3, 8, "mean", "vector")
-    assert manifest["layout"]
+    assert manifest["attention"] == "fused"
     assert (manifest["base"], manifest["expert"]) == (delta.base, delta.expert)
     assert manifest["tensors"] == len(delta.parts)
     assert manifest["ranks"] == [5, 38] + [57] * 16  # of 17 x 192, 192 x 128, and 16 matrices with a side of 192

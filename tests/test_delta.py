@@ -481,3 +481,12 @@ def test_a_difference_far_below_one_is_still_a_difference():
 def test_the_order_of_a_state_dict_does_not_change_the_file(base, expert):
     backwards = dict(reversed(expert.items()))
     assert compress(base, backwards).to_bytes() == compress(base, expert).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("attn.in_proj_weight", "fused"), ("self_attn.q_proj.weight", "split"), ("fc.weight", "none")]
+)
+def test_the_manifest_records_the_layout_of_the_attention_weights(name, layout, tmp_path):
+    path = compress({name: torch.zeros(4, 4)}, {name: torch.eye(4)}).save(tmp_path / "d.safetensors")
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["dts"])["attention"] == layout

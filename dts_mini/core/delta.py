@@ -5,7 +5,7 @@
 With the pretrained theta_0 as base this is DTS-T, with a merged model theta_m it is DTS-D (arXiv 2512.01461).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -217,7 +217,7 @@ class TaskDelta:
         manifest = {
             "method": "dts",
             "settings": asdict(self.settings),
-            "layout": "as in the expert's state dict",
+            "attention": _attention(self.parts),
             "base": self.base,
             "expert": self.expert,
             "tensors": len(self.parts),
@@ -396,6 +396,12 @@ def check_base(base: State, delta: TaskDelta) -> None:
 def storage(delta: TaskDelta) -> Storage:
     """The three counts of a delta's bytes, and the float32 expert's."""
     return Storage(_paper_bytes(delta), _information_bytes(delta), len(delta.to_bytes()), _model_bytes(delta))
+
+
+def _attention(names: Iterable[str]) -> str:
+    """The layout of the attention weights, which changes bytes and subspaces: fused (open_clip), split or none."""
+    text = " ".join(names)
+    return "fused" if "in_proj_weight" in text else "split" if "q_proj" in text else "none"
 
 
 def _coded(part: Part) -> tuple[Coded, ...]:

@@ -2,8 +2,8 @@
 
 CLIP knows what a class looks like better than it knows what a data set *calls* it, and that gap between names
 and images is why fine-tuning helps CLIP so much. The mini suite makes such a gap through its captions alone, and
-this is a design choice of the suite: most captions use synonyms, few the class's name, and a name is often used
-for a neighbouring class, always the same one.
+this is a design choice of the suite: most captions use synonyms, few the class's name, and half of those few use the
+name of another class, always the same one, its stand-in.
 """
 
 import torch
@@ -14,7 +14,7 @@ from dts_mini.suites.streams import stream
 
 COARSE = 0.15  # captions that name only the task: "a photo of textures."
 NAMED = 0.08  # captions that use a class's name
-MISUSED = 0.45  # of these, the share that uses the name of the class's stand-in
+MISUSED = 0.50  # of these, the share that uses the name of the class's stand-in
 WRONG = 0.05  # captions of another class altogether
 PHRASES = ("{c}.", "a photo of {c}.", "a picture of {c}.", "{c}, seen on a walk.")
 

@@ -37,15 +37,15 @@ class Recipe:
     """Every number of the training; images are per task."""
 
     pretrain_images: int = 16_000
-    pretrain_steps: int = 3_400
+    pretrain_steps: int = 3_000
     pretrain_batch: int = 256
     pretrain_rate: float = 1e-3
     pretrain_decay: float = 0.05
     keep_every: int = 200  # steps of pretraining between two resume files
     finetune_images: int = 12_000
-    finetune_steps: int = 500
+    finetune_steps: int = 600
     finetune_batch: int = 128
-    finetune_rate: float = 2e-4
+    finetune_rate: float = 3e-4
     finetune_decay: float = 0.1
 
 
