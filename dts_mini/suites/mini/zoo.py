@@ -42,7 +42,7 @@ class Recipe:
     pretrain_rate: float = 1e-3
     pretrain_decay: float = 0.05
     keep_every: int = 200  # steps of pretraining between two resume files
-    finetune_images: int = 12_000
+    finetune_images: int = 32_000
     finetune_steps: int = 600
     finetune_batch: int = 128
     finetune_rate: float = 3e-4
