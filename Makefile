@@ -5,7 +5,7 @@ SHELL := /bin/sh
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
-NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb notebooks/solved/*.ipynb))
 
 # PYTHON=... picks the interpreter that .venv is made from; otherwise the first of these that is 3.11, 3.12 or 3.13.
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3)
@@ -19,7 +19,7 @@ export OMP_NUM_THREADS OMP_WAIT_POLICY PYTHONHASHSEED
 # A backend of the caller's would suppress the inline figures of the notebooks; the unit tests set Agg for themselves.
 unexport MPLBACKEND
 
-.PHONY: help tutorial test lint unit notebooks-test lab zoo results notebooks bench format install clean distclean
+.PHONY: help tutorial test lint unit notebooks-test lab zoo results notebooks book bench format install clean distclean
 
 help: ## list the targets
 	@echo "usage: make TARGET    (everything runs in .venv, which is made on first use)"
@@ -57,6 +57,9 @@ results: $(STAMP) ## measure the published tables on test, write data/ and READM
 
 notebooks: $(STAMP) ## build the notebooks from notebooks/source, outputs stored (NAME=02 for one)
 	$(PY) -m dts_mini.course.build $(NAME)
+
+book: $(STAMP) ## build the static book, build/book/, from the solved notebooks; it opens from disk
+	$(PY) -m dts_mini.course.book
 
 bench: $(STAMP) ## time and memory of compress and rebuild on ViT-B/32 shapes
 	$(PY) -m benchmarks.compress

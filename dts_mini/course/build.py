@@ -1,11 +1,13 @@
 """Builds the notebooks from their one authored source: ``python -m dts_mini.course.build [--check] [NAME ...]``.
 
-``notebooks/source/NN_name.py`` (jupytext, py:percent) is what people edit; ``notebooks/NN_name.ipynb`` is built from it,
-executed, outputs stored: it is what people read and what nbval compares with. ``--check`` runs nothing and only
-says whether each notebook's cells are still those of its source.
+``notebooks/source/NN_name.py`` (jupytext, py:percent) is what people edit. From it are built, executed and with their
+outputs stored, ``notebooks/solved/NN_name.ipynb``, as authored, and ``notebooks/NN_name.ipynb``, the learner's: there
+the functions in cells tagged ``exercise`` have lost their bodies. ``--check`` runs nothing and only says which built
+notebooks' cells are no longer those of their source.
 """
 
 import argparse
+import ast
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from dts_mini.core.file import write_bytes
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+VERSIONS = {"learner": NOTEBOOKS, "solved": NOTEBOOKS / "solved"}
 Progress = Callable[[int, int], None]
 
 
@@ -27,27 +30,67 @@ def sources() -> list[Path]:
     return sorted((NOTEBOOKS / "source").glob("[0-9]*.py"))
 
 
-def target(source: Path) -> Path:
-    """The built notebook of a source."""
-    return NOTEBOOKS / f"{source.stem}.ipynb"
+def target(source: Path, version: str = "learner") -> Path:
+    """The built notebook of a source: the ``learner`` or the ``solved`` version."""
+    return VERSIONS[version] / f"{source.stem}.ipynb"
 
 
-def read(source: Path) -> NotebookNode:
+def read(source: Path, version: str = "solved") -> NotebookNode:
     """A source as a notebook without outputs; cell ids count the cells, so that building twice gives the same file."""
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{source.stem[:2]}-{number:03d}"
+        if version == "learner" and is_exercise(cell):
+            cell.source = stub(cell.source)
     return notebook
 
 
-def execute(notebook: NotebookNode, progress: Progress = lambda done, cells: None) -> NotebookNode:
-    """Runs a notebook in the notebooks' folder and stores its outputs; nbclient's error names the cell that failed."""
+def is_exercise(cell: NotebookNode) -> bool:
+    return cell.cell_type == "code" and "exercise" in cell.metadata.get("tags", [])
+
+
+def function_of(code: str) -> ast.FunctionDef:
+    """The one function of an exercise cell; ValueError when it holds anything else but imports before it."""
+    *before, last = ast.parse(code).body
+    if not isinstance(last, ast.FunctionDef) or not all(isinstance(n, ast.Import | ast.ImportFrom) for n in before):
+        raise ValueError(f"an exercise cell holds imports and one function, the function last; this one is\n{code}")
+    return last
+
+
+def stub(code: str) -> str:
+    """An exercise cell whose function keeps decorators, signature and docstring, and for the rest is not implemented."""
+    function = function_of(code)
+    first, *rest = function.body
+    documented = ast.get_docstring(function) is not None
+    if (documented and not rest) or first.lineno == function.lineno:
+        raise ValueError(f"{function.name}: the solution needs lines of its own under the signature")
+    # Without a docstring the body begins right after the colon, which stands before any comment of the solution.
+    end = first.end_lineno if documented else _signature_end(code, function)
+    return "\n".join([*code.splitlines()[:end], " " * first.col_offset + "raise NotImplementedError"])
+
+
+def _signature_end(code: str, function: ast.FunctionDef) -> int:
+    """The last line of a signature: the shortest beginning of the function that parses once it has a body."""
+    lines = code.splitlines()
+    for end in range(function.lineno, function.end_lineno + 1):
+        try:
+            ast.parse("\n".join([*lines[function.lineno - 1 : end], "    pass"]))
+            return end
+        except SyntaxError:
+            continue
+    raise ValueError(f"{function.name}: its signature has no end")
+
+
+def execute(
+    notebook: NotebookNode, progress: Progress = lambda done, cells: None, folder: Path = NOTEBOOKS
+) -> NotebookNode:
+    """Runs a notebook in its folder and stores its outputs; nbclient's error names the cell that failed."""
     client = NotebookClient(
         notebook,
         timeout=600,
         kernel_name="python3",
-        resources={"metadata": {"path": str(NOTEBOOKS)}},
+        resources={"metadata": {"path": str(folder)}},
         on_cell_executed=lambda cell, cell_index, execute_reply: progress(cell_index + 1, len(notebook.cells)),
     )
     client.execute()
@@ -57,30 +100,33 @@ def execute(notebook: NotebookNode, progress: Progress = lambda done, cells: Non
     return notebook
 
 
-def drifted(source: Path) -> bool:
-    """Whether the built notebook's cells are no longer those of its source, or were never executed."""
-    if not target(source).exists():
+def drifted(source: Path, version: str = "learner") -> bool:
+    """Whether a built notebook's cells are no longer those of its source, or were never executed."""
+    if not target(source, version).exists():
         return True
-    built, wanted = nbformat.read(target(source), as_version=4), read(source)
+    built, wanted = nbformat.read(target(source, version), as_version=4), read(source, version)
     shape = lambda cell: (cell.id, cell.cell_type, cell.source, cell.metadata.get("tags", []))
     ran = all(cell.execution_count for cell in built.cells if cell.cell_type == "code")
     return not ran or [shape(cell) for cell in built.cells] != [shape(cell) for cell in wanted.cells]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="only sources whose name starts so, such as 02")
     parser.add_argument("--check", action="store_true", help="only tell which notebooks differ from their sources")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     chosen = [s for s in sources() if not options.names or s.stem.startswith(tuple(options.names))]
+    both = [(source, version) for source in chosen for version in VERSIONS]
     if options.check:
-        stale = [source.stem for source in chosen if drifted(source)]
+        stale = [f"{source.stem}, {version}" for source, version in both if drifted(source, version)]
         print("\n".join(f"{name}: differs from its source; run make notebooks" for name in stale) or "all up to date")
         return bool(stale)
-    for source in chosen:
-        print(f"{source.stem} ...", flush=True)
-        notebook = execute(read(source))
-        write_bytes(nbformat.writes(notebook).encode() + b"\n", target(source), overwrite=True)
+    for source, version in both:
+        print(f"{source.stem}, {version} ...", flush=True)
+        path = target(source, version)
+        path.parent.mkdir(exist_ok=True)
+        notebook = execute(read(source, version), folder=path.parent)
+        write_bytes(nbformat.writes(notebook).encode() + b"\n", path, overwrite=True)
     return 0
 
 

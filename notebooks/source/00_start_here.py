@@ -35,7 +35,7 @@ from importlib.metadata import version
 import torch
 from torch.nn import functional as F
 
-from dts_mini.course import claim, figures, show
+from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 
 suite = load_suite()
@@ -76,8 +76,7 @@ claim("00-checkpoints", "theta_0 and eight experts are here, byte for byte.", su
 # ## Step 2 · The idea in one picture
 #
 # Before you look inside anything, look at what is at stake. Here the method runs once, on all experts, with the
-# settings that the package uses by default. What it does is the subject of notebooks 02 to 04. Now you only look
-# at sizes.
+# settings that the package uses by default. What it does is the subject of notebook 02. Now you only look at sizes.
 
 # %%
 from dts_mini.core.delta import storage
@@ -97,7 +96,7 @@ show(figures.storage_bars(sizes, len(experts)), alt=alt)
 
 # %% [markdown]
 # **What you should see:** the third bar is only a little longer than the second. Whether the rebuilt experts
-# are any *good* is the real question. Notebook 05 answers it.
+# are any *good* is the real question. Notebook 03 answers it.
 
 # %%
 share = max(count.share("file") for count in counts)
@@ -170,37 +169,22 @@ claim("00-head", "This is the head that the suite uses.", (head - suite.head("si
 #
 # Write the averaging yourself. You get the text tower's output for every prompt, *not* normalised.
 # Each prompt counts the same, however long its vector is.
+#
+# Run the cell with your function, then the cell below it: `check` says what it expected and what came. If you leave
+# an exercise out, `check` hands on the solution, so the rest of the notebook runs all the same. Stuck? Take the `#`
+# away from `hint`. Each time you run it, it goes one step further.
 
 
-# %%
+# %% tags=["exercise"]
 def head_of(text: torch.Tensor) -> torch.Tensor:
     """Prompt embeddings (classes, prompts, d) -> head (classes, d) of unit rows."""
-    raise NotImplementedError
+    unit = F.normalize(text, dim=-1)
+    return F.normalize(unit.mean(1), dim=-1)
 
 
 # %%
-text = torch.tensor([[[4.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [0.0, 3.0]]])
-try:
-    found, half = head_of(text), 0.5**0.5
-    right = found.shape == (2, 2) and torch.allclose(found, torch.tensor([[half, half], [0.0, 1.0]]))
-    print("passed" if right else f"failed: expected [[0.71, 0.71], [0, 1]], got {found.tolist()}")
-except NotImplementedError:
-    print("not attempted yet")
-
-# %% [markdown]
-# <details><summary>My first row is [0.97, 0.24]</summary>
-#
-# You averaged before you normalised, so the longer prompt won. Make each prompt a unit vector first.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def head_of(text):
-#     unit = F.normalize(text, dim=-1)
-#     return F.normalize(unit.mean(1), dim=-1)
-# ```
-# </details>
+head_of = check(head_of)
+# hint("head_of")
 
 # %% [markdown]
 # ## Step 5 · A design choice that you should know: the alignment gap
@@ -310,35 +294,25 @@ claim("00-gain", "Every expert is at least 5 points better at its task than zero
 # $\sqrt{p(1-p)/n}$, and a 95 % interval reaches about 1.96 standard errors to each side.
 
 
-# %%
+# %% tags=["exercise"]
 def half_width(p: float, n: int) -> float:
     """Half the width of the 95 % interval of an accuracy p in [0, 1] on n images."""
-    raise NotImplementedError
+    return 1.96 * (p * (1 - p) / n) ** 0.5
 
 
 # %%
-try:
-    p, n = expert["signs"].float().mean().item(), len(expert["signs"])
-    entry, at = data["rows"]["experts"], list(suite.tasks).index("signs")
-    bootstrapped = (entry["high"][at] - entry["low"][at]) / 200  # the figure's data are in %
-    right = abs(half_width(0.5, 100) - 0.098) < 1e-3 and abs(half_width(p, n) - bootstrapped) < 0.005
-    print("passed" if right else "failed: half_width(0.5, 100) should be about 0.098")
-except NotImplementedError:
-    print("not attempted yet")
+half_width = check(half_width)
+# hint("half_width")
 
 # %% [markdown]
-# <details><summary>My half-width is ten times too small</summary>
-#
-# You divided by n after you took the root. The n belongs under it.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def half_width(p, n):
-#     return 1.96 * (p * (1 - p) / n) ** 0.5
-# ```
-# </details>
+# Now compare the formula with the bootstrap, on the expert of the signs.
+
+# %%
+p, n = expert["signs"].float().mean().item(), len(expert["signs"])
+entry, at = data["rows"]["experts"], list(suite.tasks).index("signs")
+bootstrapped = (entry["high"][at] - entry["low"][at]) / 200  # the figure's data are in %
+apart = abs(half_width(p, n) - bootstrapped)
+claim("00-half-width", "Formula and bootstrap agree within half a point.", apart, high=0.005)
 
 # %% [markdown]
 # ## Recap

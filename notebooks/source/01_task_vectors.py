@@ -25,7 +25,7 @@
 import torch
 
 from dts_mini.core.merging import average, task_arithmetic, ties
-from dts_mini.course import claim, figures, show
+from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, correct, interval
 
@@ -192,46 +192,33 @@ claim("01-merging-loses", "Even the best merge is over 5 points below the expert
 
 # %% [markdown]
 # **What you should see:** three merges between zero-shot and the experts. Merging helps, and merging loses: both are
-# true. Don't read much into the *order* of the three merges. It changes from one training seed to the next.
+# true. Don't read much into the *order* of the three merges. It can change from one training seed to the next.
 
 # %% [markdown]
 # ### Exercise 1 · Task Arithmetic and the average (medium, 8 minutes)
 #
-# Write Task Arithmetic for state dicts. Before you run the check, predict: for which coefficient is it exactly the
-# plain average?
+# Write Task Arithmetic for state dicts. Before you read on, predict: for which coefficient is it exactly the plain
+# average?
 
 
-# %%
+# %% tags=["exercise"]
 def my_task_arithmetic(theta_0: dict, experts: list[dict], coefficient: float) -> dict:
     """theta_0 + coefficient * (sum of all task vectors), a new state dict; the inputs stay as they are."""
-    raise NotImplementedError
+    return {name: x + coefficient * sum(e[name] - x for e in experts) for name, x in theta_0.items()}
 
 
 # %%
-start, ends = {"w": torch.tensor([1.0, 2.0])}, [{"w": torch.tensor([3.0, 2.0])}, {"w": torch.tensor([1.0, 6.0])}]
-try:
-    found = my_task_arithmetic(start, ends, 0.5)["w"]
-    right = torch.allclose(found, torch.tensor([2.0, 4.0])) and torch.equal(start["w"], torch.tensor([1.0, 2.0]))
-    print("passed" if right else f"failed: expected [2, 4] and unchanged inputs, got {found.tolist()}")
-except NotImplementedError:
-    print("not attempted yet")
+my_task_arithmetic = check(my_task_arithmetic)
+# hint("my_task_arithmetic")
 
 # %% [markdown]
-# <details><summary>I got [3.0, 6.0]</summary>
-#
-# You added the experts and not their task vectors. Subtract theta_0 from each expert first.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def my_task_arithmetic(theta_0, experts, coefficient):
-#     return {name: x + coefficient * sum(e[name] - x for e in experts) for name, x in theta_0.items()}
-# ```
-#
-# With the coefficient 1/N it is the average of N experts: the N copies of theta_0 that are subtracted, divided by N,
-# cancel the one that is there.
-# </details>
+# Was your prediction $1/N$? Then the $N$ copies of $\theta_0$ that are subtracted, divided by $N$, cancel the one that
+# is there.
+
+# %%
+found = my_task_arithmetic(theta_0, list(experts.values()), 1 / len(experts))
+apart = max((found[name] - merges["average"][name]).abs().max().item() for name in theta_0)
+claim("01-coefficient", "With the coefficient 1/N, Task Arithmetic is the average.", apart, high=1e-5)
 
 # %% [markdown]
 # ## Step 5 · The paper's opening figure: are similar tasks safe?
@@ -263,31 +250,33 @@ pairs = {p: correct(suite, average([experts[task], experts[p]]), task) for p in 
 levels = {
     "the expert alone": rows["experts"][task],
     "its task vector halved": correct(suite, average([experts[task], theta_0]), task),
-    "zero-shot": rows["zero-shot"][task],
 }
 
 # %%
 alt = (
     "Accuracy on house numbers of the house-numbers expert averaged with each other expert, against how alike the "
-    "two tasks are, by task vectors and by task descriptors. Lines: the expert alone, its task vector halved, zero-shot."
+    "two tasks are, by task vectors and by task descriptors. Lines: the expert alone, its task vector halved."
 )
 show(figures.similarity_scatter(pairs, alike, levels, task), alt=alt)
 
 # %%
 draws = bootstrap({"expert": {task: rows["experts"][task]}} | {p: {task: right} for p, right in pairs.items()})
 lost = {p: interval((draws["expert"] - draws[p])[:, 0]) for p in partners}
-nearest = max(partners, key=alike["task vectors"].get)
-claim("01-nearest-loses", "Averaged with its most similar expert, it loses (95 % interval).", lost[nearest][0], low=0)
-claim("01-digits-lose", "Averaged with digits, the same task by its words, it loses too.", lost["digits"][0], low=0)
-claim("01-all-lose", "It loses with every single partner.", min(low for low, _ in lost.values()), low=0)
+certain = sum(low > 0 for low, _ in lost.values())
+claim("01-most-lose", "With at least four of its seven partners it loses (95 % intervals above zero).", certain, low=4)
+claim("01-digits-spare", "With digits, the same task by its words, it loses at most three points.", lost["digits"][1], high=0.03)
 
 # %% [markdown]
-# **What you should see:** all points lie below the solid line, also the rightmost ones. Compare the points with the
-# dashed line as well. Points near it lost what any halving loses; points below it met a partner that pulls the wrong
-# way; a point above it had a partner that helped.
+# **What you should see:** most points lie clearly below the solid line, though only two experts were merged. Compare
+# them with the dashed line as well. Points near it lost what any halving loses; points below it met a partner that
+# pulls the wrong way; a point above it had a partner that helped.
 #
-# So similarity does not make merging free. The paper draws this conclusion: leave each expert its personality, and
-# store it *small*.
+# And one surprise. The rightmost partner, `digits`, costs hardly anything: the interval of its loss reaches down to about
+# zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two tasks share every class
+# name and every prompt, and that may be more alike than any two data sets of the paper. We print what we found.
+#
+# Two experts are the mildest case. With eight, as in Step 4, every task pays. The paper's conclusion is the one to test
+# in the next notebooks: leave each expert its personality, and store it *small*.
 
 # %% [markdown]
 # ### Exercise 2 · Interference or dilution? (medium, 7 minutes)
@@ -296,34 +285,15 @@ claim("01-all-lose", "It loses with every single partner.", min(low for low, _ i
 # accuracies are between 0 and 1.
 
 
-# %%
+# %% tags=["exercise"]
 def split_loss(expert: float, halved: float, merged: float) -> tuple[float, float]:
     """(dilution, interference): they add up to the accuracy that merging lost."""
-    raise NotImplementedError
+    return expert - halved, halved - merged
 
 
 # %%
-try:
-    found = split_loss(0.95, 0.90, 0.70)
-    right = len(found) == 2 and abs(found[0] - 0.05) < 1e-9 and abs(found[1] - 0.20) < 1e-9
-    helped = split_loss(0.95, 0.80, 0.85)[1] < 0
-    print("passed" if right and helped else f"failed: expected (0.05, 0.2), got {found}")
-except NotImplementedError:
-    print("not attempted yet")
-
-# %% [markdown]
-# <details><summary>My interference can be negative</summary>
-#
-# That is right. A partner that reads digits, too, may give back some of what halving took.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def split_loss(expert, halved, merged):
-#     return expert - halved, halved - merged
-# ```
-# </details>
+split_loss = check(split_loss)
+# hint("split_loss")
 
 # %% [markdown]
 # ## Recap
@@ -331,10 +301,10 @@ except NotImplementedError:
 # - A task vector $\tau_n = \theta_n - \theta_0$ is short, spread over all layers, and far from parallel to the others.
 # - An average goes only a part of the way along each of them; Task Arithmetic and TIES are better or worse by a
 #   little, and all stay far below the experts.
-# - Even the most similar partner costs accuracy.
+# - Most partners cost accuracy even two at a time; a partner with the very same class names hardly does.
 #
-# **What would change our mind.** A pair whose interval of the loss contains zero would be a pair that is safe to
-# merge. A merge within the experts' interval would make personalised merging pointless here.
+# **What would change our mind.** Digits and house numbers are a pair that is nearly safe to merge; if most pairs were like
+# it, there would be little to solve. A merge within the experts' interval would make personalised merging pointless here.
 #
 # **In the paper.** Step 5 mirrors its opening figure (SVHN merged with ever more similar tasks). Step 4 mirrors the
 # baseline rows of its comparison on CLIP ViT-B/32.

@@ -27,7 +27,7 @@ import torch
 
 from dts_mini import compress, load, rebuild, storage
 from dts_mini.core.tensor import decompose, rank_of, restore, scale, threshold
-from dts_mini.course import claim, figures, show
+from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import correct
 
@@ -221,38 +221,19 @@ claim("02-mean-error", "means lie nearer to U than root mean squares do, a littl
 # number of the same sign.
 
 
-# %%
-def group_value(x):
-    raise NotImplementedError
+# %% tags=["exercise"]
+def group_value(x: torch.Tensor) -> torch.Tensor:
+    """Elements (n,) of one sign -> their root mean square with that sign, one number."""
+    return x.sign()[0] * x.square().mean().sqrt()
 
 
 # %%
-group = torch.tensor([-0.3, -0.5, -0.2, -0.9])
-try:
-    value = float(group_value(group))
-    kept = abs(abs(value) * 2 - group.norm().item()) < 1e-5  # four equal elements are twice as long as one
-    print("passed" if kept and value < 0 else f"failed: four times {value:.3f} has another length or sign than x")
-except NotImplementedError:
-    print("not attempted yet")
+group_value = check(group_value)
+# hint("group_value")
 
-# %% [markdown]
-# <details><summary>My value is too small in size</summary>
-#
-# You took the mean. The mean of the squares comes first, then the root.
-# </details>
-#
-# <details><summary>My value is positive</summary>
-#
-# Squares forget the sign. Multiply by `x.sign()[0]`.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def group_value(x):
-#     return x.sign()[0] * x.square().mean().sqrt()
-# ```
-# </details>
+# %%
+apart = abs(float(group_value(row[codes == 3])) - rms[0, 3].item())
+claim("02-group-value", "for the strong positive group it gives the core's scale", apart, high=1e-5)
 
 # %% [markdown]
 # ## Step 4 · Rebuild
@@ -377,43 +358,28 @@ claim("02-file", "the file on disk is as long as storage says", len(data) - coun
 # ### Exercise 2 · Bit by bit (medium, 10 minutes)
 #
 # How many bits of information does one `m x n` matrix take at rank `r` with four groups? Count the codes of both
-# factors, the singular values (32 bits each) and the scales (32 bits each). The check compares with `packed`, the one
-# matrix from the beginning.
+# factors, the singular values (32 bits each) and the scales (32 bits each).
+
+
+# %% tags=["exercise"]
+def information_bits(m: int, n: int, r: int) -> int:
+    """Bits of an (m, n) matrix at rank r with four groups: codes of both factors, singular values, scales."""
+    codes = 2 * (m + n) * r
+    values = 32 * r
+    scales = 2 * 4 * 32
+    return codes + values + scales
 
 
 # %%
-def information_bits(m, n, r):
-    raise NotImplementedError
-
-
-# %%
-try:
-    found, expected = information_bits(*M.shape, rank), 8 * storage(packed).information
-    print("passed" if found == expected else f"failed: expected {expected} bits, got {found}")
-except NotImplementedError:
-    print("not attempted yet")
+information_bits = check(information_bits)
+# hint("information_bits")
 
 # %% [markdown]
-# <details><summary>I am a few hundred bits short</summary>
-#
-# Each factor has four scales of its own, 32 bits each.
-# </details>
-#
-# <details><summary>I am far above</summary>
-#
-# The codes are those of U (m x r) and V (n x r), two bits each. Nothing of size m x n is stored.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def information_bits(m, n, r):
-#     codes = 2 * (m + n) * r
-#     values = 32 * r
-#     scales = 2 * 4 * 32
-#     return codes + values + scales
-# ```
-# </details>
+# Does it hold for `packed`, the one matrix from the beginning?
+
+# %%
+off = information_bits(*M.shape, rank) - 8 * storage(packed).information
+claim("02-bits", "the formula gives the information of the one matrix, to the bit", off, low=0, high=0)
 
 # %% [markdown]
 # ## Recap

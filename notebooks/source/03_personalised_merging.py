@@ -28,7 +28,7 @@ import torch
 from IPython.display import Markdown, display
 
 from dts_mini import average, fuse, fusion_weights, personalise, rebuild, storage, ties
-from dts_mini.course import claim, figures, show
+from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.results import RESULTS
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import correct
@@ -98,43 +98,17 @@ claim("03-shorter-ties", "over TIES they are about as long as task vectors", sho
 # a share of the length of $\tau_n$? Write it as a function of `n` and `cosine`.
 
 
-# %%
-def remaining_length(n, cosine):
-    raise NotImplementedError
+# %% tags=["exercise"]
+def remaining_length(n: int, cosine: float) -> float:
+    """Length of a task vector minus the mean of all n, as a share of its own; any two have this cosine."""
+    # At length one, the mean's product with each vector is (1 + (n - 1) cosine) / n, and so is its product with
+    # itself. The squared length of the difference is one minus that: (1 - 1/n) (1 - cosine).
+    return ((1 - 1 / n) * (1 - cosine)) ** 0.5
 
 
 # %%
-vectors = torch.eye(4) + 0.5  # four made-up task vectors
-cosine = torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0).item()
-expected = ((vectors[0] - vectors.mean(0)).norm() / vectors[0].norm()).item()
-try:
-    found = float(remaining_length(4, cosine))
-    print("passed" if abs(found - expected) < 1e-5 else f"failed: expected {expected:.3f}, got {found:.3f}")
-except NotImplementedError:
-    print("not attempted yet")
-
-# %% [markdown]
-# <details><summary>Where do I start?</summary>
-#
-# Write the squared length of the difference as products: of the vector with itself, of the vector with the mean, of
-# the mean with itself.
-# </details>
-#
-# <details><summary>I get the square of what is expected</summary>
-#
-# That is the share of the energy. Take the root.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# With length one, the mean's product with each vector is $(1 + (N - 1) c) / N$, and so is its product with itself. The
-# squared difference is $1 - (1 + (N - 1) c) / N = (1 - 1/N)(1 - c)$.
-#
-# ```python
-# def remaining_length(n, cosine):
-#     return ((1 - 1 / n) * (1 - cosine)) ** 0.5
-# ```
-# </details>
+remaining_length = check(remaining_length)
+# hint("remaining_length")
 
 # %% [markdown]
 # ## Step 3 · Personalise
@@ -214,9 +188,9 @@ merges = [name for name in table if figures.family(name) == "base merge"]
 best_merge = max(mean[name]["high"] for name in merges)
 claim(
     "03-experts",
-    "the experts are at least twelve points above the best merge",
+    "the experts are at least eight points above the best merge",
     100 * (mean["experts"]["low"] - best_merge),
-    low=12,
+    low=8,
 )
 claim(
     "03-average",
@@ -295,42 +269,23 @@ claim(
 #
 # ### Exercise 2 · The weights (easy, 5 minutes)
 #
-# Write the paper's weights yourself: `unseen` has shape `(d,)`, `seen_ones` `(N, d)`; return `(N,)`. The paper is silent
-# about negative cosines. Count them as zero.
+# Write the paper's weights yourself. The paper is silent about negative cosines. Count them as zero.
+
+
+# %% tags=["exercise"]
+def my_weights(unseen: torch.Tensor, seen_ones: torch.Tensor) -> torch.Tensor:
+    """Descriptors unseen (d,) and seen_ones (N, d) -> weights (N,): cosines, negative ones as zero, with the sum one."""
+    cosines = (seen_ones @ unseen / (seen_ones.norm(dim=1) * unseen.norm())).clamp(min=0)
+    return cosines / cosines.sum()
 
 
 # %%
-def my_weights(unseen, seen_ones):
-    raise NotImplementedError
-
+my_weights = check(my_weights)
+# hint("my_weights")
 
 # %%
-one, many = torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 0.0], [1.0, 1.0], [-1.0, 0.5]])
-try:
-    found, expected = my_weights(one, many), fusion_weights(one, many)
-    print("passed" if torch.allclose(found, expected, atol=1e-5) else f"failed: expected {expected}, got {found}")
-except NotImplementedError:
-    print("not attempted yet")
-
-# %% [markdown]
-# <details><summary>My first weight is too large</summary>
-#
-# A cosine is a product of unit vectors: the length of a descriptor must not count.
-# </details>
-#
-# <details><summary>One of my weights is negative</summary>
-#
-# `clamp(min=0)` before you divide by the sum.
-# </details>
-#
-# <details><summary>Solution</summary>
-#
-# ```python
-# def my_weights(unseen, seen_ones):
-#     cosines = (seen_ones @ unseen / (seen_ones.norm(dim=1) * unseen.norm())).clamp(min=0)
-#     return cosines / cosines.sum()
-# ```
-# </details>
+apart = (my_weights(suite.descriptor("house numbers"), descriptors) - weights["house numbers"]).abs().max().item()
+claim("03-my-weights", "for house numbers it gives the weights that you saw above", apart, high=1e-5)
 
 # %% [markdown]
 # ## Step 6 · Does it help?
@@ -342,7 +297,7 @@ except NotImplementedError:
 show(
     figures.unseen_accuracies(committed["unseen"]),
     alt="Accuracy of every row on the two unseen tasks, a panel each, with intervals and a dotted line at zero-shot. The "
-    "oracle is far to the right of all other rows; the single seen experts spread widely.",
+    "oracle is rightmost; on house numbers the fused models and the digits expert come near it, on aerial nothing does.",
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -360,9 +315,9 @@ for task in suite.unseen:
     print(f"{task}: the fused model is {verdict} than zero-shot; the best row but the oracle is {best!r}")
     claim(
         f"03-oracle-{task.replace(' ', '-')}",
-        f"{task}: the oracle is at least ten points above the fused model",
+        f"{task}: the oracle is above the fused model, their intervals apart",
         100 * (rows[oracle][task]["low"] - ours["high"]),
-        low=10,
+        low=0,
     )
 apart = abs(accuracy(fused, "house numbers") - rows["DTS unseen, average"]["house numbers"]["value"])
 claim("03-live-unseen", "the model you fused and the committed row agree within one point", apart, high=0.01)
@@ -370,9 +325,11 @@ claim("03-live-unseen", "the model you fused and the committed row agree within 
 # %% [markdown]
 # Read three things off the figure.
 #
-# - Fusion is no replacement for an expert: the oracle is far away on both tasks.
-# - The single experts spread most. A related one can help more than any fusion, an unrelated one can hurt: look on
-#   which side of the dotted line each of them lies.
+# - On `aerial` fusion gains nothing. No seen task is near enough, and the oracle is far away.
+# - On `house numbers` it gains much: `digits` has the same class names, and the weights lean on it. Compare the fused
+#   model with that one expert alone before you praise the fusion.
+# - The single experts spread most. A related one can help, an unrelated one can hurt: look on which side of the
+#   dotted line each of them lies. Land cover is seen from above, too, and yet its expert is poor at aerial.
 # - *Better* and *worse* above are said only where the intervals are apart. Where they are not, zero-shot is the better
 #   choice: it is free.
 
@@ -381,7 +338,7 @@ claim("03-live-unseen", "the model you fused and the committed row agree within 
 #
 # - One base and a file of about one per cent a task bring back nearly all of the experts' accuracy.
 # - DTS-D needs no pretrained model: the average of the experts is base enough.
-# - For unseen tasks all that fusion can gain lies in the weights; the oracle stays far away.
+# - For unseen tasks all that fusion can gain lies in the weights: much where a seen task is near, nothing where none is.
 #
 # **What would change our mind.** A merge without remainders that comes within a few points of the experts over several
 # seeds; or unseen tasks on which the paper's weights beat zero-shot, the average and the best single expert together.

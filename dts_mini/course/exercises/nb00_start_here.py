@@ -1,0 +1,114 @@
+"""The exercises of notebook 00: a head from prompts, and how sure an accuracy is."""
+
+import torch
+from torch.nn import functional as F
+
+from dts_mini.course.exercise import Exercise, Wrong, case
+
+NOTEBOOK = "00_start_here"
+
+
+def head_of(text: torch.Tensor) -> torch.Tensor:
+    """Prompt embeddings (classes, prompts, d) -> head (classes, d) of unit rows."""
+    unit = F.normalize(text, dim=-1)
+    return F.normalize(unit.mean(1), dim=-1)
+
+
+HEAD_WRONG = {
+    "The longer prompt wins": lambda text: F.normalize(text.mean(1), dim=-1),
+    "My rows are shorter than one": lambda text: F.normalize(text, dim=-1).mean(1),
+    "My head has a row for each prompt": lambda text: F.normalize(F.normalize(text, dim=-1).mean(0), dim=-1),
+    "My whole head has length one, not each row": lambda text: F.normalize(F.normalize(text, dim=-1).mean(1), dim=None),
+}
+
+
+def length_of_a_prompt_does_not_count(candidate):
+    text = torch.linspace(-1, 1, 24).view(2, 3, 4)
+    longer = text * torch.tensor([1.0, 5.0, 0.1])[:, None]
+    if not torch.allclose(candidate(text), candidate(longer), atol=1e-5):
+        raise Wrong(
+            "expected the same head when a prompt's vector is made longer, got another", "The longer prompt wins"
+        )
+
+
+def half_width(p: float, n: int) -> float:
+    """Half the width of the 95 % interval of an accuracy p in [0, 1] on n images."""
+    return 1.96 * (p * (1 - p) / n) ** 0.5
+
+
+WIDTH_WRONG = {
+    "My half-width is far too small, the more so the more images": lambda p, n: 1.96 * (p * (1 - p)) ** 0.5 / n,
+    "My half-width is about half of what is expected": lambda p, n: (p * (1 - p) / n) ** 0.5,
+    "My half-width is twice what is expected": lambda p, n: 2 * 1.96 * (p * (1 - p) / n) ** 0.5,
+    "My half-width does not depend on p": lambda p, n: 1.96 * (0.25 / n) ** 0.5,
+}
+
+
+def four_times_the_images_halve_it(candidate):
+    small, large = float(candidate(0.7, 50)), float(candidate(0.7, 200))
+    if abs(small / 2 - large) > 1e-4:
+        raise Wrong(f"expected four times the images to halve {small:.4f}, got {large:.4f}")
+
+
+EXERCISES = (
+    Exercise(
+        name="head_of",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=head_of,
+        checks=(
+            case(head_of, HEAD_WRONG, torch.tensor([[[4.0, 0], [0, 1]], [[0, 2], [0, 3]], [[-1, 0], [-3, -3]]])),
+            case(head_of, HEAD_WRONG, torch.tensor([[[3.0, 4.0]]])),  # one class, one prompt
+            length_of_a_prompt_does_not_count,
+        ),
+        hints=(
+            (
+                "My head has a row for each prompt",
+                "Average over the prompts, the second dimension. One row for each class is left.",
+            ),
+            (
+                "The longer prompt wins",
+                "You averaged before you normalised. Make each prompt a unit vector first: F.normalize(..., dim=-1).",
+            ),
+            (
+                "My rows are shorter than one",
+                "The mean of unit vectors is shorter than they are. Normalise once more at the end.",
+            ),
+            (
+                "My whole head has length one, not each row",
+                "Normalise along the last dimension: dim=-1. Each class gets its own length.",
+            ),
+        ),
+        wrong=HEAD_WRONG,
+    ),
+    Exercise(
+        name="half_width",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=half_width,
+        checks=(
+            case(half_width, WIDTH_WRONG, 0.9, 400),
+            case(half_width, WIDTH_WRONG, 1.0, 50),  # all right: nothing varies
+            case(half_width, WIDTH_WRONG, 0.5, 1),
+            four_times_the_images_halve_it,
+        ),
+        hints=(
+            (
+                "My half-width is far too small, the more so the more images",
+                "You divided by n after you took the root. The n belongs under it.",
+            ),
+            (
+                "My half-width is about half of what is expected",
+                "This is one standard error. A 95 % interval reaches 1.96 of them to each side.",
+            ),
+            ("My half-width is twice what is expected", "This is the whole width. Return the reach to one side."),
+            (
+                "My half-width does not depend on p",
+                "You took the worst case, p = 0.5. Use p (1 - p): it is zero where every image is right.",
+            ),
+        ),
+        wrong=WIDTH_WRONG,
+    ),
+)

@@ -1,0 +1,124 @@
+"""The exercises of notebook 01: Task Arithmetic, and what a pair of experts loses to what."""
+
+import torch
+
+from dts_mini.course.exercise import Exercise, Wrong, case, difference
+
+NOTEBOOK = "01_task_vectors"
+
+
+def my_task_arithmetic(theta_0: dict, experts: list[dict], coefficient: float) -> dict:
+    """theta_0 + coefficient * (sum of all task vectors), a new state dict; the inputs stay as they are."""
+    return {name: x + coefficient * sum(e[name] - x for e in experts) for name, x in theta_0.items()}
+
+
+def _in_place(theta_0, experts, coefficient):
+    for name, x in theta_0.items():
+        x += coefficient * sum(e[name] - x for e in experts)
+    return theta_0
+
+
+ARITHMETIC_WRONG = {
+    "My weights are far too large": lambda t, es, c: {n: x + c * sum(e[n] for e in es) for n, x in t.items()},
+    "My merge moves too little": lambda t, es, c: {
+        n: x + c * sum(e[n] - x for e in es) / len(es) for n, x in t.items()
+    },
+    "Only the last expert counts": lambda t, es, c: {n: x + c * (es[-1][n] - x) for n, x in t.items()},
+    "My merge lacks theta_0": lambda t, es, c: {n: c * sum(e[n] - x for e in es) for n, x in t.items()},
+    "theta_0 has changed": _in_place,
+}
+START = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([[0.5, 0.0], [0.0, -1.0]])}
+ENDS = [
+    {"b": torch.tensor([[0.5, 1.0], [0.0, -1.0]]), "w": torch.tensor([3.0, 2.0])},
+    {"w": torch.tensor([1.0, 6.0]), "b": torch.tensor([[-0.5, 0.0], [2.0, -1.0]])},
+]
+
+
+def one_over_n_is_the_average(candidate):
+    found = candidate(START, ENDS, 1 / len(ENDS))
+    average = {name: sum(end[name] for end in ENDS) / len(ENDS) for name in START}
+    if problem := difference(found, average):
+        raise Wrong(f"with the coefficient 1/N: {problem}")
+
+
+def split_loss(expert: float, halved: float, merged: float) -> tuple[float, float]:
+    """(dilution, interference): they add up to the accuracy that merging lost."""
+    return expert - halved, halved - merged
+
+
+SPLIT_WRONG = {
+    "My two parts do not add up to the loss": lambda expert, halved, merged: (expert - halved, expert - merged),
+    "My two parts are the wrong way round": lambda expert, halved, merged: (halved - merged, expert - halved),
+    "My losses are negative": lambda expert, halved, merged: (halved - expert, merged - halved),
+    "I cut off negative interference": lambda expert, halved, merged: (expert - halved, max(0.0, halved - merged)),
+}
+
+
+def the_parts_add_up(candidate):
+    for accuracies in ((0.9, 0.6, 0.5), (0.8, 0.8, 0.9)):
+        total, loss = sum(candidate(*accuracies)), accuracies[0] - accuracies[2]
+        if abs(total - loss) > 1e-6:
+            raise Wrong(f"expected two parts with the sum {loss:.2f}, got the sum {total:.2f}")
+
+
+EXERCISES = (
+    Exercise(
+        name="my_task_arithmetic",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=my_task_arithmetic,
+        checks=(
+            case(my_task_arithmetic, ARITHMETIC_WRONG, START, ENDS, 0.3),
+            case(my_task_arithmetic, ARITHMETIC_WRONG, START, ENDS[:1], 1.0),  # the expert itself
+            case(my_task_arithmetic, ARITHMETIC_WRONG, START, ENDS, 0.0),  # theta_0 itself
+            one_over_n_is_the_average,
+        ),
+        hints=(
+            (
+                "My weights are far too large",
+                "You added the experts and not their task vectors. Subtract theta_0 from each expert first.",
+            ),
+            ("My merge lacks theta_0", "A sum of task vectors is a direction. Add it to theta_0 to get a model."),
+            (
+                "Only the last expert counts",
+                "Your loop writes the result again for each expert. Sum over the experts first, then write once.",
+            ),
+            (
+                "My merge moves too little",
+                "Task Arithmetic sums, it does not average: the coefficient alone says how far to go.",
+            ),
+            (
+                "theta_0 has changed",
+                "x += ... writes into the tensor that you were given. x + ... makes a new one.",
+            ),
+        ),
+        wrong=ARITHMETIC_WRONG,
+    ),
+    Exercise(
+        name="split_loss",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=7,
+        reference=split_loss,
+        checks=(
+            case(split_loss, SPLIT_WRONG, 0.95, 0.90, 0.70),
+            case(split_loss, SPLIT_WRONG, 0.95, 0.80, 0.85),  # a partner that helped
+            case(split_loss, SPLIT_WRONG, 0.90, 0.90, 0.90),
+            the_parts_add_up,
+        ),
+        hints=(
+            (
+                "My two parts do not add up to the loss",
+                "Interference is what is lost beyond halving. Count it from the halved task vector, not from the expert.",
+            ),
+            ("My two parts are the wrong way round", "Dilution comes first: the cost of halving alone."),
+            ("My losses are negative", "A loss is the higher level minus the lower one: the expert's comes first."),
+            (
+                "I cut off negative interference",
+                "Let it be negative. A partner that reads digits, too, may give back some of what halving took.",
+            ),
+        ),
+        wrong=SPLIT_WRONG,
+    ),
+)

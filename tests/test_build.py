@@ -1,0 +1,201 @@
+"""The build: one source gives the learner's and the solved notebook, and it is told when they drift apart."""
+
+import ast
+import inspect
+
+import nbformat
+import pytest
+
+from dts_mini.course import build
+from dts_mini.course.build import drifted, function_of, is_exercise, read, sources, stub, target
+from dts_mini.course.exercises import EXERCISES
+
+SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
+SMALL = '''# %% [markdown]
+# # A title
+
+# %%
+import math
+
+# %% tags=["exercise"]
+def area(r: float) -> float:
+    """Radius -> area."""
+    # the secret comment
+    secret = math.pi
+    return secret * r**2
+
+
+# %%
+print("area" in dir())
+'''
+
+
+def exercise_cells(source) -> list[str]:
+    return [cell.source for cell in read(source).cells if is_exercise(cell)]
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """A course of one small notebook, in a folder of its own."""
+    (tmp_path / "source").mkdir()
+    monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(build, "VERSIONS", {"learner": tmp_path, "solved": tmp_path / "solved"})
+    path = tmp_path / "source" / "07_small.py"
+    path.write_text(SMALL)
+    return path
+
+
+# --- stubs ---
+
+
+def test_a_stub_keeps_imports_decorators_signature_and_docstring():
+    code = '''import math
+from functools import cache  # why not
+
+
+@cache
+def f(
+    x: float,  # a radius
+    n: int = 3,
+) -> float:
+    """One line.
+
+    And (n, m) shapes: see there.
+    """
+
+    # the solution begins
+    y = x
+
+    return y * n'''
+    kept = code[: code.index("\n\n    # the solution")]
+    assert stub(code) == f"{kept}\n    raise NotImplementedError"
+
+
+@pytest.mark.parametrize("signature", ["def f(x):", "def f(\n    x={':': 1},\n) -> dict:", "def f(x): # a ( comment"])
+def test_a_function_without_a_docstring_is_cut_after_its_signature(signature):
+    assert stub(f"{signature}\n    # secret\n    return x") == f"{signature}\n    raise NotImplementedError"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = 1",
+        "def f():\n    return 1\n\n\nf()",
+        "def f():\n    return 1\n\n\ndef g():\n    return 1",
+        "class A:\n    pass",
+        "import math",
+        "def f(): return 1",
+        'def f():\n    """Only this."""',
+    ],
+)
+def test_a_cell_that_is_no_exercise_is_refused(code):
+    with pytest.raises(ValueError):
+        stub(code)
+
+
+@SOURCES
+def test_the_learners_version_differs_in_the_bodies_alone(source):
+    solved, learner = read(source).cells, read(source, "learner").cells
+    assert [cell.id for cell in solved] == [cell.id for cell in learner]
+    for ours, theirs in zip(solved, learner, strict=True):
+        if not is_exercise(ours):
+            assert ours.source == theirs.source
+            continue
+        with_body, without = function_of(ours.source), function_of(theirs.source)
+        assert ast.unparse(without.body[-1]) == "raise NotImplementedError"
+        assert ast.get_docstring(without) == ast.get_docstring(with_body)
+        without.body = with_body.body
+        assert ast.dump(without) == ast.dump(with_body)
+
+
+# --- solutions and exercises are one ---
+
+
+@SOURCES
+def test_the_solution_in_the_source_is_the_reference_of_the_exercise(source):
+    for code in exercise_cells(source):
+        function = function_of(code)
+        reference = EXERCISES[function.name].reference
+        assert ast.dump(function) == ast.dump(function_of(inspect.getsource(reference))), function.name
+
+
+def test_every_exercise_has_one_cell_in_its_notebook_and_is_checked_in_the_next():
+    cells = {(source.stem, function_of(code).name) for source in sources() for code in exercise_cells(source)}
+    assert cells == {(exercise.notebook, name) for name, exercise in EXERCISES.items()}
+    for source in sources():
+        code = [cell for cell in read(source).cells if cell.cell_type == "code"]
+        for cell, following in zip(code, [*code[1:], None], strict=True):
+            if is_exercise(cell):
+                name = function_of(cell.source).name
+                assert following.source == f'{name} = check({name})\n# hint("{name}")'
+
+
+@SOURCES
+def test_the_prose_names_difficulty_and_minutes_of_each_exercise(source):
+    text = "\n".join(cell.source for cell in read(source).cells if cell.cell_type == "markdown")
+    for exercise in EXERCISES.values():
+        if exercise.notebook == source.stem:
+            assert f"({exercise.difficulty}, {exercise.minutes} minutes)" in text, exercise.name
+
+
+# --- building ---
+
+
+@SOURCES
+def test_reading_twice_gives_the_same_notebook(source):
+    for version in build.VERSIONS:
+        assert nbformat.writes(read(source, version)) == nbformat.writes(read(source, version))
+    ids = [cell.id for cell in read(source).cells]
+    assert ids == [f"{source.stem[:2]}-{number:03d}" for number in range(len(ids))]
+    nbformat.validate(read(source))
+
+
+def test_building_makes_both_versions_and_again_the_same_bytes(course, capsys):
+    assert build.main(["--check"]) == 1
+    assert "07_small, learner: differs" in (out := capsys.readouterr().out) and "07_small, solved: differs" in out
+    assert build.main([]) == 0
+    paths = [target(course, version) for version in ("learner", "solved")]
+    first = [path.read_bytes() for path in paths]
+    assert [b"secret" in data for data in first] == [False, True]
+    assert all(b'"True\\n"' in data for data in first)  # executed, outputs stored
+    assert build.main([]) == 0
+    assert [path.read_bytes() for path in paths] == first
+    capsys.readouterr()
+    assert build.main(["--check"]) == 0
+    assert capsys.readouterr().out == "all up to date\n"
+
+
+def built_without_running(source) -> None:
+    for version in build.VERSIONS:
+        notebook = read(source, version)
+        for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
+            cell.execution_count = number
+        target(source, version).parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, target(source, version))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stale"),
+    [
+        ("A title", "Another", {"learner", "solved"}),
+        ("secret * r**2", "r * secret * r", {"solved"}),
+        ("Radius", "The radius", {"learner", "solved"}),
+        ('print("area', 'print("are', {"learner", "solved"}),
+        (' tags=["exercise"]', "", {"learner", "solved"}),
+    ],
+)
+def test_a_change_of_the_source_is_drift_in_the_versions_that_show_it(course, old, new, stale):
+    built_without_running(course)
+    assert not any(drifted(course, version) for version in build.VERSIONS)
+    course.write_text(SMALL.replace(old, new))
+    assert {version for version in build.VERSIONS if drifted(course, version)} == stale
+
+
+def test_a_built_notebook_that_was_edited_or_never_run_has_drifted(course):
+    built_without_running(course)
+    path = target(course)
+    path.write_text(path.read_text().replace("A title", "My title"))
+    assert drifted(course)
+    built_without_running(course)
+    path.write_text(path.read_text().replace('"execution_count": 1', '"execution_count": null'))
+    assert drifted(course)

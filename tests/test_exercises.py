@@ -1,0 +1,297 @@
+"""The exercises answer as they should, and the checkers are checked: right passes, wrong is told what is wrong."""
+
+import ast
+import inspect
+from types import FunctionType
+
+import pytest
+import torch
+
+from dts_mini.course import check, exercise, hint
+from dts_mini.course.build import function_of, stub
+from dts_mini.course.exercise import Exercise, Wrong, case, difference, verdict
+from dts_mini.course.exercises import EXERCISES, collect
+
+EACH = pytest.mark.parametrize("name", EXERCISES)
+MISTAKES = [(name, symptom) for name, found in EXERCISES.items() for symptom in found.wrong]
+
+
+def renamed(function, name: str):
+    """A copy of a function under another name, as if a learner had written it."""
+    copy = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def named(value, name: str):
+    candidate = lambda *arguments: value
+    candidate.__name__ = name
+    return candidate
+
+
+def raising(error: BaseException):
+    def candidate(*arguments):
+        raise error
+
+    return candidate
+
+
+@pytest.fixture(autouse=True)
+def no_hints_given():
+    exercise._given.clear()
+
+
+# --- every exercise ---
+
+
+@EACH
+def test_the_reference_passes_and_comes_back(name, capsys):
+    found = EXERCISES[name]
+    candidate = renamed(found.reference, name)
+    assert check(candidate) is candidate
+    assert capsys.readouterr().out == f"passed, {len(found.checks)} checks\n"
+    assert len(found.checks) >= 3
+
+
+@EACH
+def test_the_stub_is_not_attempted_and_the_reference_comes_back(name, capsys):
+    reference = EXERCISES[name].reference
+    space = dict(reference.__globals__)
+    exec(stub(inspect.getsource(reference)), space)
+    assert check(space[name]) is reference
+    assert capsys.readouterr().out == "not attempted yet\n"
+
+
+@EACH
+def test_at_least_three_wrong_answers_are_known(name):
+    assert len(EXERCISES[name].wrong) >= 3
+
+
+@pytest.mark.parametrize(("name", "symptom"), MISTAKES)
+def test_a_wrong_answer_is_rejected_with_its_own_hint(name, symptom, capsys):
+    found = EXERCISES[name]
+    text = dict(found.hints)[symptom]
+    assert verdict(found, found.wrong[symptom]).hint == (symptom, text)
+    assert check(renamed(found.wrong[symptom], name)) is found.reference
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("failed: ") and "expected" in first and "got" in first
+    assert rest == [f"hint: {symptom}", f"  {text}"]
+
+
+JUNK = (
+    None,
+    "five",
+    True,
+    [],
+    (),
+    {},
+    {"w": None},
+    [[1.0], [2.0]],
+    object(),
+    float("nan"),
+    torch.empty(0),
+    torch.ones(2, 2) * torch.nan,
+    torch.zeros(3, dtype=torch.bool),
+    (1.0, "two"),
+    10**400,
+    1j,
+)
+ERRORS = (ValueError("no"), ZeroDivisionError(), RecursionError("deep"), SystemExit(0), Wrong("I said so"), KeyError(1))
+
+
+@EACH
+def test_a_candidate_that_returns_junk_fails_and_nothing_is_raised(name, capsys):
+    for junk in JUNK:
+        assert check(named(junk, name)) is EXERCISES[name].reference
+        assert capsys.readouterr().out.startswith("failed: "), junk
+
+
+@EACH
+def test_a_candidate_that_raises_fails_and_nothing_is_raised(name, capsys):
+    for error in ERRORS:
+        candidate = raising(error)
+        candidate.__name__ = name
+        assert check(candidate) is EXERCISES[name].reference
+        assert capsys.readouterr().out.startswith("failed: "), error
+
+
+@EACH
+def test_a_candidate_with_the_wrong_number_of_parameters_fails(name, capsys):
+    candidate = lambda: 1
+    candidate.__name__ = name
+    check(candidate)
+    assert "TypeError" in capsys.readouterr().out
+
+
+@EACH
+def test_it_says_how_hard_and_how_long_and_documents_its_function(name):
+    found = EXERCISES[name]
+    assert found.difficulty in ("easy", "medium", "hard") and 0 < found.minutes <= 30
+    assert found.reference.__doc__ and found.notebook == inspect.getmodule(found.reference).NOTEBOOK
+    assert inspect.getmodule(found.reference).__name__.endswith(f".nb{found.notebook}")
+    assert set(found.wrong) <= set(dict(found.hints)) and len(dict(found.hints)) == len(found.hints) >= 3
+    assert isinstance(function_of(inspect.getsource(found.reference)), ast.FunctionDef)
+
+
+# --- check ---
+
+
+def test_none_gets_the_question_whether_there_is_a_return(capsys):
+    check(named(None, "half_width"))
+    assert capsys.readouterr().out == "failed: expected 0.0294, got None: is there a return?\n"
+
+
+def test_a_wrong_shape_is_named(capsys):
+    check(named(torch.ones(3), "head_of"))
+    assert capsys.readouterr().out == "failed: expected shape (3, 2), got (3,)\n"
+
+
+def test_the_fallback_is_nobodys_answer(capsys):
+    half_width = check(named(None, "half_width"))
+    capsys.readouterr()
+    assert check(half_width) is half_width
+    assert capsys.readouterr().out.startswith("not attempted yet")
+
+
+@pytest.mark.parametrize("thing", [None, 3, torch.ones(2), lambda: 1, print, "head_of", []])
+def test_what_is_no_exercise_is_handed_back_with_a_word(thing, capsys):
+    assert check(thing) is thing
+    assert capsys.readouterr().out.startswith("failed: expected a function of this course")
+
+
+def test_an_interrupt_is_the_learners_own():
+    candidate = raising(KeyboardInterrupt())
+    candidate.__name__ = "half_width"
+    with pytest.raises(KeyboardInterrupt):
+        check(candidate)
+
+
+# --- hint ---
+
+
+def test_hints_come_one_by_one_and_end_with_the_place_of_the_solution(capsys):
+    found = EXERCISES["head_of"]
+    for step, (symptom, text) in enumerate(found.hints, 1):
+        hint("head_of")
+        assert capsys.readouterr().out == f"{step} of {len(found.hints)}: {symptom}\n  {text}\n"
+    for _ in range(2):
+        hint("head_of")
+        assert "solved/00_start_here.ipynb" in capsys.readouterr().out
+    hint("half_width")  # counts by itself
+    assert capsys.readouterr().out.startswith("1 of ")
+
+
+def test_no_hint_prints_the_solution():
+    for found in EXERCISES.values():
+        body = ast.unparse(function_of(inspect.getsource(found.reference)).body[-1])
+        assert not any(body in text for _, text in found.hints)
+
+
+def test_a_hint_for_nothing_names_what_there_is(capsys):
+    hint("head")
+    assert "no exercise called 'head'" in (out := capsys.readouterr().out) and "head_of" in out
+
+
+# --- the machinery ---
+
+
+def double(x):
+    return 2 * x
+
+
+def an_exercise(**changes) -> Exercise:
+    parts = {
+        "name": "double",
+        "notebook": "99",
+        "difficulty": "easy",
+        "minutes": 1,
+        "reference": double,
+        "checks": (case(double, {}, 3),),
+        "hints": (),
+        "wrong": {},
+    }
+    return Exercise(**parts | changes)
+
+
+def test_two_exercises_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two exercises are called 'double', in 98 and 99"):
+        collect([an_exercise(notebook="98"), an_exercise()])
+
+
+def test_a_wrong_answer_without_a_hint_is_refused():
+    with pytest.raises(ValueError, match="no hint is headed 'Mine is zero'"):
+        an_exercise(wrong={"Mine is zero": lambda x: 0})
+
+
+def test_a_reference_of_another_name_is_refused():
+    with pytest.raises(ValueError, match="its reference is called 'double'"):
+        an_exercise(name="twice")
+
+
+def test_a_case_sees_changed_inputs_although_the_result_is_right():
+    def in_place(x):
+        return x.mul_(2)
+
+    run = case(double, {"x has changed": in_place}, torch.ones(2))
+    with pytest.raises(Wrong, match="inputs to stay") as wrong:
+        run(in_place)
+    assert wrong.value.hint == "x has changed"
+    run(double)  # the inputs of the case itself are as they were
+
+
+def test_a_case_takes_an_exception_for_a_symptom():
+    def invert(x):
+        return 1 / x if x else 0.0
+
+    run = case(invert, {"Mine raises": lambda x: 1 / x}, 0)
+    with pytest.raises(Wrong, match=r"expected 0\.0, got ZeroDivisionError") as wrong:
+        run(lambda x: 5 / x)
+    assert wrong.value.hint == "Mine raises"
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (1.00001, 1.0),
+        (1, 1.0),
+        (torch.tensor(1.0), 1.0),
+        (3.0, 3),
+        (torch.tensor([1.0, 2]).double(), torch.tensor([1.0, 2])),
+        ([1.0, 2.0], (1.0, 2.0)),
+        ({"b": 2, "a": 1}, {"a": 1, "b": 2}),
+        (torch.tensor([torch.nan]), torch.tensor([torch.nan])),
+        (None, None),
+        ("x", "x"),
+    ],
+)
+def test_what_is_as_good_makes_no_difference(found, wanted):
+    assert difference(found, wanted) == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        (1.01, 1.0, "expected 1.0, got 1.01"),
+        (100_001, 100_000, "expected 100000, got 100001"),  # integers are exact
+        (True, 1, "expected a number, got a bool"),
+        (1, True, "expected True, got 1"),
+        (torch.ones(2), 1.0, "expected a number, got a Tensor"),
+        ([1.0], torch.ones(1), "expected a tensor of shape (1,), got a list"),
+        (torch.ones(8), torch.ones(8, 8), "expected shape (8, 8), got (8,)"),
+        (torch.ones(2).long(), torch.ones(2), "expected torch.float32, got torch.int64"),
+        (torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.0]), "expected [1.0, 2.0], got [1.0, 3.0]"),
+        ((1, 2), (1, 3), "expected 3 at position 1, got 2"),
+        ((1,), (1, 3), "expected 2 values, got 1"),
+        (5, (1, 3), "expected 2 values, got an int"),
+        ({"a": 1}, {"a": 1, "b": 2}, "expected the keys ['a', 'b'], got ['a']"),
+        ({"a": torch.zeros(1)}, {"a": torch.ones(1)}, "expected [1.0] under 'a', got [0.0]"),
+        (ValueError("no"), 1.0, "expected 1.0, got ValueError: no"),
+        ("y", "x", "expected 'x', got 'y'"),
+    ],
+)
+def test_a_difference_says_what_was_expected_and_what_came(found, wanted, words):
+    assert difference(found, wanted) == words
+
+
+def test_a_large_tensor_is_shown_in_short():
+    assert len(difference(torch.zeros(100, 100), torch.ones(100, 100))) < 200
