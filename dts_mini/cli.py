@@ -98,6 +98,15 @@ def _evaluate(o: argparse.Namespace) -> None:
         write_bytes((json.dumps(tables, indent=2) + "\n").encode(), o.json, overwrite=o.overwrite)
 
 
+def _grade(o: argparse.Namespace) -> None:
+    from dts_mini.course.grade import grade_class  # the exercises are not needed by other commands
+
+    for report in grade_class(o.submissions, o.out, seconds=o.seconds, memory=o.memory, overwrite=o.overwrite):
+        score = f"{report['passed']} of {report['of']}"
+        print(f"{report['submission']}: {score}" + (f" ({report['reason']})" if report["reason"] else ""))
+    print(f"the class: {o.out / 'class.csv'}")
+
+
 def _progress(total: int | None, what: str):
     from tqdm import tqdm
 
@@ -142,4 +151,10 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
     sub.add_argument("--suite", required=True, choices=SUITES)
     sub.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
+
+    sub = command("grade", _grade, "Grade the exercises of submitted notebooks; no notebook is executed.")
+    sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION.ipynb", help="the learners' notebooks")
+    sub.add_argument("--out", required=True, type=Path, help="the folder for a JSON a submission and class.csv")
+    sub.add_argument("--seconds", type=float, default=10, help="time for one exercise")
+    sub.add_argument("--memory", type=int, default=1024, help="MiB for a submission, beside what torch takes (Linux)")
     return parser
