@@ -10,6 +10,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from dts_mini.core.file import write_bytes
+from dts_mini.course import timings
 from dts_mini.course.build import execute, read, sources
 from dts_mini.suites import load_suite
 from dts_mini.suites.tables import headline, markdown, unseen
@@ -34,6 +35,7 @@ def main() -> int:
         page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
         put(BUILD / f"{source.stem}.html", page)
         report(f"{source.stem}: {times[source.stem]:.0f} s\n")
+    timings.record(times, BUILD / "timings.json")
     suite, tables = load_suite(), {}
     for make in (headline, unseen):
         start = time.perf_counter()

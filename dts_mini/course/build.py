@@ -90,6 +90,7 @@ def execute(
         notebook,
         timeout=600,
         kernel_name="python3",
+        coalesce_streams=True,  # how a print is cut into messages depends on the moment
         resources={"metadata": {"path": str(folder)}},
         on_cell_executed=lambda cell, cell_index, execute_reply: progress(cell_index + 1, len(notebook.cells)),
     )

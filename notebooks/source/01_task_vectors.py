@@ -264,7 +264,12 @@ draws = bootstrap({"expert": {task: rows["experts"][task]}} | {p: {task: right} 
 lost = {p: interval((draws["expert"] - draws[p])[:, 0]) for p in partners}
 certain = sum(low > 0 for low, _ in lost.values())
 claim("01-most-lose", "With at least four of its seven partners it loses (95 % intervals above zero).", certain, low=4)
-claim("01-digits-spare", "With digits, the same task by its words, it loses at most three points.", lost["digits"][1], high=0.03)
+claim(
+    "01-digits-spare",
+    "With digits, the same task by its words, it loses at most three points.",
+    lost["digits"][1],
+    high=0.03,
+)
 
 # %% [markdown]
 # **What you should see:** most points lie clearly below the solid line, though only two experts were merged. Compare

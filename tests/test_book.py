@@ -1,0 +1,551 @@
+"""The book: whole, linked, offline, with alt text; its tables and sliders hold the numbers that were measured."""
+
+import base64
+import html
+import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from dts_mini import compress, storage
+from dts_mini.core.errors import DTSError
+from dts_mini.core.tensor import GROUPS, decompose
+from dts_mini.course import book, sliders, timings
+
+ROOT = Path(__file__).resolve().parents[1]
+PNG = base64.b64encode(
+    base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
+).decode()
+PAPER = json.loads((ROOT / "data/paper.json").read_text())
+
+FIRST = r"""# 00 · Toy: the first
+
+After this you can *begin*.
+
+> **Goals.** None.
+
+Go on with [the second](02_toy.ipynb), its [second step](02_toy.ipynb#Step-2-·-Threshold), or
+the [paper](https://arxiv.org/abs/2512.01461). A [term](../glossary.md#Rank).
+"""
+SECOND = r"""# 02 · Toy: the second
+
+After this you can go on with $\theta_0$.
+
+## Step 1 · Decompose
+
+The *rank* $r = \lfloor \rho \cdot \min(m, n) \rfloor$ of `a$b` and `c$d`, in
+
+$$\frac{\lVert M - M_r \rVert}{\lVert M \rVert} = \sqrt{1 - \frac{s_1^2}{\lVert M \rVert^2}} .$$
+
+| a | b |
+|---|---|
+| 1 | $\hat M$ |
+"""
+THIRD = """## Step 2 · Threshold
+
+Here lives a quokka.
+
+<details><summary>A hint</summary>
+
+It is *round*.
+</details>
+
+### Detail of $U$
+
+More.
+"""
+EXERCISE = '''import torch
+
+
+def double(x: torch.Tensor) -> torch.Tensor:
+    """x (n) -> 2 x (n)."""
+    return 2 * x'''
+
+
+def estimate(value: float) -> dict:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+
+def toy_results() -> dict:
+    tasks = ["aerial", "house numbers"]
+
+    def row(name: str, value: float, share: float) -> dict:
+        cells = {"accuracy": {task: estimate(value) for task in tasks}, "mean": estimate(value)}
+        return {"name": name, **cells, "share of experts": estimate(value / 0.9), "storage": share}
+
+    merges = [
+        row(name, 0.6 + i / 100, 0.0) for i, name in enumerate(("zero-shot", "average", "Task Arithmetic", "TIES"))
+    ]
+    ours = [
+        row(f"{method}, {ratio}", 0.8 + i / 100 + ratio / 9, ratio / 11)
+        for i, method in enumerate(("DTS-T", "DTS-D, average", "DTS-D, TIES"))
+        for ratio in (0.05, 0.1, 0.3)
+    ]
+    headline = [*merges, *ours, row("experts", 0.9, 1.0)]
+    unseen = [{"name": r["name"], "accuracy": r["accuracy"]} for r in merges]
+    about = {"suite": "toy", "split": "test", "columns": tasks}
+    return {
+        "headline": {"title": "Personalised merging", **about, "rows": headline},
+        "unseen": {"title": "Unseen tasks", **about, "rows": unseen},
+    }
+
+
+def toy_matrix() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.linalg.qr(torch.randn(n, 40, generator=generator)).Q for n in (60, 40))
+    return u @ torch.diag(1 / torch.arange(1, 41)) @ v.T
+
+
+def toy_grids() -> dict:
+    matrix = toy_matrix()
+    made = sliders.rank_grid(matrix), sliders.groups_grid(matrix, 4), sliders.keep_ratio_grid(toy_results()["headline"])
+    return dict(zip(sliders.NAMES, made, strict=True))
+
+
+def figure(**metadata) -> nbformat.NotebookNode:
+    return new_output("display_data", {"image/png": PNG, "text/plain": "<Image>"}, metadata={"image/png": metadata})
+
+
+def toy_notebooks(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    printed = new_output("stream", name="stdout", text="holds: <one> & two\n")
+    second = [
+        new_markdown_cell(SECOND),
+        new_code_cell("for x in range(2):\n    print(x)", outputs=[printed, figure(alt="A curve that <falls>.")]),
+        new_markdown_cell(THIRD),
+        new_code_cell(EXERCISE, metadata={"tags": ["exercise"]}),
+        new_code_cell("sliders.widget('rank')", outputs=[new_output("display_data", WIDGET)]),
+    ]
+    for name, cells in {"00_toy": [new_markdown_cell(FIRST)], "02_toy": second}.items():
+        for number, cell in enumerate(cells):
+            cell.id = f"{name[:2]}-{number:03d}"
+        nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+    return folder
+
+
+WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "abc", "version_major": 2, "version_minor": 0}}
+TIMINGS = {
+    "seconds": {"00_toy": 12.4, "02_toy": 31.0},
+    "provenance": {"made": "2026-01-02T03:04:05", "machine": "Linux", "python": "3.12", "packages": {"torch": "2.15"}},
+}
+
+
+def toy_book(folder: Path) -> Path:
+    """A small book in ``folder/book`` with everything in it that a book may hold."""
+    data = {"results": toy_results(), "paper": PAPER, "timings": TIMINGS}
+    notebooks = toy_notebooks(folder / "solved")
+    book.build(notebooks, folder / "book", data=data, grids=toy_grids(), texts=ROOT / "notebooks")
+    return folder / "book"
+
+
+def course_book(folder: Path) -> Path:
+    """The real one, where its notebooks and measurements are there."""
+    if not (ROOT / "data/mini/results.json").exists() or not list((ROOT / "notebooks/solved").glob("*.ipynb")):
+        pytest.skip("the solved notebooks or data/mini/results.json are not there yet")
+    results = json.loads((ROOT / "data/mini/results.json").read_text())
+    data = {"results": results, "paper": PAPER, "timings": {}}
+    grids = {**toy_grids(), "keep ratio": sliders.keep_ratio_grid(results["headline"])}
+    book.build(ROOT / "notebooks/solved", folder / "book", data=data, grids=grids, texts=ROOT / "notebooks")
+    return folder / "book"
+
+
+@pytest.fixture(scope="module", params=[toy_book, course_book], ids=["toy", "course"])
+def made(request, tmp_path_factory) -> tuple[Path, dict[str, BeautifulSoup]]:
+    out = request.param(tmp_path_factory.mktemp("book"))
+    return out, {path.name: BeautifulSoup(path.read_text(), "html.parser") for path in out.glob("*.html")}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> tuple[Path, dict[str, BeautifulSoup]]:
+    out = toy_book(tmp_path_factory.mktemp("toy"))
+    return out, {path.name: BeautifulSoup(path.read_text(), "html.parser") for path in out.glob("*.html")}
+
+
+def script(out: Path, name: str):
+    """The data in a script file of the book."""
+    text = (out / "assets" / f"{name}.js").read_text()
+    return json.loads(text.split("=", 1)[1].strip().rstrip(";"))
+
+
+# Whole, linked, offline
+
+
+def test_no_page_loads_anything_from_elsewhere(made):
+    out, pages = made
+    for name, soup in pages.items():
+        for tag in soup.select("[src], link[href], source, object, embed, iframe, form"):
+            url = tag.get("src", tag.get("href", tag.get("data", tag.get("srcset", "elsewhere"))))
+            assert re.match(r"(data:|assets/)", url), (name, url)
+        for style in [*soup.select("style"), *soup.select("[style]")]:
+            assert not re.search(r"url\(|@import", style.get("style") or style.get_text()), name
+    for path in (out / "assets").iterdir():
+        if path.suffix == ".css":
+            text = path.read_text()
+            assert "@import" not in text
+            assert all(url.startswith("data:") for url in re.findall(r"url\([\"']?([^\"')]+)", text)), path.name
+        elif path.name in ("book.js", "sliders.js"):
+            assert not re.search(
+                r"\b(fetch|XMLHttpRequest|import)\b *\(?|https?://(?!www\.w3\.org/2000/svg)", path.read_text()
+            )
+
+
+def test_no_notebook_brings_scripts_of_its_own(made):
+    for name, soup in made[1].items():
+        own = [tag for tag in soup.select("main script")]
+        assert not own, name
+
+
+def test_every_internal_link_resolves(made):
+    out, pages = made
+    assert book.broken_links(out) == []
+    assert sum(len(soup.select("a[href]")) for soup in pages.values()) > 50
+
+
+def test_broken_links_are_found_wherever_they_are(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h2 id="é b">x</h2><a href="#%C3%A9%20b">1</a><a href="a.html#no">2</a><a href="b.html">3</a>'
+    )
+    (tmp_path / "c.html").write_text(
+        '<img src="http://x/y.png"><script src="assets/z.js"></script><a href="https://x">4</a>'
+    )
+    assert sorted(book.broken_links(tmp_path)) == [
+        "a.html: a.html#no", "a.html: b.html", "c.html: assets/z.js", "c.html: http://x/y.png",
+    ]  # fmt: skip
+
+
+def test_previous_and_next_lead_through_every_page_and_back(made):
+    pages = made[1]
+    walked, here = ["index.html"], pages["index.html"]
+    while link := here.select_one("a[rel=next]"):
+        walked.append(link["href"])
+        here = pages[link["href"]]
+        assert here.select_one("a[rel=prev]")["href"] == walked[-2]
+    assert sorted(walked) == sorted(pages)
+    assert walked[-4:] == ["sliders.html", "results.html", "timings.html", "glossary.html"]
+
+
+def test_the_contents_name_every_page_and_mark_the_present_one(made):
+    for name, soup in made[1].items():
+        assert {a["href"] for a in soup.select(".pages > li > a")} == set(made[1])
+        assert [a["href"] for a in soup.select("[aria-current=page]")] == [name]
+
+
+def test_a_page_has_one_title_a_language_and_ids_that_are_unique(made):
+    for name, soup in made[1].items():
+        assert soup.html["lang"] == "en"
+        assert len(soup.select("h1")) == 1, name
+        ids = [tag["id"] for tag in soup.select("[id]")]
+        assert len(ids) == len(set(ids)), name
+
+
+def test_links_to_notebooks_lead_to_their_pages_and_headings_keep_jupyters_ids(toy):
+    links = [unquote(a["href"]) for a in toy[1]["00_toy.html"].select("main p a")]
+    assert {
+        "02_toy.html",
+        "02_toy.html#Step-2-·-Threshold",
+        "glossary.html#Rank",
+        "https://arxiv.org/abs/2512.01461",
+    } <= set(links)
+
+
+# What is on a page
+
+
+def test_every_figure_keeps_its_alt_text(toy):
+    (image,) = toy[1]["02_toy.html"].select(".output img")
+    assert image["alt"] == "A curve that <falls>."
+
+
+def test_the_book_holds_as_many_described_figures_as_the_notebooks(made):
+    out, pages = made
+    folder = out.parent / "solved" if (out.parent / "solved").exists() else ROOT / "notebooks/solved"
+    for path in folder.glob("*.ipynb"):
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        outputs = [o for cell in cells for o in cell.outputs if "image/png" in o.get("data", {})]
+        wanted = [o.metadata["image/png"]["alt"] for o in outputs]
+        assert [image["alt"] for image in pages[f"{path.stem}.html"].select(".output img")] == wanted
+
+
+def test_a_figure_without_alt_text_is_refused_by_notebook_and_cell(tmp_path):
+    cell = new_code_cell("show()", outputs=[figure()], id="01-007")
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A"), cell]), tmp_path / "01_bare.ipynb")
+    with pytest.raises(DTSError, match=r"01_bare\.ipynb, cell 01-007: a figure has no alt text"):
+        book.notebook_page(tmp_path / "01_bare.ipynb", {})
+
+
+def test_mathematics_becomes_mathml_and_code_keeps_its_dollars(toy):
+    page = toy[1]["02_toy.html"]
+    assert "a$b" in [code.get_text() for code in page.select("main p code")]
+    assert not any("$" in text for text in page.main.find_all(string=True) if text.parent.name != "code")
+    assert page.select_one('math[display="block"] mfrac msqrt, math[display="block"] msqrt mfrac')
+    assert page.select_one("table math mover")
+    assert page.math["alttext"] == r"\theta_0"
+
+
+@pytest.mark.parametrize("latex", [r"\notacommand x", r"\frac{1", r"\left( x"])
+def test_a_formula_that_cannot_be_set_is_refused(latex):
+    with pytest.raises(DTSError, match="formula"):
+        book.mathml(latex, "inline")
+
+
+def test_every_formula_of_the_sources_can_be_set():
+    count = 0
+    for path in [*(ROOT / "notebooks/source").glob("*.py"), *(ROOT / "notebooks").glob("*.md")]:
+        text = path.read_text() if path.suffix == ".md" else "\n".join(
+            line.removeprefix("#").removeprefix(" ") for line in path.read_text().splitlines() if line.startswith("#")
+        )  # fmt: skip
+        count += book.markdown(text).count("<math")
+    assert count > 40
+
+
+def test_a_solution_is_folded_under_what_the_learner_gets(toy):
+    details = toy[1]["02_toy.html"].select_one("details.solution")
+    assert details.summary.get_text() == "Solution of double"
+    assert "return 2 * x" in details.get_text() and not details.has_attr("open")
+    given = details.find_previous_sibling(class_="input").get_text()
+    assert "NotImplementedError" in given and "def double(x: torch.Tensor)" in given and "return 2" not in given
+
+
+def test_hints_stay_folded_and_their_markdown_is_read(toy):
+    hint = toy[1]["02_toy.html"].find("summary", string="A hint").parent
+    assert not hint.has_attr("open") and hint.em.get_text() == "round"
+
+
+def test_outputs_are_escaped_and_widgets_become_static_sliders(toy):
+    page = toy[1]["02_toy.html"]
+    assert page.select_one(".output_stdout").get_text().strip() == "holds: <one> & two"
+    assert page.select_one(".output figure.slider")["data-grid"] == "rank"
+    assert [tag["src"] for tag in page.select("script[src]")][-2:] == ["assets/grids.js", "assets/sliders.js"]
+
+
+def test_code_is_coloured_in_both_themes(toy):
+    out, pages = toy
+    css = (out / "assets/book.css").read_text()
+    assert re.search(r"\.highlight \.k\{color:light-dark\(", css)
+    assert pages["02_toy.html"].select_one(".highlight .k")
+
+
+# Search, glossary, tables
+
+
+def test_the_search_index_holds_every_heading(made):
+    out, pages = made
+    found = {(file, ident): heading for file, _, ident, heading, _ in script(out, "search")}
+    for name, soup in pages.items():
+        for heading in soup.select("main :is(h1, h2, h3)"):
+            assert (name, heading["id"]) in found
+    assert all(heading.strip() for heading in found.values())
+
+
+def test_the_search_index_holds_prose_code_and_outputs_once(toy):
+    entries = {(file, ident): text for file, _, ident, _, text in script(toy[0], "search")}
+    text = entries["02_toy.html", "Step-2-·-Threshold"]
+    assert text.count("quokka") == 1 and text.count("It is round.") == 1
+    assert "for x in range(2)" in entries["02_toy.html", "Step-1-·-Decompose"]
+    headings = [heading for *_, heading, _ in script(toy[0], "search")]
+    assert "Detail of U" in headings
+
+
+def glossary() -> dict[str, str]:
+    parts = re.split(r"^## (.+)$", (ROOT / "notebooks/glossary.md").read_text(), flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], (" ".join(part.split()) for part in parts[1::2]), strict=True))
+
+
+def test_the_glossary_has_one_short_entry_a_term_in_order(made):
+    terms = glossary()
+    assert sorted(terms, key=str.lower) == list(terms) and len({term.lower() for term in terms}) == len(terms)
+    for term, text in terms.items():
+        assert re.search(r" First used: \d\d\.$", text) and 30 < len(text) < 320, term
+    assert [h.get_text().removesuffix("#") for h in made[1]["glossary.html"].select("main h2")] == list(terms)
+
+
+def test_the_glossary_holds_the_words_of_the_project():
+    words = {"task vector", "difference vector", "keep ratio", "rank", "singular value", "code", "scale", "group"}
+    words |= {"base merge", "expert", "head", "task descriptor", "storage", "zero-shot", "claim", "unseen task"}
+    assert words <= {term.lower() for term in glossary()}
+
+
+def test_the_glossary_links_to_the_notebook_of_first_use(toy):
+    rank = toy[1]["glossary.html"].find(id="Rank").find_next("p")
+    assert rank.a["href"] == "02_toy.html"
+
+
+def test_the_tables_are_those_of_the_results(toy):
+    results = toy_results()
+    tables = [rows_of(table) for table in toy[1]["results.html"].select("table")]
+    for table, wanted in zip(tables[1:], (results["headline"], results["unseen"]), strict=True):
+        assert [row[0] for row in table[1:]] == [row["name"] for row in wanted["rows"]]
+        for cells, row in zip(table[1:], wanted["rows"], strict=True):
+            entry = row["accuracy"]["aerial"]
+            assert cells[1].startswith(f"{100 * entry['value']:.1f}")
+            if "storage" in row:
+                assert cells[-1] == f"{100 * row['storage']:.2f} %"
+
+
+def rows_of(table) -> list[list[str]]:
+    return [[" ".join(cell.get_text(" ").split()) for cell in row.select("td, th")] for row in table.select("tr")]
+
+
+def test_the_papers_table_holds_its_file_and_reads_ours_from_the_results(toy):
+    table = rows_of(toy[1]["results.html"].select_one("table.paper"))[1:]
+    assert len(table) == len(PAPER["rows"])
+    for (what, paper, ours, why), row in zip(table, PAPER["rows"], strict=True):
+        assert (what, why) == (row["what"], row["why"])
+        assert paper == f"{row['paper']} {row['source']}"
+        assert ours == book.ours(toy_results(), row["ours"])
+    shown = {what: ours for what, _, ours, _ in table}
+    assert shown["individual experts, mean accuracy over eight tasks"] == "90.0 [89.0, 91.0]"
+    assert shown["the same, storage for each task"] == f"{30 / 11:.2f} %"
+    assert shown["unseen tasks under TIES"] == "aerial 63.0 [62.0, 64.0]; house numbers 63.0 [62.0, 64.0]"
+
+
+def test_every_number_of_the_paper_has_a_source_and_a_reason():
+    for row in PAPER["rows"]:
+        assert re.search(r"\d", row["paper"]) and len(row["why"]) > 10
+        assert re.search(r"arXiv \d{4}\.\d{5}|task_vectors|quotient of two rows", row["source"]), row["what"]
+    paper = {row["what"]: row["paper"] for row in PAPER["rows"]}
+    dts = float(paper["DTS-D over TIES, keep ratio 0.3"].split()[0])
+    experts = float(re.search(r"[\d.]+", paper["individual experts, mean accuracy over eight tasks"])[0])
+    assert paper["the same, as a share of the experts"] == f"{100 * dts / experts:.1f} %"
+
+
+def test_a_row_of_the_paper_that_points_nowhere_is_refused():
+    with pytest.raises(DTSError, match="points to 'no such row'"):
+        book.ours(toy_results(), {"table": "headline", "row": "no such row", "entry": "mean"})
+
+
+def test_the_timings_are_those_of_the_file_with_their_provenance(toy):
+    page = toy[1]["timings.html"]
+    assert [row[1] for row in rows_of(page.table)[1:]] == ["12", "31", "43"]
+    assert "Measured 2026-01-02 on Linux, Python 3.12, torch 2.15." in page.main.get_text()
+
+
+def test_recorded_timings_are_what_the_book_reads(tmp_path):
+    timings.record({"00_a": 12.345}, tmp_path / "timings.json")
+    entry = json.loads((tmp_path / "timings.json").read_text())
+    assert entry["seconds"] == {"00_a": 12.3}
+    body = book.timings_body(entry, [book.Page("00_a.html", "A", "")])
+    assert "<td>12</td>" in body.replace(' style="text-align:right"', "") and entry["provenance"]["python"] in body
+
+
+def test_timings_that_are_missing_are_called_so():
+    body = book.timings_body({}, [book.Page("00_a.html", "A", "")])
+    assert "not measured" in body and "Not measured yet." in body
+
+
+def test_the_route_names_each_notebook_with_what_it_teaches(toy):
+    items = toy[1]["index.html"].select(".route li")
+    assert [item.a["href"] for item in items] == ["00_toy.html", "02_toy.html"]
+    assert "After this you can begin." in items[0].get_text() and "runs in 12 s" in items[0].get_text()
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    with pytest.raises(DTSError, match="no notebooks"):
+        book.build(tmp_path, tmp_path / "out", data={}, grids={}, texts=ROOT / "notebooks")
+
+
+# Sliders
+
+
+def test_the_pages_hold_the_grids_exactly(toy):
+    assert script(toy[0], "grids") == json.loads(json.dumps(toy_grids()))
+    for name, grid in toy_grids().items():
+        shown = toy[1]["sliders.html"].select_one(f'figure[data-grid="{name}"]')
+        cells = [[float(td.get_text()) for td in row.select("td")] for row in shown.select("tbody tr")]
+        values = [values for panel in grid["panels"] for values in panel["series"].values()]
+        for got, wanted in zip(cells, values, strict=True):
+            assert got == pytest.approx(wanted, abs=0.051)
+
+
+def test_a_slider_is_labelled_and_starts_at_a_stop(toy):
+    for figure in toy[1]["sliders.html"].select("figure.slider"):
+        control, label = figure.select_one("input[type=range]"), figure.label
+        assert label["for"] == control["id"] and label.output["for"] == [control["id"]]
+        assert 0 <= int(control["value"]) <= int(control["max"])
+
+
+def test_the_grid_of_ranks_equals_the_core():
+    matrix, grid = toy_matrix(), toy_grids()["rank"]
+    error, energy, bits = (panel["series"] for panel in grid["panels"])
+    for place, rank in enumerate(grid["slider"]["values"]):
+        u, s, vh, stated = decompose(matrix, rank)
+        measured = ((matrix - u @ torch.diag(s) @ vh).norm() / matrix.norm()).item()
+        assert error["truncation alone"][place] == pytest.approx(stated, abs=1e-5)
+        assert stated == pytest.approx(measured, abs=1e-3)
+        assert energy["energy kept"][place] == pytest.approx(100 * (1 - stated**2), abs=1e-3)
+        delta = compress({"w": torch.zeros_like(matrix)}, {"w": matrix}, keep_ratio=rank / min(matrix.shape))
+        assert len(delta.parts["w"].s) == rank
+        rebuilt = delta.remainder("w")
+        assert error["truncation, four groups"][place] == pytest.approx(
+            ((matrix - rebuilt).norm() / matrix.norm()).item(), abs=1e-5
+        )
+        assert bits["DTS"][place] == pytest.approx(100 * storage(delta).share("information"), abs=1e-4)
+        picture = torch.tensor(grid["pictures"]["moving"]["values"][place]).view(sliders.CORNER, -1)
+        top = matrix[: sliders.CORNER, : sliders.CORNER].abs().max()
+        corner = (rebuilt[: sliders.CORNER, : sliders.CORNER] / top).clamp(-1, 1)
+        assert torch.allclose(picture / 99, corner, atol=0.51 / 99 + 1e-4)
+    assert grid["slider"]["at"][0] == 0 and grid["slider"]["values"][-1] <= 40
+
+
+def test_the_grid_of_groups_equals_the_core_and_keeps_its_bits():
+    matrix, grid = toy_matrix(), toy_grids()["groups"]
+    assert grid["slider"]["values"] == list(GROUPS) == [2, 4, 8]
+    error, bits = (panel["series"] for panel in grid["panels"])
+    for name, ranks in zip(error, ((4, 4, 4), (8, 4, 2)), strict=True):
+        for place, (groups, rank) in enumerate(zip(GROUPS, ranks, strict=True)):
+            delta = compress({"w": torch.zeros_like(matrix)}, {"w": matrix}, keep_ratio=rank / 40, groups=groups)
+            assert len(delta.parts["w"].s) == rank
+            found = ((matrix - delta.remainder("w")).norm() / matrix.norm()).item()
+            assert error[name][place] == pytest.approx(found, abs=1e-5)
+            assert bits[name][place] == pytest.approx(8 * storage(delta).information / matrix.numel(), abs=1e-5)
+
+
+def test_the_grid_of_keep_ratios_equals_the_results():
+    table = toy_results()["headline"]
+    grid, rows = sliders.keep_ratio_grid(table), {row["name"]: row for row in table["rows"]}
+    assert grid["slider"]["values"] == [0.05, 0.1, 0.3]
+    accuracy, size = grid["panels"]
+    for method in ("DTS-T", "DTS-D, average", "DTS-D, TIES"):
+        for place, ratio in enumerate((0.05, 0.1, 0.3)):
+            row = rows[f"{method}, {ratio}"]
+            assert accuracy["series"][method][place] == pytest.approx(100 * row["mean"]["value"], abs=1e-4)
+            assert accuracy["bars"]["low"][method][place] == pytest.approx(100 * row["mean"]["low"], abs=1e-4)
+            assert size["series"][method][place] == pytest.approx(100 * row["storage"], abs=1e-4)
+    assert accuracy["level"]["value"] == pytest.approx(90)
+    ends = [v for columns in accuracy["bars"].values() for values in columns.values() for v in values]
+    assert accuracy["low"] <= min(ends) and max(ends) <= accuracy["high"]
+
+
+def test_every_value_of_a_grid_lies_within_its_chart():
+    for grid in toy_grids().values():
+        for panel in grid["panels"]:
+            values = [value for series in panel["series"].values() for value in series]
+            assert panel["low"] <= min(values) and max(values) <= panel["high"], panel["label"]
+            assert all(len(series) == len(grid["slider"]["labels"]) for series in panel["series"].values())
+
+
+@pytest.mark.parametrize("name", sliders.NAMES)
+def test_the_widget_shows_the_same_values_and_moves(name):
+    pytest.importorskip("ipywidgets")
+    grid = toy_grids()[name]
+    title, slider, image, text = sliders.widget(name, grid).children
+    assert [label for label, _ in slider.options] == grid["slider"]["labels"]
+    before = image.value
+    slider.value = len(grid["slider"]["labels"]) - 1
+    assert image.value != before and image.value[:4] == b"\x89PNG"
+    for panel in grid["panels"]:
+        for label, series in panel["series"].items():
+            assert f"{panel['label']}: {label}: <b>{series[-1]:.{panel['digits']}f}</b>" in html.unescape(text.value)
+    assert grid["title"] in html.unescape(title.value)
+
+
+def test_an_unknown_slider_is_refused():
+    pytest.importorskip("ipywidgets")
+    with pytest.raises(DTSError, match="'speed' is unknown: choose one of rank, groups, keep ratio"):
+        sliders.widget("speed")
