@@ -255,15 +255,17 @@ class Worker:
                 raise Lost(self._end()) from error
 
     def _line(self) -> Any:
-        while b"\n" not in self.rest:
+        parts = [self.rest]  # joined once: a long reply comes in hundreds of pieces
+        while b"\n" not in parts[-1]:
             left = self.deadline - time.monotonic()
             if left <= 0 or not select.select([self.output], [], [], left)[0]:
                 raise Lost(f"gave no answer in {self.seconds:g} s")
             if not (data := os.read(self.output, 2**20)):
                 raise Lost(self._end())
-            self.rest += data
-            if len(self.rest) > LARGEST_REPLY:
+            parts.append(data)
+            if sum(map(len, parts)) > LARGEST_REPLY:
                 raise Lost(f"returned more than {LARGEST_REPLY // 2**20} MiB")
+        self.rest = b"".join(parts)
         line, _, self.rest = self.rest.partition(b"\n")
         try:
             return json.loads(line)
