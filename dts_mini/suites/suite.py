@@ -16,6 +16,7 @@ class Suite(Protocol):
     name: str
     tasks: tuple[str, ...]
     unseen: tuple[str, ...]  # the tasks held out in the unseen-task tables
+    example: str  # the task that the notebooks follow where they follow one
 
     def pretrained(self) -> State:
         """theta_0: the pretrained image tower."""

@@ -34,6 +34,7 @@ class MiniSuite:
     name = "mini"
     tasks = tuple(task.name for task in TASKS)
     unseen = ("aerial", "house numbers")
+    example = "house numbers"
 
     def __init__(self, folder: str | Path = DATA) -> None:
         self.folder = Path(folder)

@@ -18,7 +18,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.tensor import GROUPS, decompose
 from dts_mini.course import book, sliders, timings
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PNG = base64.b64encode(
     base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==")
 ).decode()

@@ -4,7 +4,7 @@ import torch
 
 from dts_mini.course.exercise import Exercise, Wrong, case
 
-NOTEBOOK = "02_one_matrix"
+NOTEBOOK = "04_scaling"
 
 
 def group_value(x: torch.Tensor) -> torch.Tensor:

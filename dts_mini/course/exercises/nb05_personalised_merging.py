@@ -5,7 +5,7 @@ import torch
 from dts_mini.core.personal import fusion_weights
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
-NOTEBOOK = "03_personalised_merging"
+NOTEBOOK = "05_personalised_merging"
 
 
 def remaining_length(n: int, cosine: float) -> float:

@@ -1,0 +1,21 @@
+"""What several figures need: estimates with their intervals."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.axes import Axes
+
+from dts_mini.course.style import cue
+
+
+def estimates(values: list[float], intervals: list[tuple[float, float]]) -> dict[str, list[float]]:
+    """Values, already in %, and their intervals, put in %."""
+    low, high = zip(*intervals, strict=True)
+    return {"value": values, "low": [100 * x for x in low], "high": [100 * x for x in high]}
+
+
+def whiskers(axis: Axes, x: Sequence[float], entry: Mapping[str, list[float]], index: int, label, **look) -> None:
+    """Estimates with their intervals, in the colour and marker of series ``index``."""
+    value, low, high = (torch.tensor(entry[key]) for key in ("value", "low", "high"))
+    error = torch.stack([value - low, high - value]).clamp(min=0).numpy()
+    axis.errorbar(x, value.numpy(), yerr=error, capsize=2, markersize=6, label=label, **{**cue(index), **look})

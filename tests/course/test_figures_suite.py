@@ -1,0 +1,62 @@
+"""The figures of the suite: data, labels, intervals, and a second cue beside the colour."""
+
+import pytest
+import torch
+from looks import legend
+
+from dts_mini.course import figures
+from dts_mini.course.style import MARKERS, PALETTE
+from dts_mini.suites.mini.task import Task, drawn
+
+
+def right(share: float, n: int = 200) -> torch.Tensor:
+    """Outcomes of n images of which this share is right."""
+    return torch.arange(n) < round(share * n)
+
+
+@pytest.fixture
+def tasks() -> list[Task]:
+    painters = [lambda n, g: torch.rand(n, 3, 32, 32, generator=g)] * 3
+    make = lambda name, real: Task(name, f"{name}-data", real, ("x", "y", "z"), ((),) * 3, ("{c}",), drawn(painters))
+    return [make("stars", False), make("letters", True)]
+
+
+def test_the_contact_sheet_says_what_is_real_and_what_it_mirrors(tasks):
+    figure, data = figures.contact_sheet(tasks, columns=2)
+    assert data["source"] == ["drawn by a program", "real scans, recoloured"]
+    assert data["classes"] == [["x", "y"]] * 2
+    labels = [axis.get_ylabel() for axis in figure.axes]
+    assert any("letters" in label and "real" in label and "letters-data" in label for label in labels)
+    assert [axis.get_xlabel() for axis in figure.axes] == ["x", "y"] * 2
+
+
+def test_storage_bars_are_in_mib_and_hatched():
+    figure, data = figures.storage_bars({"all": 3 * 2**20, "one": 2**20}, 3)
+    assert data == {"name": ["all", "one"], "mib": [3, 1]}
+    assert "(MiB)" in figure.axes[0].get_xlabel()
+    assert len({bar.get_hatch() for bar in figure.axes[0].patches}) == 2
+
+
+def test_confusion_shares_are_of_the_image_class_and_the_stand_in_is_marked():
+    answers, labels = torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1])
+    figure, data = figures.confusion(answers, labels, ["x", "y"], [1, 0])
+    assert data["share"] == [[50, 50], [0, 100]]
+    assert data["marked"] == [1, 0]
+    assert legend(figure) == ["the class itself", "its stand-in"]
+    assert figure.axes[0].get_xlabel() and figure.axes[0].get_ylabel()
+    assert any("(%)" in axis.get_ylabel() for axis in figure.axes)
+
+
+def test_accuracies_come_with_intervals_and_their_mean_last():
+    rows = {"low": {"a": right(0.4), "b": right(0.6)}, "high": {"a": right(0.9), "b": right(0.7)}}
+    figure, data = figures.accuracies(rows, draws=200)
+    assert data["columns"] == ["a", "b", "mean"]
+    assert data["rows"]["low"]["value"] == pytest.approx([40, 60, 50])
+    for entry in data["rows"].values():
+        assert all(low < v < high for low, v, high in zip(entry["low"], entry["value"], entry["high"], strict=True))
+        assert entry["high"][2] - entry["low"][2] < entry["high"][0] - entry["low"][0]  # a mean is surer
+    assert legend(figure) == ["low", "high"]
+    axis = figure.axes[0]
+    assert "accuracy (%)" in axis.get_ylabel() and "95 %" in axis.get_ylabel()
+    drawn_with = [(box[0].get_color(), box[0].get_marker()) for box in axis.containers]
+    assert drawn_with == [(PALETTE[0], MARKERS[0]), (PALETTE[1], MARKERS[1])]
