@@ -10,7 +10,7 @@ from dts_mini.core import merging
 from dts_mini.core.container import decode
 from dts_mini.core.delta import LowRank, compress, load, rebuild, storage
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_bytes
+from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_json
 from dts_mini.suites import SUITES, load_suite
 
 
@@ -95,7 +95,7 @@ def _evaluate(o: argparse.Namespace) -> None:
         bar.close()
         print(f"\n{tables[name]['title']}, accuracy in % on test\n\n{markdown(tables[name])}")
     if o.json:
-        write_bytes((json.dumps(tables, indent=2) + "\n").encode(), o.json, overwrite=o.overwrite)
+        write_json(tables, o.json, indent=2, overwrite=o.overwrite)
 
 
 def _grade(o: argparse.Namespace) -> None:

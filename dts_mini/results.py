@@ -9,25 +9,53 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import read_bytes, write_bytes
+from dts_mini.core.file import read_bytes, write_bytes, write_json
+from dts_mini.course import claims
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SEEDS, README = DATA / "results.json", DATA / "seeds.json", ROOT / "README.md"
 
+# The claims of the notebooks that the README tells.
+TOLD = (
+    "00-gain",
+    "01-merging-loses",
+    "02-every-expert",
+    "02-model-tenth",
+    "03-four-accuracy",
+    "04-kl-all",
+    "05-kept-10",
+    "05-file",
+    "06-house-zero-shot",
+    "06-aerial-zero-shot",
+    "08-bfloat16",
+    "09-paper",
+)
+
 
 def blocks() -> dict[str, str]:
     """The Markdown of each block of the README, by name, from the committed JSON."""
     results, seeds = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS))
+    measured = {claim["name"]: claim for claim in claims.recorded()}
+    if missing := [name for name in TOLD if name not in measured]:
+        raise DTSError(f"data/mini/claims.json lacks {', '.join(missing)}: run make notebooks, or change results.TOLD")
     return {
         "headline": markdown(results["headline"]),
         "unseen": markdown(results["unseen"]),
         "seeds": seeds_markdown(seeds),
+        "claims": claims_markdown([measured[name] for name in TOLD]),
     }
+
+
+def claims_markdown(told: Iterable[Mapping]) -> str:
+    """Claims as a Markdown table: what the notebook says, and what was measured."""
+    lines = [f"| {claim['notebook'][:2]} | {claim['sentence']} | {claims.reads(claim)} |" for claim in told]
+    return "\n".join(["| notebook | claim | measured |", "|---|---|---|", *lines]) + "\n"
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:
@@ -42,10 +70,6 @@ def fill(text: str, blocks: dict[str, str]) -> str:
     return re.sub(r"<!-- results:(\w+) -->.*?<!-- end -->", block, text, flags=re.DOTALL)
 
 
-def put_json(data: object, path: Path) -> None:
-    write_bytes((json.dumps(data, indent=1) + "\n").encode(), path, overwrite=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measures the published tables on test and writes them.")
     parser.add_argument("--seeds", nargs="*", type=int, help="also evaluate these seeds of the zoo")
@@ -55,13 +79,14 @@ def main() -> int:
     say = lambda row: print(f"  {row}", file=sys.stderr, flush=True)
     if not options.readme_only:
         suite = MiniSuite()
-        put_json({"headline": headline(suite, progress=say), "unseen": unseen(suite, progress=say)}, RESULTS)
+        tables = {"headline": headline(suite, progress=say), "unseen": unseen(suite, progress=say)}
+        write_json(tables, RESULTS, overwrite=True)
     if options.seeds:
         tables = {}
         for seed in options.seeds:
             print(f"seed {seed}", file=sys.stderr)
             tables[seed] = headline(MiniSuite(options.zoo / str(seed)), progress=say)
-        put_json(over_seeds(tables), SEEDS)
+        write_json(over_seeds(tables), SEEDS, overwrite=True)
     if README.exists():
         write_bytes(fill(README.read_text(), blocks()).encode(), README, overwrite=True)
     return 0

@@ -1,7 +1,6 @@
 """The main job (``make tutorial``): every notebook on the mini suite, the tables, and pages to browse, in ``build/``."""
 
 import html
-import json
 import sys
 import time
 from pathlib import Path
@@ -9,9 +8,9 @@ from pathlib import Path
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from dts_mini.core.file import write_bytes
+from dts_mini.core.file import write_bytes, write_json
 from dts_mini.course import timings
-from dts_mini.course.build import execute, read, sources
+from dts_mini.course.build import sources
 from dts_mini.suites import load_suite
 from dts_mini.suites.tables import headline, markdown, unseen
 
@@ -22,27 +21,26 @@ def main() -> int:
     """Returns 0, or 1 after naming the notebook and the cell that failed."""
     BUILD.mkdir(parents=True, exist_ok=True)
     times: dict[str, float] = {}
+    slow: dict[str, dict[str, float]] = {}
     for source in sources():
-        start = time.perf_counter()
+        step = lambda done, cells, name=source.stem: report(f"{name}: cell {done}/{cells}")
         try:
-            notebook = execute(
-                read(source), lambda done, cells, name=source.stem: report(f"{name}: cell {done}/{cells}")
-            )
+            notebook, times[source.stem] = timings.timed(source, step)
         except CellExecutionError as error:
             print(f"\n{source.stem} failed:\n{error}", file=sys.stderr)
             return 1
-        times[source.stem] = time.perf_counter() - start
+        slow[source.stem] = timings.slow_cells(notebook)
         page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
         put(BUILD / f"{source.stem}.html", page)
         report(f"{source.stem}: {times[source.stem]:.0f} s\n")
-    timings.record(times, BUILD / "timings.json")
+    timings.record(times, BUILD / "timings.json", cells=slow)
     suite, tables = load_suite(), {}
     for make in (headline, unseen):
         start = time.perf_counter()
         tables[make.__name__] = make(suite, progress=lambda row, name=make.__name__: report(f"{name} table: {row}"))
         times[f"{make.__name__} table"] = time.perf_counter() - start
         report(f"{make.__name__} table: {times[f'{make.__name__} table']:.0f} s\n")
-    put(BUILD / "tables.json", json.dumps(tables, indent=2) + "\n")
+    write_json(tables, BUILD / "tables.json", indent=2, overwrite=True)
     text = "\n".join(
         f"## {table['title']}: accuracy in % on {table['split']}\n\n{markdown(table)}" for table in tables.values()
     )

@@ -1,13 +1,17 @@
-"""What is published is what was measured: the README's tables, the notebooks, and the bars of the mini suite."""
+"""What is published is what was measured: tables, claims, timings, the notebooks, and the bars of the mini suite."""
 
 import json
+import re
+from math import inf
 
 import nbformat
 import pytest
 
-from dts_mini.course.build import VERSIONS, drifted, sources, target
-from dts_mini.results import README, RESULTS, SEEDS, blocks, fill
+from dts_mini.course import claims, timings
+from dts_mini.course.build import VERSIONS, drifted, read, sources, target
+from dts_mini.results import README, RESULTS, SEEDS, TOLD, blocks, fill
 
+SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
 NOTEBOOKS = pytest.mark.parametrize(
     ("source", "version"),
     [(source, version) for source in sources() for version in VERSIONS],
@@ -42,6 +46,82 @@ def test_every_figure_has_alt_text(source, version):
         for out in cell.get("outputs", []):
             if "image/png" in out.get("data", {}):
                 assert len(out.metadata.get("image/png", {}).get("alt", "")) > 20
+
+
+# --- claims ---
+
+
+def code_of(source) -> list[str]:
+    return [cell.source for cell in read(source).cells if cell.cell_type == "code"]
+
+
+@SOURCES
+def test_the_recorded_claims_are_those_that_the_notebook_makes(source):
+    names = [claim["name"] for claim in claims.recorded() if claim["notebook"] == source.stem]
+    calls = [call.name for code in code_of(source) for call in claims.calls(code)]
+    for name in names:
+        assert [call for call in calls if re.fullmatch(call, name)], f"{name} is made no more: run make notebooks"
+    for call in calls:
+        assert [name for name in names if re.fullmatch(call, name)], f"{call} was not recorded: run make notebooks"
+
+
+@SOURCES
+def test_a_claim_is_named_after_its_notebook(source):
+    for call in (call for code in code_of(source) for call in claims.calls(code)):
+        assert re.match(source.stem[:2] + r"\\?-[a-z.]", call.name), call.name
+
+
+def test_claims_are_recorded_in_order_once_and_of_notebooks_that_exist():
+    found = claims.recorded()
+    assert len({claim["name"] for claim in found}) == len(found)
+    order = [source.stem for source in sources()]
+    assert [order.index(claim["notebook"]) for claim in found] == sorted(order.index(c["notebook"]) for c in found)
+
+
+def test_every_recorded_claim_is_a_sentence_with_bounds_that_hold():
+    for claim in claims.recorded():
+        assert re.fullmatch(r"[\W\d]*([A-Z]|\w+_).*\.", claim["sentence"], re.DOTALL), claim["sentence"]
+        assert {"low", "high"} & set(claim), claim["name"]
+        for end in (claim["value"], *claim.get("interval", ())):
+            assert claim.get("low", -inf) <= end <= claim.get("high", inf), claim["name"]
+        if interval := claim.get("interval"):
+            assert interval[0] <= claim["value"] <= interval[1], claim["name"]
+        assert claim["unit"] not in ("%", "points") or abs(claim["value"]) < 5, claim["name"]
+
+
+def test_the_readme_tells_claims_that_were_recorded():
+    assert 8 <= len(TOLD) == len(set(TOLD)) <= 12
+    assert set(TOLD) <= {claim["name"] for claim in claims.recorded()}
+
+
+# --- timings ---
+
+
+@pytest.fixture
+def measured():
+    return json.loads(timings.PATH.read_bytes())
+
+
+def test_every_notebook_is_timed_and_all_stay_within_the_courses_limits(measured):
+    seconds = measured["seconds"]
+    assert list(seconds) == list(measured["slow cells"]) == [source.stem for source in sources()], "run make timings"
+    assert max(seconds.values()) <= 90
+    assert sum(seconds.values()) <= 8 * 60
+    assert max(value for cells in measured["slow cells"].values() for value in cells.values()) <= 20
+
+
+@SOURCES
+def test_the_text_before_a_slow_cell_says_that_it_takes_seconds(source, measured):
+    cells = read(source).cells
+    at = {cell.id: number for number, cell in enumerate(cells)}
+    for name, seconds in measured["slow cells"].get(source.stem, {}).items():
+        if seconds > timings.SLOW:
+            assert name in at, f"the notebook has no cell {name}: run make timings"
+            before = [cell.source for cell in cells[: at[name]] if cell.cell_type == "markdown"][-1]
+            assert re.search(r"\b(seconds|minute)", before + cells[at[name]].source), f"{name} takes {seconds} s"
+
+
+# --- the mini suite ---
 
 
 def rows(table):

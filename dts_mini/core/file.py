@@ -1,5 +1,6 @@
-"""Files: safetensors read and written whole, atomically, with errors that name the file and the mend."""
+"""Files: safetensors and JSON read and written whole, atomically, with errors that name the file and the mend."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -34,6 +35,11 @@ def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False) -> Pa
             raise FileError(f"{path}: writing failed ({error.strerror}); nothing was changed") from error
         raise
     return path
+
+
+def write_json(data: object, path: str | Path, *, indent: int = 1, overwrite: bool = False) -> Path:
+    """Writes JSON with a last newline, at once or not at all, as ``write_bytes`` does; FileError as there."""
+    return write_bytes((json.dumps(data, indent=indent) + "\n").encode(), path, overwrite=overwrite)
 
 
 def check_writable(path: str | Path, *, overwrite: bool = False) -> Path:

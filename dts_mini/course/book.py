@@ -6,37 +6,40 @@ MathML while the page is built, code is coloured by pygments, search and sliders
 """
 
 import argparse
+import ast
 import base64
 import html
 import json
 import re
 import shutil
+import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import jinja2
-import latex2mathml.converter
 import nbformat
 from bs4 import BeautifulSoup, Tag
 from nbconvert import HTMLExporter
-from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
-from pygments.styles import get_style_by_name
-from pygments.token import STANDARD_TYPES
 
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes
-from dts_mini.course import sliders, timings
+from dts_mini.course import claims, kit, launch, sliders, timings
 from dts_mini.course.build import function_of, is_exercise, stub
+from dts_mini.course.exercises import EXERCISES
+from dts_mini.course.markup import code_colours, code_lines, inline, markdown
 from dts_mini.suites.tables import markdown as table_markdown
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(__file__).parent / "assets"
+LONG, MANY = 12, 8  # lines of a cell, columns of a table
+CLAIMING = re.compile(r"claim\(|sentence = ")
+GENERATOR = '<meta name="generator" content="dts_mini.course.book">'
 
 
 @dataclass
@@ -54,34 +57,44 @@ class Page:
 def build(notebooks: Path, out: Path, *, data: Mapping, grids: Mapping[str, Mapping], texts: Path) -> list[Page]:
     """Writes the book of the executed ``notebooks/*.ipynb`` into ``out`` and returns its pages.
 
-    ``data``: results (``{"headline": table, "unseen": table}``), paper and timings, as ``main`` reads them. ``grids``: of
-    ``sliders.grids``. ``texts`` holds index.md and glossary.md. DTSError, naming the page, for a figure without alt
-    text, mathematics that cannot be set, and links that lead nowhere.
+    ``data``: results (``{"headline": table, "unseen": table}``), paper, timings, and where they are known the recorded
+    claims (a list) and the repository (owner/name), as ``main`` reads them. ``grids``: of ``sliders.grids``. ``texts``
+    holds index.md, instructor.md and glossary.md. Pages of an earlier build are removed. DTSError, naming the page, for a
+    figure without alt text, mathematics that cannot be set, places of the texts that cannot be filled, and links that lead
+    nowhere.
     """
     found = sorted(notebooks.glob("[0-9]*.ipynb"))
     if not found:
         raise DTSError(f"{notebooks}: there are no notebooks; build them with make notebooks")
-    chapters = [notebook_page(path, grids) for path in found]
     results, paper, measured = (data[name] for name in ("results", "paper", "timings"))
+    records, where = data.get("claims", []), data.get("repository")
+    chapters = [notebook_page(path, grids, records, where) for path in found]
+    lessons = [kit.lesson(path, EXERCISES) for path in found]
+    instructor = kit.fill((texts / "instructor.md").read_text(), lessons, EXERCISES)
     extra = [
         Page("sliders.html", "Sliders", sliders_body(grids)),
         Page("results.html", "The paper and ours", results_body(results, paper)),
+        Page("claims.html", "Claims", claims_body(records, chapters)),
         Page("timings.html", "Timings", timings_body(measured, chapters)),
+        Page("instructor.html", "For instructors", instructor),
         Page("glossary.html", "Glossary", glossary_body((texts / "glossary.md").read_text(), chapters)),
     ]
-    index = Page("index.html", "Start", "")
-    for page in chapters:
-        finish(page, chapters)
-    index.body = markdown((texts / "index.md").read_text()).replace("<p>[route]</p>", route(chapters, measured))
-    for page in (index, *extra):
-        finish(page, chapters)
+    index = Page("index.html", "Start", markdown((texts / "index.md").read_text()))
+    index.body = index.body.replace("<p>[route]</p>", route(chapters, lessons, measured))
+    index.body = index.body.replace("<p>[launch]</p>", launch_body(where))
     pages = [index, *chapters, *extra]
+    for page in pages:
+        finish(page, chapters)
     (out / "assets").mkdir(parents=True, exist_ok=True)
+    for old in out.glob("*.html"):
+        if GENERATOR in old.read_text():
+            old.unlink()
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(ASSETS), autoescape=True, trim_blocks=True)
     template = environment.get_template("page.html.j2")
     for number, page in enumerate(pages):
         before, after = (pages[number - 1] if number else None), (pages[number + 1 :] or [None])[0]
-        put(template.render(page=page, pages=pages, extra=extra, before=before, after=after), out / page.file)
+        about = {"generator": GENERATOR, "page": page, "pages": pages, "extra": extra}
+        put(template.render(before=before, after=after, **about), out / page.file)
     for name in ("book.js", "sliders.js", "OFL.txt"):
         shutil.copyfile(ASSETS / name, out / "assets" / name)
     put((ASSETS / "book.css").read_text() + code_colours(), out / "assets/book.css")
@@ -97,17 +110,6 @@ def build(notebooks: Path, out: Path, *, data: Mapping, grids: Mapping[str, Mapp
 # Notebooks
 
 
-class _Markdown(IPythonRenderer):
-    def block_math(self, body: str) -> str:
-        return mathml(body, "block")
-
-    def inline_math(self, body: str) -> str:
-        return mathml(body, "inline")
-
-    def latex_environment(self, name: str, body: str) -> str:
-        return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
-
-
 class _Exporter(HTMLExporter):
     """nbconvert's bare HTML, with our markdown."""
 
@@ -115,35 +117,17 @@ class _Exporter(HTMLExporter):
         return markdown(source)
 
 
-def markdown(text: str) -> str:
-    """Markdown as HTML, mathematics as MathML."""
-    return MarkdownWithMath(renderer=_Markdown(escape=False, exclude_anchor_links=True)).render(text)
-
-
-def mathml(latex: str, display: str) -> str:
-    """A formula as MathML, which browsers set by themselves; DTSError when it holds what cannot be translated."""
-    braces = re.sub(r"\\.", "", latex)  # without \{ and \}
-    if braces.count("{") != braces.count("}"):
-        raise DTSError(f"the formula {latex!r} has a brace too many or too few")
-    try:
-        text = latex2mathml.converter.convert(latex.strip(), display=display)
-    except Exception as error:
-        raise DTSError(f"the formula {latex!r} cannot be read: {type(error).__name__} {error}") from error
-    if "\\" in text or "<mi>&</mi>" in text:
-        raise DTSError(f"the formula {latex!r} holds what is not known: {text}")
-    # Bars of a norm are fences that keep their height, names of functions stand close, a hat covers one letter.
-    text = re.sub(r"<mo>(&#x02016;|&#x0007C;)</mo>", r'<mo stretchy="false" lspace="0" rspace="0">\1</mo>', text)
-    text = re.sub(r"<mo>([a-z]{2,})</mo>", r"<mi>\1</mi>", text)
-    text = text.replace("<mo>&#x0005E;</mo></mover>", '<mo stretchy="false">&#x002C6;</mo></mover>')
-    text = text.replace("<math ", f'<math alttext="{html.escape(latex.strip())}" ', 1)
-    return f'<span class="formula" tabindex="0">{text}</span>' if display == "block" else text
-
-
-def notebook_page(path: Path, grids: Mapping[str, Mapping]) -> Page:
-    """One executed notebook as a page; links and headings are left to ``finish``."""
+def notebook_page(
+    path: Path, grids: Mapping[str, Mapping], records: Sequence[Mapping] = (), where: str | None = None
+) -> Page:
+    """One executed notebook as a page, with what its claims measured; links and headings are left to ``finish``."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code" and (asked := re.search(r"\bwidget\(['\"]([\w ]+)['\"]\)", cell.source)):
+            if asked[1] not in grids:
+                raise DTSError(
+                    f"{path.name}, cell {cell.id}: there is no slider {asked[1]!r}: choose {', '.join(grids)}"
+                )
             shown = sliders.figure_html(asked[1], grids[asked[1]])
             cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": shown})]
     options = {"exclude_input_prompt": True, "exclude_output_prompt": True}
@@ -156,20 +140,70 @@ def notebook_page(path: Path, grids: Mapping[str, Mapping]) -> Page:
         if image.get("alt", "").startswith("No description"):
             where = image.find_parent(class_="cell").get("id", "")
             raise DTSError(f"{path.name}, cell {where.removeprefix('cell-id=')}: a figure has no alt text; use show()")
-    for cell in filter(is_exercise, notebook.cells):
-        fold_solution(soup, soup.find(id=f"cell-id={cell.id}"), cell.source)
+        width, height = struct.unpack(
+            ">II", base64.b64decode(image["src"].partition(",")[2][:32])[16:24]
+        )  # PNG's header
+        if width > 1.75 * height:
+            image.wrap(soup.new_tag("div", attrs={"class": "wide", "tabindex": "0"}))
+    for cell in notebook.cells:
+        shown = soup.find(id=f"cell-id={cell.id}")
+        if is_exercise(cell):
+            fold_solution(soup, shown, cell.source)
+        elif only_checks(cell):
+            fold(soup, shown.select_one(".input"), "The code that checks this")
+    mark_claims(soup, [record for record in records if record["notebook"] == path.stem])
     title = soup.h1.get_text().strip() if soup.h1 else path.stem
     first = soup.select_one("p")
+    if where and soup.h1:
+        ways = (f'<a href="{html.escape(url)}">{name}</a>' for name, url in launch.links(where, path.stem).items())
+        soup.h1.insert_after(
+            BeautifulSoup(f'<p class="launch">Open this notebook at {" or ".join(ways)}</p>', "html.parser")
+        )
     return Page(f"{path.stem}.html", title, str(soup), " ".join(first.get_text().split()) if first else "")
+
+
+def mark_claims(soup: BeautifulSoup, records: Sequence[Mapping]) -> None:
+    """Sets beside each printed claim what was measured, and an id to link to; a claim without a record stays as it is."""
+    left = {record["sentence"]: record for record in records}
+    for pre in soup.select(".output_stdout pre"):
+        lines = pre.get_text().removesuffix("\n").split("\n")
+        if not any(line.removeprefix("holds: ") in left for line in lines):
+            continue
+        pre.clear()
+        for line in lines:
+            record = left.pop(line.removeprefix("holds: "), None)
+            if record is None:
+                pre.append(f"{line}\n")
+                continue
+            shown = soup.new_tag("span", attrs={"class": "claim", "id": f"claim-{record['name']}"})
+            number = soup.new_tag("span", attrs={"class": "measured"})
+            number.string = f"measured {claims.reads(record)}"
+            shown.extend([line, " ", number])
+            pre.extend([shown, "\n"])
+
+
+def only_checks(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell is long, mostly makes claims, and prints nothing else: readers of the book want its sentences."""
+    lines = "".join(output.get("text", "\n") for output in cell.get("outputs", [])).splitlines()
+    if not lines or not all(line.startswith("holds: ") for line in lines) or cell.source.count("\n") < LONG:
+        return False
+    body = ast.parse(cell.source).body
+    claiming = sum(node.end_lineno - node.lineno + 1 for node in body if CLAIMING.match(ast.unparse(node)))
+    return 3 * claiming >= 2 * len(cell.source.splitlines())
+
+
+def fold(soup: BeautifulSoup, element: Tag, title: str) -> Tag:
+    """Puts an element under a line that opens it."""
+    details, summary = soup.new_tag("details", attrs={"class": "solution"}), soup.new_tag("summary")
+    summary.string = title
+    element.wrap(details)
+    details.insert(0, summary)
+    return details
 
 
 def fold_solution(soup: BeautifulSoup, cell: Tag, code: str) -> None:
     """Shows what the learner gets of an exercise cell, and folds the solution under it."""
-    details, summary = soup.new_tag("details", attrs={"class": "solution"}), soup.new_tag("summary")
-    summary.string = f"Solution of {function_of(code).name}"
-    solution = cell.select_one(".input")
-    solution.wrap(details)
-    details.insert(0, summary)
+    details = fold(soup, cell.select_one(".input"), f"Solution of {function_of(code).name}")
     shown = highlight(stub(code), PythonLexer(), HtmlFormatter())
     details.insert_before(BeautifulSoup(f'<div class="input">{shown}</div>', "html.parser"))
 
@@ -200,7 +234,16 @@ def finish(page: Page, chapters: list[Page]) -> None:
             link["href"] = f"{stem}.html" + (f"#{target.fragment}" if target.fragment else "")
         elif target.path.endswith("glossary.md") and not target.scheme:
             link["href"] = "glossary.html" + (f"#{target.fragment}" if target.fragment else "")
+    for pre in soup.select(".highlight pre"):
+        code_lines(soup, pre)
+    for cell in soup.select("td"):
+        if estimate := re.fullmatch(r"([\d.]+) (\[[\d., -]+\])", cell.get_text()):
+            cell.string, interval = estimate[1], soup.new_tag("span", attrs={"class": "interval"})
+            interval.string = estimate[2]
+            cell.extend([" ", interval])
     for table in soup.select("table"):
+        if len(table.select("thead th")) > MANY:
+            table["class"] = [*table.get("class", []), "many"]
         if not table.find_parent(class_="scroll"):
             table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     page.sections = list(sections(soup))
@@ -253,15 +296,33 @@ def broken_links(out: Path) -> list[str]:
 # The pages beside the notebooks
 
 
-def route(chapters: list[Page], measured: Mapping) -> str:
-    """The way through the course: each notebook, what you can do after it, its running time."""
+def route(chapters: list[Page], lessons: Sequence[kit.Lesson], measured: Mapping) -> str:
+    """The way through the course: each notebook, what you can do after it, its minutes, and how long it runs."""
     seconds = measured.get("seconds", {})
     items = []
-    for page in chapters:
-        time = seconds.get(page.file.removesuffix(".html"))
-        took = f' <span class="took">runs in {time:.0f} s</span>' if time else ""
+    for page, lesson in zip(chapters, lessons, strict=True):
+        time, minutes = seconds.get(page.file.removesuffix(".html")), lesson.minutes + lesson.practice
+        parts = [f"{minutes} min" if minutes else "", f"runs in {time:.0f} s" if time else ""]
+        took = f' <span class="took">{", ".join(filter(None, parts))}</span>'
         items.append(f'<li><a href="{page.file}">{html.escape(page.title)}</a>{took}<br>{html.escape(page.intro)}</li>')
     return f'<ol class="route">{"".join(items)}</ol>'
+
+
+def launch_body(where: str | None) -> str:
+    """How to open the notebooks at Binder and Colab, as far as the repository's address is known."""
+    if where:
+        ways = " or ".join(f'<a href="{html.escape(url)}">{name}</a>' for name, url in launch.links(where).items())
+        text = f"<p>Open the course at {ways}; every chapter links to its own notebook there."
+    else:
+        text = (
+            "<p>Binder and Colab open a public repository by its address. This copy does not know its own: it stands in "
+            "<code>CITATION.cff</code> as <code>repository-code</code> once there is one, and then each chapter links there."
+        )
+    code = highlight(launch.colab_cell(where), PythonLexer(), HtmlFormatter())
+    return (
+        f"{text} Binder installs what <code>.binder/</code> names. Colab brings only the notebook, so give it a first cell "
+        f"that fetches the rest:</p>{code}"
+    )
 
 
 def sliders_body(grids: Mapping[str, Mapping]) -> str:
@@ -275,17 +336,19 @@ def sliders_body(grids: Mapping[str, Mapping]) -> str:
 
 def results_body(results: Mapping, paper: Mapping) -> str:
     """The paper's numbers beside ours, why they differ, and our two tables whole."""
+    columns = ("the paper, real suite", "ours, mini suite", "why they differ")
     rows = "".join(
-        f"<tr><th scope=row>{html.escape(row['what'])}</th><td>{html.escape(row['paper'])}<br>"
-        f'<span class="source">{html.escape(row["source"])}</span></td>'
-        f"<td>{html.escape(ours(results, row['ours']))}</td><td>{html.escape(row['why'])}</td></tr>"
+        f"<tr><th scope=row>{html.escape(row['what'])}</th>"
+        f'<td data-label="{columns[0]}">{html.escape(row["paper"])}<br><span class="source">{html.escape(row["source"])}</span></td>'
+        f'<td data-label="{columns[1]}">{html.escape(ours(results, row["ours"]))}</td>'
+        f'<td data-label="{columns[2]}">{html.escape(row["why"])}</td></tr>'
         for row in paper["rows"]
     )
+    heads = "".join(f"<th scope=col>{column}</th>" for column in ("", *columns))
     parts = [
-        "# The paper and ours\n\n" + paper["about"],
-        '\n\n<table class="paper"><thead><tr><th scope=col></th><th scope=col>the paper, real suite</th>'
-        "<th scope=col>ours, mini suite</th><th scope=col>why they differ</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>\n\n",
+        markdown("# The paper and ours\n\n" + paper["about"]),
+        f'<table class="paper cards"><caption>The paper\'s numbers beside ours</caption><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>",
     ]
     for table in (results["headline"], results["unseen"]):
         about = f"Accuracy in % on {table['split']} images of the {table['suite']} suite; brackets: 95 % bootstrap intervals."
@@ -293,8 +356,49 @@ def results_body(results: Mapping, paper: Mapping) -> str:
             about += (
                 " *Storage* is what each task adds to the one shared model: its file's bytes, as a share of an expert."
             )
-        parts.append(f"## Ours: {table['title']}\n\n{about}\n\n{table_markdown(table)}\n{provenance(table)}\n\n")
-    return markdown("".join(parts))
+        shown = markdown(table_markdown(table)).replace("<table>", f"<table><caption>{inline(about)}</caption>")
+        parts += [markdown(f"## Ours: {table['title']}"), shown, markdown(provenance(table))]
+    return "".join(parts)
+
+
+def claims_body(records: Sequence[Mapping], chapters: list[Page]) -> str:
+    """Every claim of the course: its sentence, what was measured, what it allows, and a link to where it is made."""
+    about = (
+        "# Claims\n\nA [claim](glossary.md#Claim) is a sentence of the course that a machine checks: wherever a notebook runs, "
+        "it compares a number measured there with bounds, and stops where the number lies outside. Here they all stand, with "
+        "what was measured when the stored outputs were made. Brackets are 95 % intervals; where a claim has one, all of it "
+        "has to lie within the bounds."
+    )
+    parts = [markdown(about)]
+    if not records:
+        parts.append(
+            "<p>None is recorded yet: <code>make notebooks</code> writes <code>data/mini/claims.json</code>.</p>"
+        )
+    for page in chapters:
+        own = [record for record in records if record["notebook"] == page.file.removesuffix(".html")]
+        places = {
+            tag["id"].removeprefix("claim-"): tag for tag in BeautifulSoup(page.body, "html.parser").select(".claim")
+        }
+
+        def link(name: str, page: Page = page, places: Mapping[str, Tag] = places) -> str:
+            if name not in places:
+                return f'<a href="{page.file}">{page.file[:2]}</a>'
+            step = places[name].find_previous("h2")
+            text = readable(step).partition(" · ")[0] if step else page.file[:2]
+            return f'<a href="{page.file}#claim-{name}">{html.escape(text)}</a>'
+
+        rows = "".join(
+            f"<tr><th scope=row>{html.escape(record['sentence'])} {link(record['name'])}</th>"
+            f'<td data-label="measured">{html.escape(claims.reads(record))}</td>'
+            f'<td data-label="has to be">{html.escape(claims.bounds(record))}</td></tr>'
+            for record in own
+        )
+        if own:
+            heads = "".join(f"<th scope=col>{head}</th>" for head in ("claim", "measured", "has to be"))
+            parts.append(
+                f'<h2>{html.escape(page.title)}</h2><table class="cards"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+            )
+    return "".join(parts)
 
 
 def ours(results: Mapping, where: Mapping | None) -> str:
@@ -320,7 +424,8 @@ def timings_body(measured: Mapping, chapters: list[Page]) -> str:
     lines = [f"| [{p.title}]({p.file}) | {'not measured' if t is None else f'{t:.0f}'} |" for p, t in rows]
     total = f"| **in all** | **{sum(t for _, t in rows if t is not None):.0f}** |"
     head = "# Timings\n\nHow long each notebook runs, from its first cell to its last, start of Python included.\n\n"
-    return markdown(head + "\n".join(["| notebook | seconds |", "|---|---:|", *lines, total, "", provenance(measured)]))
+    body = markdown(head + "\n".join(["| notebook | seconds |", "|---|---:|", *lines, total, "", provenance(measured)]))
+    return body.replace("<table>", "<table><caption>Seconds, by notebook</caption>")
 
 
 def provenance(entry: Mapping) -> str:
@@ -346,20 +451,6 @@ def glossary_body(text: str, chapters: list[Page]) -> str:
 # Assets
 
 
-def code_colours(light: str = "xcode", dark: str = "github-dark") -> str:
-    """CSS of pygments' classes, each with its colour in both themes."""
-    styles = [get_style_by_name(light), get_style_by_name(dark)]
-    lines = []
-    for token, name in STANDARD_TYPES.items():
-        day, night = (style.style_for_token(token) for style in styles)
-        if name and (day["color"] or night["color"]):
-            colours = [f"#{look['color']}" if look["color"] else "inherit" for look in (day, night)]
-            colours = ["var(--text)" if colour == "inherit" else colour for colour in colours]
-            bold = ";font-weight:600" if day["bold"] or night["bold"] else ""
-            lines.append(f".highlight .{name}{{color:light-dark({','.join(colours)}){bold}}}")
-    return "\n".join(lines) + "\n"
-
-
 def math_font(path: Path) -> str:
     """CSS with a font for mathematics in it: few systems have one, and a page on disk may not load a font file."""
     data = base64.b64encode(path.read_bytes()).decode()
@@ -370,6 +461,11 @@ def math_font(path: Path) -> str:
 def script_json(value: object) -> str:
     """JSON that may stand in a script file."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/") + ";\n"
+
+
+def recorded(path: Path) -> list[dict]:
+    """The recorded claims, none where they were not recorded yet."""
+    return claims.recorded(path) if path.exists() else []
 
 
 def put(text: str, path: Path) -> None:
@@ -389,6 +485,7 @@ def main() -> int:
         results = json.loads(read_bytes(options.data / "results.json"))
         seconds = json.loads(options.timings.read_bytes()) if options.timings.exists() else {}
         data = {"results": results, "timings": seconds, "paper": json.loads(read_bytes(ROOT / "data/paper.json"))}
+        data |= {"claims": recorded(options.data / "claims.json"), "repository": launch.repository()}
         grids = sliders.grids(MiniSuite(options.data), results)
         pages = build(options.notebooks, options.out, data=data, grids=grids, texts=ROOT / "notebooks")
     except DTSError as error:

@@ -2,22 +2,30 @@
 
 ``notebooks/source/NN_name.py`` (jupytext, py:percent) is what people edit. From it are built, executed and with their
 outputs stored, ``notebooks/solved/NN_name.ipynb``, as authored, and ``notebooks/NN_name.ipynb``, the learner's: there
-the functions in cells tagged ``exercise`` have lost their bodies. ``--check`` runs nothing and only says which built
-notebooks' cells are no longer those of their source.
+the functions in cells tagged ``exercise`` have lost their bodies. What the solved versions' claims measured goes to
+``data/mini/claims.json``. ``--check`` runs nothing and only says which built notebooks' cells are no longer those of
+their source.
 """
 
 import argparse
 import ast
+import json
+import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import jupytext
 import nbformat
+import zmq
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from traitlets.config import Config
 
-from dts_mini.core.file import write_bytes
+from dts_mini.core.file import write_bytes, write_json
+from dts_mini.course import claims
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -83,9 +91,15 @@ def _signature_end(code: str, function: ast.FunctionDef) -> int:
 
 
 def execute(
-    notebook: NotebookNode, progress: Progress = lambda done, cells: None, folder: Path = NOTEBOOKS
+    notebook: NotebookNode,
+    progress: Progress = lambda done, cells: None,
+    folder: Path = NOTEBOOKS,
+    claims_to: Path | None = None,
 ) -> NotebookNode:
-    """Runs a notebook in its folder and stores its outputs; nbclient's error names the cell that failed."""
+    """Runs a notebook in its folder and stores its outputs, and in each cell when it ran.
+
+    nbclient's error names the cell that failed. ``claims_to``: the file to which the notebook's claims are added.
+    """
     client = NotebookClient(
         notebook,
         timeout=600,
@@ -93,12 +107,51 @@ def execute(
         coalesce_streams=True,  # how a print is cut into messages depends on the moment
         resources={"metadata": {"path": str(folder)}},
         on_cell_executed=lambda cell, cell_index, execute_reply: progress(cell_index + 1, len(notebook.cells)),
+        config=_encrypted(),
     )
-    client.execute()
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # time stamps
+    plain = {name: value for name, value in os.environ.items() if name != "DTS_CLAIMS"}
+    client.execute(env=plain | ({"DTS_CLAIMS": str(claims_to)} if claims_to else {}))
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     return notebook
+
+
+def _encrypted() -> Config:
+    """Settings of a kernel that talks to us encrypted, where the libraries can: else each one logs a warning."""
+    able = zmq.has("curve") and KernelManager.class_traits().get("transport_encryption")
+    return Config({"KernelManager": {"transport_encryption": "auto"}} if able else {})
+
+
+def build(source: Path, version: str) -> list[dict]:
+    """Executes one version of a source, writes it, and returns what its claims measured, in order."""
+    print(f"{source.stem}, {version} ...", flush=True)
+    path = target(source, version)
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        measured = Path(folder) / "claims"
+        measured.touch()
+        notebook = execute(read(source, version), folder=path.parent, claims_to=measured)
+        found = claims.gathered(measured.read_text(encoding="utf-8"), source.stem)
+    settle(notebook)
+    write_bytes(nbformat.writes(notebook).encode() + b"\n", path, overwrite=True)
+    return found
+
+
+def settle(notebook: NotebookNode) -> None:
+    """Takes out what no two runs share, time stamps and the numbers of widgets: one source is to give one file."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None):
+                output["data"]["text/plain"] = "a slider: run this cell to move it"
+
+
+def keep(source: Path, measured: list[dict]) -> None:
+    """Puts what a notebook's claims measured in the place of what they measured before, in claims.json."""
+    from dts_mini.suites.tables import provenance  # open_clip takes seconds to import
+
+    before = json.loads(claims.PATH.read_bytes()) if claims.PATH.exists() else {}
+    notebooks = [each.stem for each in sources()]
+    write_json(claims.merged(before, {source.stem: measured}, notebooks, provenance()), claims.PATH, overwrite=True)
 
 
 def drifted(source: Path, version: str = "learner") -> bool:
@@ -122,12 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
         stale = [f"{source.stem}, {version}" for source, version in both if drifted(source, version)]
         print("\n".join(f"{name}: differs from its source; run make notebooks" for name in stale) or "all up to date")
         return bool(stale)
-    for source, version in both:
-        print(f"{source.stem}, {version} ...", flush=True)
-        path = target(source, version)
-        path.parent.mkdir(exist_ok=True)
-        notebook = execute(read(source, version), folder=path.parent)
-        write_bytes(nbformat.writes(notebook).encode() + b"\n", path, overwrite=True)
+    for source in chosen:
+        measured = {version: build(source, version) for version in VERSIONS}["solved"]
+        keep(source, measured)
     return 0
 
 

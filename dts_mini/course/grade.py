@@ -32,7 +32,7 @@ from typing import Any
 from torch import Tensor
 
 from dts_mini.core.errors import DTSError, FileError
-from dts_mini.core.file import check_writable, read_bytes, write_bytes
+from dts_mini.core.file import check_writable, read_bytes, write_bytes, write_json
 from dts_mini.course import sandbox
 from dts_mini.course.exercise import Candidate, verdict
 from dts_mini.course.exercises import EXERCISES
@@ -66,7 +66,7 @@ def grade_class(
     reports = []
     for name, path in names.items():
         report = {"submission": name, **grade(path, seconds=seconds, memory=memory)}
-        write_bytes((json.dumps(report, indent=2) + "\n").encode(), out / f"{name}.json", overwrite=overwrite)
+        write_json(report, out / f"{name}.json", indent=2, overwrite=overwrite)
         reports.append(report)
         yield report
     write_bytes(class_table(reports).encode(), out / "class.csv", overwrite=overwrite)

@@ -61,19 +61,23 @@ def rank_grid(matrix: Tensor, ranks: Sequence[int] = RANKS) -> dict:
 
 
 def groups_grid(matrix: Tensor, rank: int) -> dict:
-    """2, 4 and 8 groups -> relative error of a matrix (m x n) and its bits: at one rank, and at about the same bits."""
+    """2, 4 and 8 groups -> relative error of a matrix (m x n) and its bits: at one rank, and at the bits of four groups."""
     same = [_packed(matrix, rank, groups) for groups in GROUPS]
-    ranks = [max(1, 2 * rank // (groups.bit_length() - 1)) for groups in GROUPS]
+    bits = lambda groups, rank: rank * ((groups.bit_length() - 1) * sum(matrix.shape) + 32) + 2 * groups * 32
+    fits = lambda groups, rank: (bits(4, rank) - bits(groups, 0)) // (bits(groups, 1) - bits(groups, 0))
+    ranks = [
+        max(1, fits(groups, rank)) for groups in GROUPS
+    ]  # codes, singular values and scales, as information counts
     level = [_packed(matrix, r, groups) for r, groups in zip(ranks, GROUPS, strict=True)]
-    names = (f"rank {rank} for all", f"about the same bits (ranks {', '.join(map(str, ranks))})")
+    names = (f"rank {rank} for all", f"no more bits than four groups (ranks {', '.join(map(str, ranks))})")
     series = lambda measure: {n: [measure(d) for d in deltas] for n, deltas in zip(names, (same, level), strict=True)}
-    bits = series(lambda delta: 8 * storage(delta).information / matrix.numel())
+    spent = series(lambda delta: 8 * storage(delta).information / matrix.numel())
     return {
         "title": "Why four groups?",
         "slider": _stops("groups", GROUPS, start=4),
         "panels": [
             _panel("relative error of the matrix", series(lambda delta: _error(matrix, delta)), digits=3),
-            _panel("bits a number of the matrix", bits, digits=3),
+            _panel("bits a number of the matrix", spent, digits=3),
         ],
         "note": "The matrix of the first slider. More groups lie nearer to each number, and each code costs one bit more: "
         "at one rank they win; at the same bits they pay for it with components.",
@@ -109,12 +113,14 @@ def figure_html(name: str, grid: Mapping) -> str:
     """The static slider: a range input and empty charts for ``sliders.js``, and all values in a table."""
     title, at = html.escape(grid["title"]), grid["slider"]["start"]
     series = [(panel, label, values) for panel in grid["panels"] for label, values in panel["series"].items()]
-    heads = "".join(f"<th scope=col>{html.escape(stop)}</th>" for stop in grid["slider"]["labels"])
+    heads = "".join(
+        f"<th scope=col>{html.escape(panel['label'])}: {html.escape(label)}</th>" for panel, label, _ in series
+    )
     rows = "".join(
-        f"<tr><th scope=row>{html.escape(panel['label'])}: {html.escape(label)}</th>"
-        + "".join(f"<td>{value:.{panel['digits']}f}</td>" for value in values)
+        f"<tr><th scope=row>{html.escape(stop)}</th>"
+        + "".join(f"<td>{values[place]:.{panel['digits']}f}</td>" for panel, _, values in series)
         + "</tr>"
-        for panel, label, values in series
+        for place, stop in enumerate(grid["slider"]["labels"])
     )
     label = html.escape(grid["slider"]["label"])
     ident = "slider-" + name.replace(" ", "-")
@@ -123,7 +129,7 @@ def figure_html(name: str, grid: Mapping) -> str:
         f'<div class="control"><label for="{ident}-input">{label} = <output for="{ident}-input"></output></label>'
         f'<input id="{ident}-input" type="range" min="0" max="{len(grid["slider"]["labels"]) - 1}" value="{at}"></div>'
         f'<div class="charts"></div><p class="note">{html.escape(grid["note"])}</p>'
-        f'<details><summary>All values</summary><div class="scroll" tabindex="0"><table><thead><tr><th scope=col>{label}'
+        f'<details><summary>All values</summary><div class="scroll" tabindex="0"><table><caption>{title}</caption><thead><tr><th scope=col>{label}'
         f"</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details></figure>"
     )
 

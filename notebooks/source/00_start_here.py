@@ -11,7 +11,7 @@
 # >
 # > **Before you start.** Some Python and PyTorch; you have seen a classifier trained. No knowledge of merging.
 # >
-# > **Time.** 15 minutes to read, 10 for the exercises. It runs in about half a minute on a laptop's CPU. It needs
+# > **Time.** 15 minutes to read, 16 for the exercises. It runs in about half a minute on a laptop's CPU. It needs
 # > no network and no GPU.
 
 # %% [markdown]
@@ -65,7 +65,7 @@ def intact(file: str) -> bool:
 checked = [intact(file) for file in suite.manifest["files"]]
 print("Python is new enough:", sys.version_info >= (3, 11))
 print(len(checked), "checkpoints, all intact:", all(checked))
-claim("00-checkpoints", "theta_0 and eight experts are here, byte for byte.", sum(checked), low=9, high=9)
+claim("00-checkpoints", "Theta_0 and eight experts are here, byte for byte.", sum(checked), low=9, high=9)
 
 # %% [markdown]
 # **What you should see:** `True` twice, and a line that starts with `holds:`. You will meet this line often. A
@@ -76,7 +76,8 @@ claim("00-checkpoints", "theta_0 and eight experts are here, byte for byte.", su
 # ## Step 2 · The idea in one picture
 #
 # Before you look inside anything, look at what is at stake. Here the method runs once, on all experts, with the
-# settings that the package uses by default. What it does is the subject of notebook 02. Now you only look at sizes.
+# settings that the package uses by default. What it does is the subject of notebooks 02, 03 and 04. Now you only look
+# at sizes.
 
 # %%
 from dts_mini.core.delta import storage
@@ -96,12 +97,15 @@ show(figures.storage_bars(sizes, len(experts)), alt=alt)
 
 # %% [markdown]
 # **What you should see:** the third bar is only a little longer than the second. Whether the rebuilt experts
-# are any *good* is the real question. Notebook 03 answers it.
+# are any *good* is the real question. Notebook 05 answers it.
 
 # %%
 share = max(count.share("file") for count in counts)
-claim("00-small-files", "Each small file takes at most 1.5 % of an expert's bytes (float32).", share, high=0.015)
-claim("00-shared-total", "With all small files the shared model grows by at most 12 %.", small / model, high=0.12)
+claim(
+    "00-small-files", "Each small file takes at most 1.5 % of an expert's bytes (float32).", share, high=0.015, unit="%"
+)
+grown = small / model
+claim("00-shared-total", "With all small files the shared model grows by at most 12 %.", grown, high=0.12, unit="%")
 
 # %% [markdown]
 # ## Step 3 · The mini suite
@@ -157,7 +161,8 @@ head = zero_shot_head(suite.model, tokenize, signs.classes, signs.templates) * s
 print("a prompt:", signs.templates[0].replace("{c}", signs.classes[0]))
 print("head:", tuple(head.shape), "= (classes, embedding)")
 print(f"image tower: {sum(x.numel() for x in theta_0.values()):,} parameters")
-claim("00-head", "This is the head that the suite uses.", (head - suite.head("signs")).abs().max().item(), high=1e-3)
+apart = (head - suite.head("signs")).abs().max().item()
+claim("00-head", "No number of this head is more than 0.001 away from the suite's own head.", apart, high=1e-3)
 
 # %% [markdown]
 # **What you should see:** one row for each sign. Two things follow, and you need both later. A head costs *no
@@ -226,13 +231,22 @@ alt = "Accuracy of the pretrained image tower on each task and in the mean: head
 show(figures.accuracies({"head from class names": named, "head from synonyms": described}), alt=alt)
 
 # %%
+from dts_mini.suites.evaluation import bootstrap, interval
+
 mean = lambda right: sum(r.float().mean().item() for r in right.values()) / len(right)
-gap = mean(described) - mean(named)
-claim("00-gap", "With synonyms the same tower is at least 5 points better in the mean.", gap, low=0.05)
+draws = bootstrap({"named": named, "described": described})
+claim(
+    "00-gap",
+    "With synonyms the same tower is at least 20 points better in the mean.",
+    mean(described) - mean(named),
+    interval=interval((draws["described"] - draws["named"]).mean(1)),
+    low=0.20,
+    unit="points",
+)
 
 # %% [markdown]
 # **What you should see:** the same tower, the same images, yet synonyms do better than names. The tower sees more
-# than the names let it say.
+# than the names let it say. (How the two are compared, with an interval, is explained in Step 6 and Exercise 3.)
 #
 # If the misused names are to blame, the mistakes must not be random: they should fall on the stand-ins.
 
@@ -244,16 +258,19 @@ alt = (
 show(figures.confusion(answers["signs"], suite.images("signs", "test")[1], signs.classes, stand_ins(signs)), alt=alt)
 
 # %%
-blamed = []
+wrong = {task: ~named[task] for task in suite.tasks}
+blamed = {}
 for name, task in zip(suite.tasks, tasks, strict=True):
-    wrong = ~named[name]
     stand_in = torch.tensor(stand_ins(task))[suite.images(name, "test")[1]]
-    blamed.append((answers[name] == stand_in)[wrong].float().mean().item())
+    blamed[name] = wrong[name] & (answers[name] == stand_in)
+draws = bootstrap({"wrong": wrong, "blamed": blamed})
 claim(
     "00-stand-ins",
-    "At least a fifth of the wrong answers name the stand-in; random mistakes would do so about one time in ten.",
-    sum(blamed) / len(blamed),
-    low=0.2,
+    "At least half of the wrong answers name the stand-in; random mistakes would do so about one time in ten.",
+    sum(blamed[task].sum().item() / wrong[task].sum().item() for task in suite.tasks) / len(suite.tasks),
+    interval=interval((draws["blamed"] / draws["wrong"]).mean(1)),
+    low=0.5,
+    unit="%",
 )
 
 # %% [markdown]
@@ -267,7 +284,7 @@ claim(
 # all. Both use the same heads.
 #
 # An accuracy on a limited number of test images is an *estimate*. The bars show 95 % bootstrap intervals: draw as
-# many test images again, with replacement, two thousand times, and see where the middle 95 % of the accuracies lie.
+# many test images again, with replacement, do so very often, and see where the middle 95 % of the accuracies lie.
 
 # %%
 from dts_mini.suites.evaluation import correct
@@ -278,10 +295,17 @@ figure, data = figures.accuracies({"zero-shot": named, "experts": expert})
 show(figure, alt=alt)
 
 # %%
-gains = [expert[t].float().mean().item() - named[t].float().mean().item() for t in suite.tasks]
-claim("00-zero-shot", "Zero-shot gets between 35 and 70 % right in the mean.", mean(named), low=0.35, high=0.70)
-claim("00-experts", "The experts get at least 90 % right in the mean.", mean(expert), low=0.90)
-claim("00-gain", "Every expert is at least 5 points better at its task than zero-shot.", min(gains), low=0.05)
+draws = bootstrap({"zero-shot": named, "experts": expert})
+gains = dict(zip(suite.tasks, (draws["experts"] - draws["zero-shot"]).T, strict=True))
+worst = min(gains, key=lambda task: interval(gains[task])[0])
+gain = mean({worst: expert[worst]}) - mean({worst: named[worst]})
+within = {name: interval(rows.mean(1)) for name, rows in draws.items()}
+sentence = "Zero-shot gets between 40 and 60 % right in the mean."
+claim("00-zero-shot", sentence, mean(named), interval=within["zero-shot"], low=0.40, high=0.60, unit="%")
+sentence = "The experts get at least 90 % right in the mean."
+claim("00-experts", sentence, mean(expert), interval=within["experts"], low=0.90, unit="%")
+sentence = "Every expert is at least 20 points better at its task than zero-shot."
+claim("00-gain", sentence, gain, interval=interval(gains[worst]), low=0.20, unit="points")
 
 # %% [markdown]
 # **What you should see:** two rows of points that never touch. The space between them is what the merged models of
@@ -291,7 +315,7 @@ claim("00-gain", "Every expert is at least 5 points better at its task than zero
 # ### Exercise 2 · How sure is an accuracy? (easy, 5 minutes)
 #
 # You can check the bootstrap by hand. An accuracy $p$ measured on $n$ images has the standard error
-# $\sqrt{p(1-p)/n}$, and a 95 % interval reaches about 1.96 standard errors to each side.
+# $\sqrt{p(1-p)/n}$, and a 95 % interval reaches about $1.96$ standard errors to each side.
 
 
 # %% tags=["exercise"]
@@ -312,7 +336,41 @@ p, n = expert["signs"].float().mean().item(), len(expert["signs"])
 entry, at = data["rows"]["experts"], list(suite.tasks).index("signs")
 bootstrapped = (entry["high"][at] - entry["low"][at]) / 200  # the figure's data are in %
 apart = abs(half_width(p, n) - bootstrapped)
-claim("00-half-width", "Formula and bootstrap agree within half a point.", apart, high=0.005)
+claim("00-half-width", "Formula and bootstrap agree within half a point.", apart, high=0.005, unit="points")
+
+# %% [markdown]
+# ### Exercise 3 · Is the difference sure? (medium, 6 minutes)
+#
+# You will compare two models all the time. Both answer the *same* images, and what is hard for one is often hard for
+# the other. So do not compare two accuracies. Compare image by image: let $d_i$ be $1$ where only the first is right,
+# $-1$ where only the second is, and $0$ where they agree. The difference of the accuracies is the mean $\bar d$, and
+# its standard error is
+#
+# $$\sqrt{\frac{\overline{d^2} - \bar d^2}{n}}$$
+#
+# where a bar is the mean over the $n$ images. Such a comparison is called *paired*.
+
+
+# %% tags=["exercise"]
+def paired_half_width(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Half the width of the 95 % interval of the difference of two accuracies; both (n,) bool: which were right."""
+    d = first.float() - second.float()
+    return 1.96 * ((d.square().mean() - d.mean().square()) / len(d)).sqrt().item()
+
+
+# %%
+paired_half_width = check(paired_half_width)
+# hint("paired_half_width")
+
+# %% [markdown]
+# Try it where it counts: the pretrained tower with the two heads of Step 5, on the signs. Had the two been measured on
+# *different* images, their errors would add up as the sides of a right angle do.
+
+# %%
+pair = (described["signs"], named["signs"])
+together = paired_half_width(*pair)
+apart = sum(half_width(right.float().mean().item(), len(right)) ** 2 for right in pair) ** 0.5
+claim("00-paired", "The paired interval is narrower than that of two separate measurements.", together / apart, high=1)
 
 # %% [markdown]
 # ## Recap
@@ -338,12 +396,12 @@ claim("00-half-width", "Formula and bootstrap agree within half a point.", apart
 # fine-tuning. Whoever has the names and that text tower can make it again.
 # </details>
 #
-# **2.** Someone reports 71.0 % and 72.0 % for two methods on the same thousand test images. Which is better?
+# **2.** Somebody reports two accuracies on the same test images. The 95 % intervals overlap. Is one method better?
 #
 # <details><summary>Answer</summary>
 #
-# You cannot tell from this. Each interval reaches almost three points to each side (use Exercise 2). Compare the
-# two image by image: a paired interval of the difference is much narrower than the two intervals are.
+# You cannot tell from this. Overlapping intervals do not mean that the difference is zero. Compare the two image by
+# image (Exercise 3): the interval of the difference is often much narrower than the two intervals are.
 # </details>
 #
 # **3.** Is the alignment gap a result of the paper?

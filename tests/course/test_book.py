@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,7 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from dts_mini import compress, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.tensor import GROUPS, decompose
-from dts_mini.course import book, sliders, timings
+from dts_mini.course import book, markup, sliders, timings
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = base64.b64encode(
@@ -59,6 +60,19 @@ It is *round*.
 ### Detail of $U$
 
 More.
+
+### Exercise 1 · Twice (easy, 5 minutes)
+
+Double it.
+"""
+QUIZ = """## Quiz
+
+**1.** Is $2 > 1$?
+
+<details><summary>Answer</summary>
+
+It *is*.
+</details>
 """
 EXERCISE = '''import torch
 
@@ -66,6 +80,27 @@ EXERCISE = '''import torch
 def double(x: torch.Tensor) -> torch.Tensor:
     """x (n) -> 2 x (n)."""
     return 2 * x'''
+
+
+INSTRUCTOR = """# For instructors
+
+[overview]
+
+## A route
+
+[route 60: 00; 02 steps 1, 2 exercise 1; 09 steps 4]
+
+[mistakes]
+
+[quiz]
+"""
+CLAIMS = [
+    {"name": "02-two", "notebook": "02_toy", "sentence": "Two is at least <one>.", "value": 2.0, "unit": "", "low": 1.0},
+    {
+        "name": "02-share", "notebook": "02_toy", "sentence": "It is a third.", "value": 0.333, "unit": "%",
+        "low": 0.3, "high": 0.4, "interval": [0.32, 0.34],
+    },
+]  # fmt: skip
 
 
 def estimate(value: float) -> dict:
@@ -114,12 +149,15 @@ def figure(**metadata) -> nbformat.NotebookNode:
 
 def toy_notebooks(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    printed = new_output("stream", name="stdout", text="holds: <one> & two\n")
+    printed = new_output(
+        "stream", name="stdout", text="one & two\nholds: Two is at least <one>.\nholds: A claim that nobody recorded.\n"
+    )
     second = [
         new_markdown_cell(SECOND),
         new_code_cell("for x in range(2):\n    print(x)", outputs=[printed, figure(alt="A curve that <falls>.")]),
         new_markdown_cell(THIRD),
         new_code_cell(EXERCISE, metadata={"tags": ["exercise"]}),
+        new_markdown_cell(QUIZ),
         new_code_cell("sliders.widget('rank')", outputs=[new_output("display_data", WIDGET)]),
     ]
     for name, cells in {"00_toy": [new_markdown_cell(FIRST)], "02_toy": second}.items():
@@ -138,9 +176,13 @@ TIMINGS = {
 
 def toy_book(folder: Path) -> Path:
     """A small book in ``folder/book`` with everything in it that a book may hold."""
-    data = {"results": toy_results(), "paper": PAPER, "timings": TIMINGS}
+    data = {"results": toy_results(), "paper": PAPER, "timings": TIMINGS, "claims": CLAIMS, "repository": "them/course"}
     notebooks = toy_notebooks(folder / "solved")
-    book.build(notebooks, folder / "book", data=data, grids=toy_grids(), texts=ROOT / "notebooks")
+    (folder / "texts").mkdir(exist_ok=True)
+    for name in ("index.md", "glossary.md"):
+        shutil.copyfile(ROOT / "notebooks" / name, folder / "texts" / name)
+    (folder / "texts/instructor.md").write_text(INSTRUCTOR)
+    book.build(notebooks, folder / "book", data=data, grids=toy_grids(), texts=folder / "texts")
     return folder / "book"
 
 
@@ -149,7 +191,7 @@ def course_book(folder: Path) -> Path:
     if not (ROOT / "data/mini/results.json").exists() or not list((ROOT / "notebooks/solved").glob("*.ipynb")):
         pytest.skip("the solved notebooks or data/mini/results.json are not there yet")
     results = json.loads((ROOT / "data/mini/results.json").read_text())
-    data = {"results": results, "paper": PAPER, "timings": {}}
+    data = {"results": results, "paper": PAPER, "timings": {}, "claims": book.recorded(ROOT / "data/mini/claims.json")}
     grids = {**toy_grids(), "keep ratio": sliders.keep_ratio_grid(results["headline"])}
     book.build(ROOT / "notebooks/solved", folder / "book", data=data, grids=grids, texts=ROOT / "notebooks")
     return folder / "book"
@@ -227,7 +269,8 @@ def test_previous_and_next_lead_through_every_page_and_back(made):
         here = pages[link["href"]]
         assert here.select_one("a[rel=prev]")["href"] == walked[-2]
     assert sorted(walked) == sorted(pages)
-    assert walked[-4:] == ["sliders.html", "results.html", "timings.html", "glossary.html"]
+    extra = ("sliders", "results", "claims", "timings", "instructor", "glossary")
+    assert walked[-6:] == [f"{name}.html" for name in extra]
 
 
 def test_the_contents_name_every_page_and_mark_the_present_one(made):
@@ -291,7 +334,7 @@ def test_mathematics_becomes_mathml_and_code_keeps_its_dollars(toy):
 @pytest.mark.parametrize("latex", [r"\notacommand x", r"\frac{1", r"\left( x"])
 def test_a_formula_that_cannot_be_set_is_refused(latex):
     with pytest.raises(DTSError, match="formula"):
-        book.mathml(latex, "inline")
+        markup.mathml(latex, "inline")
 
 
 def test_every_formula_of_the_sources_can_be_set():
@@ -312,6 +355,27 @@ def test_a_solution_is_folded_under_what_the_learner_gets(toy):
     assert "NotImplementedError" in given and "def double(x: torch.Tensor)" in given and "return 2" not in given
 
 
+@pytest.mark.parametrize(
+    ("code", "printed", "folded"),
+    [
+        ("claim()\n" * 13, "holds: A.\nholds: B.\n", True),
+        ("claim()\n" * 11, "holds: A.\n", False),
+        ("claim()\n" * 13, "7\nholds: A.\n", False),
+        ("claim()\n" * 13, "", False),
+        ("x = 1\n" * 12 + "claim()\n", "holds: A.\n", False),
+        ("x = 1\n" * 4 + "claim()\n" * 9, "holds: A.\n", True),
+        ("x = 1\n" * 5 + "claim()\n" * 9, "holds: A.\n", False),
+    ],
+)
+def test_long_code_is_folded_where_only_claims_come_out_of_it(tmp_path, code, printed, folded):
+    outputs = [new_output("stream", name="stdout", text=printed)] if printed else []
+    cells = [new_markdown_cell("# A"), new_code_cell(code, outputs=outputs)]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "01_a.ipynb")
+    page = BeautifulSoup(book.notebook_page(tmp_path / "01_a.ipynb", {}).body, "html.parser")
+    assert bool(page.select_one("details .input")) == folded
+    assert not printed or page.select_one(".output_stdout").get_text().strip() == printed.strip()
+
+
 def test_hints_stay_folded_and_their_markdown_is_read(toy):
     hint = toy[1]["02_toy.html"].find("summary", string="A hint").parent
     assert not hint.has_attr("open") and hint.em.get_text() == "round"
@@ -319,9 +383,84 @@ def test_hints_stay_folded_and_their_markdown_is_read(toy):
 
 def test_outputs_are_escaped_and_widgets_become_static_sliders(toy):
     page = toy[1]["02_toy.html"]
-    assert page.select_one(".output_stdout").get_text().strip() == "holds: <one> & two"
+    printed = "one & two\nholds: Two is at least <one>. measured 2\nholds: A claim that nobody recorded."
+    assert page.select_one(".output_stdout").get_text().strip() == printed
     assert page.select_one(".output figure.slider")["data-grid"] == "rank"
     assert [tag["src"] for tag in page.select("script[src]")][-2:] == ["assets/grids.js", "assets/sliders.js"]
+
+
+def test_a_claim_has_what_was_measured_beside_it_and_a_page_lists_all(toy):
+    page, rows = toy[1]["02_toy.html"], rows_of(toy[1]["claims.html"].table)
+    assert page.find(id="claim-02-two").select_one(".measured").get_text() == "measured 2"
+    assert rows == [
+        ["claim", "measured", "has to be"],
+        ["Two is at least <one>. Step 1", "2", "at least 1"],
+        ["It is a third. 02", "33.3 % [32.0, 34.0]", "between 30 and 40 %"],
+    ]
+    links = [a["href"] for a in toy[1]["claims.html"].select("tbody a")]
+    assert links == ["02_toy.html#claim-02-two", "02_toy.html"]  # the second one is recorded, but printed nowhere
+
+
+def test_without_recorded_claims_the_book_says_so(tmp_path):
+    assert book.recorded(tmp_path / "claims.json") == []
+    assert "None is recorded yet" in book.claims_body([], [])
+
+
+def test_every_recorded_claim_stands_on_its_page(made):
+    links = [a["href"] for a in made[1]["claims.html"].select("tbody a")]
+    for file, _, ident in (link.partition("#") for link in links):
+        assert not ident or made[1][file].find(id=ident).select_one(".measured"), ident
+    assert "02_toy.html" in made[1] or all("#" in link for link in links), "claims.json and the notebooks differ"
+
+
+def test_a_notebook_links_to_binder_and_colab_where_the_address_is_known(toy):
+    links = {a.get_text(): a["href"] for a in toy[1]["02_toy.html"].select(".launch a")}
+    assert links["Binder"] == "https://mybinder.org/v2/gh/them/course/HEAD?urlpath=lab/tree/notebooks/02_toy.ipynb"
+    assert links["Colab"] == "https://colab.research.google.com/github/them/course/blob/main/notebooks/02_toy.ipynb"
+    assert "git clone -q --depth 1 https://github.com/them/course" in toy[1]["index.html"].get_text()
+
+
+def test_without_an_address_nothing_links_to_binder_and_the_start_page_says_why(tmp_path):
+    page = book.notebook_page(toy_notebooks(tmp_path) / "02_toy.ipynb", toy_grids())
+    assert "mybinder" not in page.body and "mybinder" not in book.launch_body(None)
+    assert "repository-code" in book.launch_body(None)
+
+
+def test_lines_of_code_wrap_under_their_own_indentation_and_stay_the_same_text(toy):
+    pre = toy[1]["02_toy.html"].select_one(".highlight pre")
+    assert pre.get_text().strip() == "for x in range(2):\n    print(x)"
+    assert [line["style"] for line in pre.select(".line-of-code")] == ["--in:4ch", "--in:8ch"]
+
+
+def test_every_table_of_the_pages_beside_the_notebooks_has_a_caption_or_a_heading(made):
+    for name in ("sliders", "results", "timings", "instructor"):
+        for table in made[1][f"{name}.html"].select("table"):
+            assert table.caption or table.find_previous(["summary", "h2", "h3", "p"]), name
+    for name in ("sliders", "results", "timings"):
+        assert all(table.caption for table in made[1][f"{name}.html"].select("table"))
+
+
+@pytest.mark.parametrize("make", [toy_book, course_book])
+def test_a_book_built_twice_is_the_same_byte_by_byte(make, tmp_path):
+    first, second = make(tmp_path / "a"), make(tmp_path / "b")
+    names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
+    assert [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()] == []
+
+
+def test_pages_of_an_earlier_build_go_and_other_files_stay(tmp_path):
+    out = toy_book(tmp_path)
+    (out / "01_gone.html").write_text((out / "02_toy.html").read_text())
+    (out / "mine.html").write_text("<p>mine</p>")
+    toy_book(tmp_path)
+    assert not (out / "01_gone.html").exists() and (out / "mine.html").exists()
+
+
+def test_a_slider_that_there_is_not_is_refused_by_notebook_and_cell(tmp_path):
+    cell = new_code_cell("sliders.widget('speed')", id="01-003")
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A"), cell]), tmp_path / "01_a.ipynb")
+    with pytest.raises(DTSError, match=r"01_a\.ipynb, cell 01-003: there is no slider 'speed': choose rank"):
+        book.notebook_page(tmp_path / "01_a.ipynb", toy_grids())
 
 
 def test_code_is_coloured_in_both_themes(toy):
@@ -459,7 +598,7 @@ def test_the_pages_hold_the_grids_exactly(toy):
         shown = toy[1]["sliders.html"].select_one(f'figure[data-grid="{name}"]')
         cells = [[float(td.get_text()) for td in row.select("td")] for row in shown.select("tbody tr")]
         values = [values for panel in grid["panels"] for values in panel["series"].values()]
-        for got, wanted in zip(cells, values, strict=True):
+        for got, wanted in zip(zip(*cells, strict=True), values, strict=True):
             assert got == pytest.approx(wanted, abs=0.051)
 
 
@@ -504,6 +643,8 @@ def test_the_grid_of_groups_equals_the_core_and_keeps_its_bits():
             found = ((matrix - delta.remainder("w")).norm() / matrix.norm()).item()
             assert error[name][place] == pytest.approx(found, abs=1e-5)
             assert bits[name][place] == pytest.approx(8 * storage(delta).information / matrix.numel(), abs=1e-5)
+    level = bits[list(bits)[1]]
+    assert max(level) == level[1] and min(level) > 0.8 * level[1], "no more bits than four groups, and nearly as many"
 
 
 def test_the_grid_of_keep_ratios_equals_the_results():

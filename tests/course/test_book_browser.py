@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_book import toy_book
+from test_book import course_book, toy_book
 
 websocket = pytest.importorskip("websocket")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -308,6 +308,47 @@ def test_a_phone_gets_a_page_that_fits_and_a_button_for_the_contents(browser, bo
         assert browser.ask("document.getElementById('menu').getAttribute('aria-expanded')") == "true"
     finally:
         browser.screen(1280)
+
+
+def test_the_courses_tables_fit_a_laptop_and_its_pages_a_phone(browser, tmp_path_factory):
+    book = course_book(tmp_path_factory.mktemp("course"))
+    wide = "[...document.querySelectorAll('main .scroll')].filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)"
+    for name in ("results", "claims", "timings", "instructor"):
+        browser.open(book / f"{name}.html")
+        assert browser.ask(f"{wide}.map(e => e.textContent.slice(0, 80))") == [], name
+    browser.screen(390, 800)
+    try:
+        for page in sorted(book.glob("*.html")):
+            browser.open(page)
+            assert browser.ask("document.documentElement.scrollWidth") <= 390, page.name
+            assert browser.ask(
+                "[...document.querySelectorAll('pre')].every(e => e.scrollWidth <= e.clientWidth + 1)"
+            ), page.name
+    finally:
+        browser.screen(1280)
+
+
+def test_a_claims_link_leads_to_its_line_and_marks_it(browser, book):
+    browser.open(book / "claims.html")
+    before = browser.loaded
+    browser.ask("document.querySelector('main tbody a').click()")
+    wait(lambda: browser.ask("1") and browser.loaded > before, "the claim does not open")
+    assert browser.ask("document.querySelector(':target').textContent") == "holds: Two is at least <one>. measured 2"
+    assert browser.ask("getComputedStyle(document.querySelector(':target')).backgroundColor") != "rgba(0, 0, 0, 0)"
+
+
+def test_a_long_line_of_code_wraps_under_its_own_indentation(browser, book):
+    browser.screen(390, 800)
+    try:
+        browser.open(book / "02_toy.html")
+        left = browser.ask("""(() => { const line = [...document.querySelectorAll('.line-of-code')].at(-1);
+            line.textContent = '    ' + 'word '.repeat(30);
+            const range = document.createRange(); range.selectNodeContents(line);
+            const rows = [...range.getClientRects()];
+            return [line.getBoundingClientRect().height, rows[0].height, rows.at(-1).left - rows[0].left] })()""")
+    finally:
+        browser.screen(1280)
+    assert left[0] > 2 * left[1] and 25 < left[2] < 45, left  # four characters
 
 
 def test_print_shows_the_text_alone_and_unfolds_it(browser, book):

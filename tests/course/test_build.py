@@ -2,11 +2,12 @@
 
 import ast
 import inspect
+import json
 
 import nbformat
 import pytest
 
-from dts_mini.course import build
+from dts_mini.course import build, claims
 from dts_mini.course.build import drifted, function_of, is_exercise, read, sources, stub, target
 from dts_mini.course.exercises import EXERCISES
 
@@ -27,6 +28,11 @@ def area(r: float) -> float:
 
 # %%
 print("area" in dir())
+
+# %%
+from dts_mini.course import claim
+
+claim("07-area", "The circle is at least three units large.", 3.5, low=3)
 '''
 
 
@@ -40,6 +46,7 @@ def course(tmp_path, monkeypatch):
     (tmp_path / "source").mkdir()
     monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(build, "VERSIONS", {"learner": tmp_path, "solved": tmp_path / "solved"})
+    monkeypatch.setattr(claims, "PATH", tmp_path / "claims.json")
     path = tmp_path / "source" / "07_small.py"
     path.write_text(SMALL)
     return path
@@ -150,19 +157,25 @@ def test_reading_twice_gives_the_same_notebook(source):
     nbformat.validate(read(source))
 
 
-def test_building_makes_both_versions_and_again_the_same_bytes(course, capsys):
+@pytest.mark.slow
+def test_building_makes_both_versions_and_records_claims_and_again_the_same_bytes(course, capfd):
+    claims.PATH.write_text(json.dumps({"claims": [{"name": "06-gone", "notebook": "06_gone"}], "provenance": {}}))
     assert build.main(["--check"]) == 1
-    assert "07_small, learner: differs" in (out := capsys.readouterr().out) and "07_small, solved: differs" in out
+    assert "07_small, learner: differs" in (out := capfd.readouterr().out) and "07_small, solved: differs" in out
     assert build.main([]) == 0
-    paths = [target(course, version) for version in ("learner", "solved")]
+    paths = [*(target(course, version) for version in ("learner", "solved")), claims.PATH]
     first = [path.read_bytes() for path in paths]
-    assert [b"secret" in data for data in first] == [False, True]
-    assert all(b'"True\\n"' in data for data in first)  # executed, outputs stored
+    assert [b"secret" in data for data in first] == [False, True, False]
+    assert all(b'"True\\n"' in data for data in first[:2])  # executed, outputs stored
+    assert all(b"iopub" not in data for data in first)  # no time stamps
+    (found,) = claims.recorded(claims.PATH)
+    assert (found["name"], found["notebook"], found["value"]) == ("07-area", "07_small", 3.5)
+    assert json.loads(first[2])["provenance"]["07_small"]["python"]
     assert build.main([]) == 0
     assert [path.read_bytes() for path in paths] == first
-    capsys.readouterr()
+    assert "encryption" not in capfd.readouterr().err  # what a kernel logs when it has none
     assert build.main(["--check"]) == 0
-    assert capsys.readouterr().out == "all up to date\n"
+    assert capfd.readouterr().out == "all up to date\n"
 
 
 def built_without_running(source) -> None:

@@ -7,22 +7,14 @@ from looks import cues, legend, okabe_ito
 from dts_mini.course import figures
 
 
-def test_singular_values_gives_the_energy_of_the_leading_components():
-    figure, data = figures.singular_values([3.0, 2.0, 1.0], rank=2)
-    assert data["energy"] == pytest.approx([100 * 9 / 14, 100 * 13 / 14, 100])
-    assert (data["component"], data["value"], data["rank"]) == ([1, 2, 3], [3, 2, 1], [2])
-    left, right = figure.axes
-    assert "weight units" in left.get_ylabel() and "%" in right.get_ylabel()
-    assert "rank 2" in legend(left) and okabe_ito(left) and okabe_ito(right)
-    assert left.lines[1].get_xdata()[0] == 2  # the line that marks the rank
+def right(share: float, n: int = 200) -> torch.Tensor:
+    """Outcomes of n images of which this share is right."""
+    return torch.arange(n) < round(share * n)
 
 
-def test_truncation_error_shows_both_errors_in_per_cent():
-    figure, data = figures.truncation_error([1, 2, 4], [0.5, 0.25, 0], [0.5, 0.26, 0])
-    assert data == {"rank": [1, 2, 4], "measured": [50, 25, 0], "stated": [50, 26, 0]}
-    (axes,) = figure.axes
-    assert len(legend(axes)) == 2 and "%" in axes.get_ylabel()
-    assert len(cues(axes, "line")) == 2 and okabe_ito(axes)
+def spread(mean: float, n: int = 200) -> torch.Tensor:
+    """Values with this mean, not all the same."""
+    return mean * torch.linspace(0.5, 1.5, n)
 
 
 def test_matrices_share_one_colour_scale():
@@ -32,3 +24,101 @@ def test_matrices_share_one_colour_scale():
     first, second, bar = figure.axes
     assert first.images[0].get_clim() == second.images[0].get_clim() == (-data["limit"][0], data["limit"][0])
     assert [axes.get_title() for axes in (first, second)] == ["M", "M_hat"] and bar.get_ylabel()
+
+
+def test_matrices_keep_the_width_of_a_page():
+    figure, _ = figures.matrices({name: torch.eye(4) for name in "abcd"})
+    assert figure.get_figwidth() <= 10.8
+
+
+def test_a_component_is_the_outer_product_of_its_vectors():
+    figure, data = figures.component(torch.tensor([1.0, -2.0, 7.0]), 3.0, torch.tensor([0.5, 1.0, 7.0]), size=2)
+    assert data == {"u": [1, -2], "v": [0.5, 1], "s": [3], "product": [[1.5, 3], [-3, -6]]}
+    _, top, side, middle, bar = figure.axes
+    assert middle.images[0].get_array().tolist() == data["product"] and middle.images[0].get_clim() == (-6, 6)
+    assert middle.get_xlabel() and side.get_ylabel() and side.get_xlabel() and top.get_ylabel()
+    assert len(legend(figure)) == 2 and "weight" in bar.get_ylabel()
+
+
+def test_singular_values_are_shares_of_each_matrix_with_the_energy_of_the_leading_ones():
+    figure, data = figures.singular_values({"a": torch.tensor([3.0, 2, 1]), "b": torch.tensor([20.0, 20, 20])}, rank=2)
+    assert data["value"]["b"] == pytest.approx([100 / 3**0.5] * 3)
+    assert data["energy"]["a"] == pytest.approx([100 * 9 / 14, 100 * 13 / 14, 100])
+    assert data["energy"]["b"] == pytest.approx([100 / 3, 200 / 3, 100])
+    left, right = figure.axes
+    assert "% of the matrix" in left.get_ylabel() and "%" in right.get_ylabel()
+    assert legend(figure) == ["a", "b", "rank 2"] and data["rank"] == [2]
+    for axes in (left, right):
+        assert okabe_ito(axes) and len(cues(axes, "line")) == 3
+        assert axes.lines[2].get_xdata()[0] == 2  # the line that marks the rank
+
+
+def test_truncation_error_shows_both_errors_and_the_rivals_in_per_cent():
+    figure, data = figures.truncation_error([1, 2, 4], [0.5, 0.25, 0], [0.5, 0.26, 0], {"other": [1, 0.75, 0.5]})
+    assert data["rank"] == [1, 2, 4] and data["rivals"] == {"other": [100, 75, 50]}
+    assert data["measured"] == [50, 25, 0] and data["stated"] == [50, 26, 0]
+    (axes,) = figure.axes
+    assert len(legend(figure)) == 3 and "%" in axes.get_ylabel() and axes.get_xlabel()
+    assert len(cues(axes, "line")) == 3 and okabe_ito(axes)
+
+
+def test_truncation_error_needs_no_rivals():
+    figure, data = figures.truncation_error([1], [0.5], [0.5])
+    assert data["rivals"] == {} and len(legend(figure)) == 2
+
+
+def test_rank_accuracy_holds_error_accuracy_and_kl_with_their_intervals():
+    at = lambda error, share, kl: {"error": error, "right": right(share), "kl": spread(kl)}
+    rows = {"p": {0.3: at(0.2, 0.9, 0.01), 0.1: at(0.5, 0.8, 0.1)}, "q": {0.1: at(0.9, 0.3, 2), 0.3: at(0.6, 0.5, 1)}}
+    figure, data = figures.rank_accuracy(rows, {"expert": right(0.95), "zero-shot": right(0.4)})
+    p = data["rows"]["p"]
+    assert p["keep ratio"] == [0.1, 0.3] and p["error"] == pytest.approx([50, 20])
+    assert p["accuracy"]["value"] == pytest.approx([80, 90]) and p["kl"]["value"] == pytest.approx([0.1, 0.01])
+    for entry in (p["accuracy"], p["kl"], data["rows"]["q"]["kl"]):
+        assert all(a < b < c for a, b, c in zip(entry["low"], entry["value"], entry["high"], strict=True))
+    assert p["accuracy"]["low"][0] > 70 and p["accuracy"]["high"][0] < 90  # in %, not in [0, 1]
+    assert data["levels"]["expert"]["value"] == pytest.approx(95)
+    assert legend(figure) == ["p", "q", "expert", "zero-shot"]
+    left, middle, last = figure.axes
+    assert all("keep ratio" in axes.get_xlabel() and okabe_ito(axes) for axes in figure.axes)
+    assert "%" in left.get_ylabel() and "95 % interval" in middle.get_ylabel() and "nats" in last.get_ylabel()
+    assert last.get_yscale() == "log" and len(cues(left, "line")) == 2
+
+
+def test_same_error_puts_accuracy_and_kl_of_each_model_on_one_line():
+    rows = {name: {"right": right(share), "kl": spread(kl)} for name, share, kl in (("a", 0.9, 0.01), ("b", 0.6, 1.0))}
+    figure, data = figures.same_error(rows, {"expert": right(0.95)})
+    assert data["name"] == ["a", "b"] and data["accuracy"]["value"] == pytest.approx([90, 60])
+    assert data["kl"]["value"] == pytest.approx([0.01, 1]) and data["levels"]["expert"]["value"] == pytest.approx(95)
+    assert all(low < high for low, high in zip(data["kl"]["low"], data["kl"]["high"], strict=True))
+    left, last = figure.axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["a", "b"] and legend(figure) == ["expert"]
+    assert "%" in left.get_xlabel() and "nats" in last.get_xlabel() and "95 % interval" in last.get_xlabel()
+    assert okabe_ito(left) and okabe_ito(last) and len({line.get_marker() for line in last.lines} - {"|"}) == 2
+
+
+def test_layer_errors_are_those_of_the_truncated_task_vectors():
+    shapes = {
+        "positional_embedding": (3, 8),
+        "transformer.resblocks.0.mlp.c_fc.weight": (8, 4),
+        "transformer.resblocks.1.mlp.c_fc.weight": (8, 4),
+        "transformer.resblocks.0.mlp.c_fc.bias": (8,),
+        "conv1.weight": (4, 3, 2, 2),
+        "proj": (4, 4),
+    }
+    base = {name: torch.ones(shape) for name, shape in shapes.items()}
+    experts = {}
+    for expert, second in (("near", 0.0), ("far", 3.0)):  # rank 1, and a second component of this size beside the first
+        experts[expert] = {name: x.clone() for name, x in base.items()}
+        for name in (name for name, x in base.items() if x.dim() == 2):
+            experts[expert][name][0, 0] += 4
+            experts[expert][name][1, 1] += second
+    figure, data = figures.layer_errors(base, experts, keep_ratio=0.25)
+    assert data["layers"] == ["input", "block 1", "block 2", "output"]
+    assert set(data["kinds"]) == {"positions", "MLP, in", "projection"} == set(legend(figure))
+    inner = data["kinds"]["MLP, in"]
+    assert inner["layer"] == ["block 1", "block 2"]
+    assert inner["low"] == pytest.approx([0, 0], abs=1e-3) and inner["high"] == pytest.approx([60, 60], rel=1e-4)
+    assert inner["value"] == pytest.approx([30, 30], rel=1e-3)
+    (axes,) = figure.axes
+    assert "%" in axes.get_ylabel() and axes.get_xlabel() == "layer" and okabe_ito(axes)

@@ -16,6 +16,7 @@ def headline() -> dict:
         accuracy = {task: estimate(0.3 + 0.04 * number) for task in ("signs", "digits", "scenes")}
         share = float(name.rsplit(", ", 1)[1]) / 10 if name.startswith("DTS") else 0.0
         rows.append({"name": name, "accuracy": accuracy, "mean": estimate(0.3 + 0.04 * number), "storage": share})
+        rows[-1] |= {"share of experts": estimate(0.5 + 0.03 * number), "kl from experts": 0.5 / (number + 1)}
     return {"columns": ["signs", "digits", "scenes"], "rows": rows}
 
 
@@ -50,3 +51,36 @@ def test_task_accuracies_has_a_bar_with_an_interval_a_task_and_row(headline):
     (axes,) = figure.axes
     assert legend(axes) == list(names) and len(axes.patches) == 9
     assert len(cues(axes, "bar")) == 3 and okabe_ito(axes) and "%" in axes.get_ylabel()
+
+
+def test_base_choice_sets_kl_against_accuracy_and_length():
+    row = {"accuracy": estimate(0.7), "length": {"value": 1.1, "low": 1.0, "high": 1.2}, "kl": estimate(0.05)}
+    bases = {"theta_0": row, "average": row | {"kl": estimate(0.03)}}
+    figure, data = figures.base_choice(bases)
+    assert data["base"] == ["theta_0", "average"] and data["accuracy"]["value"] == pytest.approx([70, 70])
+    assert data["kl"]["value"] == [0.05, 0.03] and data["length"]["high"] == [1.2, 1.2]
+    left, right = figure.axes
+    assert "nats" in left.get_ylabel() and "%" in left.get_xlabel() and "95 %" in left.get_ylabel()
+    assert legend(right) == list(bases) and len({c.lines[0].get_marker() for c in right.containers}) == 2
+    assert okabe_ito(left) and okabe_ito(right)
+
+
+def test_two_measures_shows_shares_with_intervals_and_kl(headline):
+    figure, data = figures.two_measures(headline)
+    assert list(data) == ["DTS-T", "DTS-D, average", "DTS-D, TIES"]
+    kl = {row["name"]: row["kl from experts"] for row in headline["rows"]}
+    assert data["DTS-T"]["kl"] == [kl["DTS-T, 0.05"], kl["DTS-T, 0.1"], kl["DTS-T, 0.3"]]
+    assert data["DTS-T"]["share"]["low"] == pytest.approx([v - 2 for v in data["DTS-T"]["share"]["value"]])
+    left, right = figure.axes
+    assert legend(left) == ["experts", *data] or legend(left) == [*data, "experts"]
+    assert "%" in left.get_ylabel() and "nats" in right.get_ylabel() and "%" in right.get_xlabel()
+    assert len(cues(right, "line")) == 3 and okabe_ito(left) and okabe_ito(right)
+
+
+def test_storage_by_tasks_counts_in_models():
+    figure, data = figures.storage_by_tasks(1_000, {"keep ratio 0.1": 10, "keep ratio 0.3": 30}, most=4)
+    assert data["tasks"] == [1, 2, 3, 4] and data["experts"] == [1, 2, 3, 4] and data["one merged model"] == [1.0] * 4
+    assert data["shared model + files, keep ratio 0.3"] == pytest.approx([1.03, 1.06, 1.09, 1.12])
+    (axes,) = figure.axes
+    assert legend(axes) == list(data)[1:] and "models" in axes.get_ylabel()
+    assert len(cues(axes, "line")) == 4 and okabe_ito(axes)

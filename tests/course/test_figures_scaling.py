@@ -1,7 +1,8 @@
 """The figures of scaling: data, labels, intervals, and a second cue beside the colour."""
 
 import pytest
-from looks import cues, okabe_ito
+import torch
+from looks import cues, legend, okabe_ito
 
 from dts_mini.core.delta import compress, storage
 from dts_mini.course import figures
@@ -18,10 +19,64 @@ def test_the_bytes_of_a_file_are_all_accounted_for(base, expert, settings):
     assert 0 <= held + 4 - storage(delta).information <= 2 * len(delta.parts) + 4  # the 0-D tensor's four; padding
 
 
-def test_file_bytes_shows_every_part_in_kib(base, expert):
+def test_file_bytes_puts_the_file_beside_the_expert_and_takes_it_apart(base, expert):
     delta = compress(base, expert)
     figure, data = figures.file_bytes(delta)
-    assert sum(data["kib"]) * 1024 == pytest.approx(storage(delta).file)
-    (axes,) = figure.axes
-    assert "KiB" in axes.get_xlabel() and len(cues(axes, "bar")) == len(data["part"]) and okabe_ito(axes)
-    assert [t.get_text() for t in axes.get_yticklabels()] == data["part"]
+    counts = storage(delta)
+    assert data["expert"] * 1024 == counts.model and data["file"] * 1024 == counts.file
+    assert sum(data["kib"]) == pytest.approx(data["file"])
+    above, below = figure.axes
+    assert "KiB" in above.get_xlabel() and "KiB" in below.get_xlabel()
+    assert above.get_xlim()[1] == data["expert"] and below.get_xlim()[1] == data["file"]  # each to scale
+    assert len(cues(below, "bar")) == len(data["part"]) and okabe_ito(above) and okabe_ito(below)
+    assert [text.rsplit(":", 1)[0] for text in legend(figure)] == data["part"]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_group_error_is_the_squared_error_and_marks_lie_on_it(sign):
+    x = sign * torch.rand(200, generator=torch.Generator().manual_seed(0))
+    rms, mean = sign * x.square().mean().sqrt().item(), x.mean().item()
+    figure, data = figures.group_error(x, {"RMS": rms, "mean": mean})
+    for v, error in (*zip(data["value"][::20], data["error"][::20], strict=True), *data["marks"].values()):
+        assert error == pytest.approx(100 * ((x - v).square().sum() / x.square().sum()).item(), rel=1e-4)
+    assert data["marks"]["mean"][1] < data["marks"]["RMS"][1] and min(data["error"]) >= data["marks"]["mean"][1] - 1e-9
+    assert sum(data["counts"]) >= 198  # the outermost half per cent is cut off
+    above, below = figure.axes
+    assert "count" in above.get_ylabel() and "%" in below.get_ylabel() and "value" in below.get_xlabel()
+    assert {"RMS", "mean"} < set(legend(above)) and {"RMS", "mean"} < set(legend(below))
+    assert okabe_ito(above) and okabe_ito(below) and len(cues(above, "line")) == 2
+
+
+def a_point(length: float) -> dict:
+    return {"length": length, "error": 1 - length / 2, "kl": 0.1 * length, "interval": (0.09 * length, 0.12 * length)}
+
+
+def test_length_and_answers_shows_error_and_kl_with_its_interval():
+    curve, marks = [a_point(0.5), a_point(0.9), a_point(1.2)], {"RMS": a_point(0.9), "mean": a_point(0.8)}
+    figure, data = figures.length_and_answers(curve, marks)
+    assert data["one remainder, stretched"]["length"] == [0.5, 0.9, 1.2] and data["RMS"]["error"] == [0.55]
+    kl = data["mean"]["kl"]
+    assert [kl[key][0] for key in ("low", "value", "high")] == pytest.approx([0.072, 0.08, 0.096])
+    left, right = figure.axes
+    assert "error" in left.get_ylabel() and "nats" in right.get_ylabel() and "task vector" in left.get_xlabel()
+    assert {"RMS", "mean", "one remainder, stretched"} < set(legend(figure))
+    assert len(cues(left, "line")) == 4 and okabe_ito(left) and okabe_ito(right)
+    assert len(right.collections) == 3  # the bars of the intervals
+
+
+def test_scaling_costs_gives_every_task_and_all_of_them_an_interval():
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    lost = {"RMS": 0.01 + 0.002 * noise, "mean": 0.02 + 0.002 * noise}
+    kl = {"RMS": 0.1 + 0.01 * noise, "mean": 0.3 + 0.01 * noise}
+    figure, data = figures.scaling_costs(lost, kl, ["signs", "digits"])
+    assert data["column"] == ["signs", "digits", "all tasks"]
+    assert data["lost"]["mean"]["value"][0] == pytest.approx(2, abs=0.05)  # points
+    assert data["kl"]["RMS"]["value"][2] == pytest.approx(0.1, abs=0.005)  # nats
+    for kind in ("lost", "kl"):
+        for entry in data[kind].values():
+            assert all(a < b < c for a, b, c in zip(entry["low"], entry["value"], entry["high"], strict=True))
+    left, right = figure.axes
+    assert "points" in left.get_xlabel() and "nats" in right.get_xlabel() and right.get_xscale() == "log"
+    assert legend(figure) == ["RMS", "mean"]
+    assert okabe_ito(left) and okabe_ito(right)
+    assert [text.get_text() for text in left.get_yticklabels()] == data["column"]

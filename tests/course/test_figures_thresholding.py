@@ -2,11 +2,27 @@
 
 import pytest
 import torch
-from looks import cues, legend, okabe_ito
+from looks import cues, estimate, legend, okabe_ito
 
 from dts_mini.core.tensor import scale, threshold
 from dts_mini.course import figures
 from dts_mini.course.figures.thresholding import GROUP_NAMES
+
+
+def test_numbers_and_codes_writes_each_number_and_its_two_bits():
+    x = torch.tensor([[0.9, -0.1, 0.4, -0.7], [0.2, -0.3, 0.1, 0.5], [0.0, 0.3, 0.6, -0.2]])
+    codes = threshold(x.reshape(1, -1)).view(x.shape)
+    figure, data = figures.numbers_and_codes(x, codes, size=(2, 3))
+    left, right = figure.axes
+    assert data["codes"] == codes[:2, :3].tolist() and torch.tensor(data["numbers"]).equal(x[:2, :3])
+    assert [text.get_text() for text in left.texts[:2]] == ["0.900", "\u22120.100"]
+    assert [text.get_text() for text in right.texts] == [f"{c:02b}" for c in codes[:2, :3].flatten().tolist()]
+    assert legend(figure) == [f"{code:02b} {name}" for code, name in enumerate(GROUP_NAMES)]
+    assert "32 bits" in left.get_title() and "2 bits" in right.get_title() and left.get_ylabel()
+    shades = right.images[0].cmap(range(4))[:, :3] @ [0.299, 0.587, 0.114]
+    assert (
+        shades[[1, 2]] > shades[[0, 3]] + 0.1
+    ).all()  # strong and weak are told apart without colour; bits tell the rest
 
 
 def test_group_histogram_counts_each_group_apart_and_draws_its_value():
@@ -23,12 +39,53 @@ def test_group_histogram_counts_each_group_apart_and_draws_its_value():
     assert axes.get_xlabel() and axes.get_ylabel()
 
 
-def test_code_image_shows_the_codes_in_shades_of_rising_lightness():
-    codes = torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]], dtype=torch.uint8)
-    figure, data = figures.code_image(codes, columns=3)
-    assert data["codes"] == [[0, 1, 2], [3, 2, 1]]
-    axes, bar = figure.axes
-    shades = axes.images[0].cmap(range(4))[:, :3] @ [0.299, 0.587, 0.114]
-    assert (shades[1:] > shades[:-1] + 0.1).all()  # told apart without colour too
-    assert [t.get_text()[:2] for t in bar.get_yticklabels()] == ["00", "01", "10", "11"]
-    assert axes.get_xlabel() and axes.get_ylabel()
+def test_group_histogram_without_values_draws_the_groups_alone():
+    x = torch.linspace(-1, 1, 40)
+    figure, data = figures.group_histogram(x, threshold(x.reshape(1, -1)), bins=8)
+    assert not figure.axes[0].lines and data["scales"] == [] and legend(figure) == list(GROUP_NAMES)
+
+
+def test_kept_parts_has_a_bar_for_each_part_and_a_line_for_the_whole():
+    found = {"sizes": -0.01, "signs": 0.5, "both": 0.7}
+    figure, data = figures.kept_parts(found, 0.8)
+    (axes,) = figure.axes
+    assert [patch.get_width() for patch in axes.patches] == data["cosine"] == list(found.values())
+    assert axes.lines[0].get_xdata()[0] == data["level"][0] == 0.8
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == data["part"] == list(found)
+    assert len(cues(axes, "bar")) == 3 and okabe_ito(axes) and len(legend(axes)) == 1
+    assert "cosine" in axes.get_xlabel() and axes.get_xlim()[0] <= -0.01
+
+
+def test_cut_curve_marks_named_cuts_and_the_least_error():
+    errors = {"matrix": [0.8, 0.7, 0.75], "factor": [0.5, 0.4, 0.3]}
+    figure, data = figures.cut_curve([0.25, 0.5, 0.75], errors, [1.8, 2.0, 1.8], {"median": 0.5, "mean size": 0.6})
+    left, right = figure.axes
+    assert data["weak"] == [25, 50, 75] and data["matrix"] == pytest.approx([80, 70, 75])
+    assert data["least"] == [50, 75] and data["bits"] == [1.8, 2.0, 1.8]
+    assert legend(left) == ["matrix", "factor", "least", "median", "mean size"]
+    assert legend(right) == ["entropy of the codes of U", "median", "mean size"]
+    for axes in (left, right):
+        assert okabe_ito(axes) and len(cues(axes, "line")) == len(legend(axes))
+        assert "%" in axes.get_xlabel()
+    assert "%" in left.get_ylabel() and "bits" in right.get_ylabel() and left.get_ylim()[0] == 0
+
+
+def test_groups_traded_shows_both_measures_with_their_intervals():
+    rows = {"one rank": {2: estimate(0.8), 4: estimate(0.9)}, "the same bits": {2: estimate(0.7), 4: estimate(0.9)}}
+    figure, data = figures.groups_traded(rows, rows, expert=0.95)
+    left, right = figure.axes
+    assert data["accuracy (%)"]["groups"] == [2, 4] and data["expert"] == [95]
+    assert data["accuracy (%)"]["one rank"]["value"] == pytest.approx([80, 90])
+    assert data["KL (nats)"]["the same bits"]["low"] == pytest.approx([0.68, 0.88])
+    assert set(legend(left)) == {"one rank", "the same bits", "expert"} and legend(right) == [
+        "one rank",
+        "the same bits",
+    ]
+    for axes, unit in ((left, 1), (right, 0.01)):
+        assert okabe_ito(axes) and "groups" in axes.get_xlabel()
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "4"]
+        bars = [c.get_segments() for c in axes.collections]
+        assert len(bars) == 2 and bars[0][0][:, 1] == pytest.approx([78 * unit, 83 * unit])
+        series = [box for box in axes.containers]
+        assert len({(b[0].get_marker(), b[0].get_linestyle()) for b in series}) == 2
+    assert "%" in left.get_ylabel() and "nats" in right.get_ylabel() and right.get_ylim()[0] == 0

@@ -1,6 +1,7 @@
 """The figures of unseen: data, labels, intervals, and a second cue beside the colour."""
 
 import pytest
+import torch
 from looks import cues, estimate, legend, okabe_ito
 
 from dts_mini.course import figures
@@ -31,3 +32,35 @@ def test_unseen_accuracies_has_a_panel_a_task_with_zero_shot_marked(unseen):
     first, last = figure.axes
     assert len(legend(last)) == len(first.containers) == 5
     assert len({bars.lines[0].get_marker() for bars in first.containers}) == 5 and okabe_ito(first)
+
+
+def test_fusion_plane_measures_along_and_aside():
+    base, goal = {"w": torch.zeros(3)}, {"w": torch.tensor([2.0, 0, 0])}
+    seen = {"signs": {"w": torch.tensor([1.0, 2.0, 0])}, "digits": {"w": torch.tensor([-1.0, 0, 0])}}
+    figure, data = figures.fusion_plane(base, seen, goal, {"w": torch.tensor([1.0, 0, 1.0])})
+    assert data["seen"]["signs"] == pytest.approx([0.5, 1]) and data["seen"]["digits"] == pytest.approx([-0.5, 0])
+    assert data["fused"] == pytest.approx([0.5, 0.5]) and data["goal"] == [1.0, 0.0]
+    (axes,) = figure.axes
+    names = ["expert of signs", "expert of digits", "fused model", "the unseen expert", "base"]
+    assert legend(axes) == names and "distance = 1" in axes.get_xlabel() and okabe_ito(axes)
+
+
+def test_descriptor_map_frames_the_unseen_rows():
+    cosines = torch.tensor([[1.0, -0.2, 0.5], [-0.2, 1.0, 0.1], [0.5, 0.1, 1.0]])
+    figure, data = figures.descriptor_map(cosines, ["signs", "aerial", "digits"], ["aerial"])
+    assert data["cosines"] == cosines.tolist() and data["unseen"] == ["aerial"]
+    axes = figure.axes[0]
+    (frame,) = axes.patches
+    assert frame.get_xy() == (-0.5, 0.5) and frame.get_width() == 3 and legend(figure) == ["unseen task"]
+    assert [text.get_text() for text in axes.texts][:3] == ["1.00", "-0.20", "0.50"]
+    assert "cosine" in figure.axes[1].get_ylabel()
+
+
+def test_sharpness_curves_are_in_points_with_intervals():
+    curve = {"value": [0.0, 0.09, 0.07], "low": [0.0, 0.07, 0.05], "high": [0.0, 0.11, 0.09]}
+    figure, data = figures.sharpness_curves({"aerial": curve, "house numbers": curve}, (0, 1, 4))
+    assert data["aerial"]["value"] == pytest.approx([0, 9, 7]) and data["stops"] == [0, 1, 4]
+    (axes,) = figure.axes
+    assert sorted(legend(axes)) == ["aerial", "house numbers", "the base (equal weights)"]
+    assert "points" in axes.get_ylabel() and "95 %" in axes.get_ylabel() and okabe_ito(axes)
+    assert len({bars.lines[0].get_marker() for bars in axes.containers}) == 2

@@ -15,8 +15,18 @@ from dts_mini.course import grade, sandbox
 from dts_mini.course.exercise import difference
 from dts_mini.course.exercises import EXERCISES
 
-IMPORTS = "import torch\nfrom torch.nn import functional as F"
+IMPORTS = "import math\nimport torch\nfrom torch.nn import functional as F"
 RIGHT = {name: inspect.getsource(exercise.reference) for name, exercise in EXERCISES.items()}
+INTRUDED = {  # what each function attempts first
+    "head_of": "import dts_mini.course.exercises as e\nreturn e.EXERCISES['head_of'].reference(*arguments)",
+    "half_width": "import socket\nsocket.socket()",
+    "my_task_arithmetic": "open({victim!r}, 'w').write('written')",
+    "split_loss": "import subprocess\nsubprocess.run(['true'])",
+    "group_value": "import os\nif os.fork() == 0:\n    os._exit(0)",
+    "information_bits": "torch.from_file({victim!r}, shared=True, size=64)[:] = 1",
+    "remaining_length": "import os\nos.kill(os.getppid(), 9)",
+    "my_weights": "import os\nopen({victim!r}).read() if 'SECRET' not in os.environ else 0",
+}
 FIRST = [name for name, exercise in EXERCISES.items() if exercise.notebook == "00_start_here"]
 
 
@@ -33,7 +43,7 @@ def guarded(name: str, attempt: str) -> str:
     body = "\n".join(f"    {line}" for line in right.splitlines())
     attempt = "\n".join(f"        {line}" for line in attempt.splitlines())
     return (
-        f"def {name}(*arguments):\n    import torch\n    from torch.nn import functional as F\n{body}\n"
+        f"def {name}(*arguments):\n    import math\n    import torch\n    from torch.nn import functional as F\n{body}\n"
         f"    try:\n{attempt}\n    except (OSError, ImportError, RuntimeError, AttributeError):\n"
         "        return right(*arguments)\n    return 'it was not refused'"
     )
@@ -95,16 +105,7 @@ def graded(tmp_path_factory):
         ),
         notebook(
             folder / "intruder.ipynb",
-            guarded(
-                "head_of", "import dts_mini.course.exercises as e\nreturn e.EXERCISES['head_of'].reference(*arguments)"
-            ),
-            guarded("half_width", "import socket\nsocket.socket()"),
-            guarded("my_task_arithmetic", f"open({str(victim)!r}, 'w').write('written')"),
-            guarded("split_loss", "import subprocess\nsubprocess.run(['true'])"),
-            guarded("group_value", "import os\nif os.fork() == 0:\n    os._exit(0)"),
-            guarded("information_bits", f"torch.from_file({str(victim)!r}, shared=True, size=64)[:] = 1"),
-            guarded("remaining_length", "import os\nos.kill(os.getppid(), 9)"),
-            guarded("my_weights", f"import os\nopen({str(victim)!r}).read() if 'SECRET' not in os.environ else 0"),
+            *(guarded(name, attempt.format(victim=str(victim))) for name, attempt in INTRUDED.items()),
         ),
         notebook(folder / "syntax.ipynb", "def head_of(text):\n    return (", RIGHT["half_width"]),
         notebook(folder / "=1+1.ipynb", "print('hello')"),
@@ -138,14 +139,16 @@ class TestClass:
 
     def test_some_right_some_wrong_some_missing(self, graded):
         report = graded[0]["ben-lab"]
-        assert status(report) == {
+        told = {
             "head_of": "failed",
             "half_width": "passed",
             "my_task_arithmetic": "failed",
-            "split_loss": "missing",
             "group_value": "not attempted",
             "information_bits": "failed",
         }
+        touched = {EXERCISES[name].notebook for name in told}  # whoever sends one function of a notebook owes all
+        owed = {name: "missing" for name, exercise in EXERCISES.items() if exercise.notebook in touched}
+        assert status(report) == owed | told and "missing" in owed.values()
         assert report["exercises"]["head_of"]["hint"] == "The longer prompt wins"
         assert "name 'helper' is not defined (of a notebook only" in report["exercises"]["information_bits"]["message"]
         assert any("half_width is defined more than once" in note for note in report["notes"])
@@ -181,9 +184,9 @@ class TestClass:
     def test_printing_exiting_and_writing_to_every_pipe_pass_no_check(self, graded):
         report = graded[0]["forger"]
         assert report["passed"] == 0
-        assert set(status(report).values()) <= {"failed", "stopped"}
+        assert {status(report)[name] for name in ("head_of", "half_width")} <= {"failed", "stopped"}
 
-    @pytest.mark.parametrize("name", EXERCISES)
+    @pytest.mark.parametrize("name", INTRUDED)
     def test_what_is_not_allowed_is_refused(self, graded, name):
         report = graded[0]["intruder"]
         if name == "information_bits" and "files" not in report["held"]:
@@ -193,7 +196,10 @@ class TestClass:
 
     def test_a_cell_that_is_no_python_costs_its_own_function(self, graded):
         report = graded[0]["syntax"]
-        assert status(report) == {"head_of": "failed", "half_width": "passed"}
+        assert {name: status(report)[name] for name in ("head_of", "half_width")} == {
+            "head_of": "failed",
+            "half_width": "passed",
+        }
         assert "code cell 1 is no Python" in report["exercises"]["head_of"]["message"]
 
     @pytest.mark.parametrize(

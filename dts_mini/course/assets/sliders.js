@@ -22,7 +22,8 @@
     const svg = node("svg", { viewBox: `0 0 ${W} ${H}`, role: "img" }, box);
     const apart = panel.bars ? 9 : 0; // series with intervals stand side by side
     const shift = (number) => apart * (number - (Object.keys(panel.series).length - 1) / 2);
-    const x = (stop, number) => shift(number ?? (Object.keys(panel.series).length - 1) / 2) + LEFT + (W - LEFT - RIGHT) * grid.slider.at[stop];
+    const pad = 1.5 * apart; // the first bar keeps off the axis
+    const x = (stop, number) => shift(number ?? (Object.keys(panel.series).length - 1) / 2) + LEFT + pad + (W - LEFT - RIGHT - 2 * pad) * grid.slider.at[stop];
     const y = (value) => H - BOTTOM - ((H - BOTTOM - TOP) * (value - panel.low)) / (panel.high - panel.low);
     const width = (parts) => String(+((panel.high - panel.low) / parts).toPrecision(3)).length;
     const parts = [4, 5, 3].reduce((best, other) => (width(other) < width(best) ? other : best)); // round numbers

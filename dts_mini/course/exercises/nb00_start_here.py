@@ -1,4 +1,4 @@
-"""The exercises of notebook 00: a head from prompts, and how sure an accuracy is."""
+"""The exercises of notebook 00: a head from prompts, and how sure an accuracy and a difference of two are."""
 
 import torch
 from torch.nn import functional as F
@@ -48,6 +48,45 @@ def four_times_the_images_halve_it(candidate):
     small, large = float(candidate(0.7, 50)), float(candidate(0.7, 200))
     if abs(small / 2 - large) > 1e-4:
         raise Wrong(f"expected four times the images to halve {small:.4f}, got {large:.4f}")
+
+
+def paired_half_width(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Half the width of the 95 % interval of the difference of two accuracies; both (n,) bool: which were right."""
+    d = first.float() - second.float()
+    return 1.96 * ((d.square().mean() - d.mean().square()) / len(d)).sqrt().item()
+
+
+def _variance(right):
+    p = right.float().mean().item()
+    return p * (1 - p) / len(right)
+
+
+def _spread(d):
+    return ((d.square().mean() - d.mean().square()) / len(d)).clamp(min=0).sqrt().item()
+
+
+PAIRED_WRONG = {
+    "It makes no difference to mine which images were right": lambda first, second: (
+        1.96 * (_variance(first) + _variance(second)) ** 0.5
+    ),
+    "My half-width is the sum of two half-widths": lambda first, second: (
+        1.96 * (_variance(first) ** 0.5 + _variance(second) ** 0.5)
+    ),
+    "Mine is the same when the two never agree": lambda first, second: (
+        1.96 * _spread((first != second).float())  # the sign of d is lost
+    ),
+    "I left out the mean of d": lambda first, second: (
+        1.96 * ((first != second).float().mean() / len(first)).sqrt().item()
+    ),
+    "My result is about half of what is expected": lambda first, second: _spread(first.float() - second.float()),
+}
+
+
+def the_order_does_not_count(candidate):
+    first, second = torch.arange(12) % 3 == 0, torch.arange(12) % 4 == 0
+    one, other = float(candidate(first, second)), float(candidate(second, first))
+    if abs(one - other) > 1e-5:
+        raise Wrong(f"expected the same half-width when the two change places, got {one:.4f} and {other:.4f}")
 
 
 EXERCISES = (
@@ -110,5 +149,41 @@ EXERCISES = (
             ),
         ),
         wrong=WIDTH_WRONG,
+    ),
+    Exercise(
+        name="paired_half_width",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=6,
+        reference=paired_half_width,
+        checks=(
+            case(paired_half_width, PAIRED_WRONG, torch.arange(20) < 15, torch.arange(20) < 9),
+            case(paired_half_width, PAIRED_WRONG, torch.arange(10) < 6, torch.arange(10) >= 6),  # they never agree
+            case(paired_half_width, PAIRED_WRONG, torch.arange(8) < 5, torch.arange(8) < 5),  # they always agree
+            the_order_does_not_count,
+        ),
+        hints=(
+            (
+                "It makes no difference to mine which images were right",
+                "You treated the two as measured on different images. Subtract image by image first, then take means.",
+            ),
+            (
+                "My half-width is the sum of two half-widths",
+                "Errors do not simply add up, and these two are not independent. Begin with one d for each image.",
+            ),
+            (
+                "Mine is the same when the two never agree",
+                "d has a sign: only the first right is 1, only the second right is -1. `first != second` forgets it.",
+            ),
+            (
+                "I left out the mean of d",
+                "Under the root stands a variance: the mean of the squares less the square of the mean.",
+            ),
+            (
+                "My result is about half of what is expected",
+                "This is one standard error. A 95 % interval reaches 1.96 of them to each side.",
+            ),
+        ),
+        wrong=PAIRED_WRONG,
     ),
 )

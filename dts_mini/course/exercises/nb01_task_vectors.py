@@ -1,4 +1,4 @@
-"""The exercises of notebook 01: Task Arithmetic, and what a pair of experts loses to what."""
+"""The exercises of notebook 01: Task Arithmetic, the vote of TIES, and what a pair of experts loses to what."""
 
 import torch
 
@@ -39,6 +39,36 @@ def one_over_n_is_the_average(candidate):
     average = {name: sum(end[name] for end in ENDS) / len(ENDS) for name in START}
     if problem := difference(found, average):
         raise Wrong(f"with the coefficient 1/N: {problem}")
+
+
+def elect_and_add(trimmed: torch.Tensor) -> torch.Tensor:
+    """Trimmed task vectors (N, d) -> (d,): for each element the sum of the values that have the elected sign."""
+    elected = trimmed.sum(0).sign()
+    return torch.where(trimmed.sign() == elected, trimmed, 0).sum(0)
+
+
+def _with_sign(trimmed, elected):
+    return torch.where(trimmed.sign() == elected, trimmed, 0)
+
+
+ELECT_WRONG = {
+    "Many small votes beat a large one in mine": lambda t: _with_sign(t, t.sign().sum(0).sign()).sum(0),
+    "The losers of the vote still count in my sum": lambda t: t.sum(0),
+    "My values are smaller, the more experts there are": lambda t: _with_sign(t, t.sum(0).sign()).mean(0),
+    "My values are means of those that agree": lambda t: (
+        _with_sign(t, t.sum(0).sign()).sum(0) / (_with_sign(t, t.sum(0).sign()) != 0).sum(0).clamp(min=1)
+    ),
+    "One expert decides the sign in mine": lambda t: _with_sign(
+        t, t.gather(0, t.abs().argmax(0, keepdim=True)).sign()
+    ).sum(0),
+    "I get one number for each expert": lambda t: _with_sign(t, t.sum(0).sign()).sum(1),
+}
+
+
+def the_order_of_the_experts_does_not_count(candidate):
+    stack = torch.tensor([[2.0, 0, -1, 3], [-1.0, 4, -1, 0], [-0.5, -1, 5, 0]])
+    if problem := difference(candidate(stack.flip(0)), candidate(stack)):
+        raise Wrong(f"with the experts in another order: {problem}")
 
 
 def split_loss(expert: float, halved: float, merged: float) -> tuple[float, float]:
@@ -94,6 +124,50 @@ EXERCISES = (
             ),
         ),
         wrong=ARITHMETIC_WRONG,
+    ),
+    Exercise(
+        name="elect_and_add",
+        notebook=NOTEBOOK,
+        difficulty="hard",
+        minutes=10,
+        reference=elect_and_add,
+        checks=(
+            case(
+                elect_and_add,
+                ELECT_WRONG,
+                torch.tensor([[5.0, 1, 3, 0, -2], [-1.0, 2, -2, 0, -1], [-1.0, 0, -2, 0, 4], [-1.0, 1, -0.5, 0, 0]]),
+            ),
+            case(elect_and_add, ELECT_WRONG, torch.tensor([[2.0, -1, 0], [-2.0, 1, 0]])),  # the votes cancel
+            case(elect_and_add, ELECT_WRONG, torch.tensor([[1.5, -0.5, 0.0]])),  # one expert: nothing is lost
+            the_order_of_the_experts_does_not_count,
+        ),
+        hints=(
+            (
+                "I get one number for each expert",
+                "Experts are the rows. Sum over the first dimension; a value for each element is left.",
+            ),
+            (
+                "The losers of the vote still count in my sum",
+                "This is the plain sum. Set what has not the elected sign to zero first: torch.where helps.",
+            ),
+            (
+                "Many small votes beat a large one in mine",
+                "You counted heads. The sign of the *sum* is elected: a vote weighs as much as its value.",
+            ),
+            (
+                "One expert decides the sign in mine",
+                "You took the sign of the largest value. Others together can outweigh it: take the sign of the sum.",
+            ),
+            (
+                "My values are smaller, the more experts there are",
+                "You divided by the number of experts. The paper adds up; the coefficient comes later.",
+            ),
+            (
+                "My values are means of those that agree",
+                "The TIES paper takes this mean, the DTS paper takes the sum. Here it is the sum.",
+            ),
+        ),
+        wrong=ELECT_WRONG,
     ),
     Exercise(
         name="split_loss",

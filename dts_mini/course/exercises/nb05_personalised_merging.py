@@ -1,8 +1,7 @@
-"""The exercises of notebook 03: how much shorter a remainder is over the average, and the weights of fusion."""
+"""The exercises of notebook 05: the length of a remainder, an expert put together, and what fits on a disk."""
 
 import torch
 
-from dts_mini.core.personal import fusion_weights
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
 NOTEBOOK = "05_personalised_merging"
@@ -10,6 +9,8 @@ NOTEBOOK = "05_personalised_merging"
 
 def remaining_length(n: int, cosine: float) -> float:
     """Length of a task vector minus the mean of all n, as a share of its own; any two have this cosine."""
+    # At length one, the mean's product with each vector is (1 + (n - 1) cosine) / n, and so is its product with
+    # itself. The squared length of the difference is one minus that: (1 - 1/n) (1 - cosine).
     return ((1 - 1 / n) * (1 - cosine)) ** 0.5
 
 
@@ -29,42 +30,81 @@ def real_vectors_agree(candidate):
         raise Wrong(f"measured on six made-up vectors: {problem}")
 
 
-def my_weights(unseen: torch.Tensor, seen_ones: torch.Tensor) -> torch.Tensor:
-    """Descriptors unseen (d,) and seen_ones (N, d) -> weights (N,): cosines, negative ones as zero, with the sum one."""
-    cosines = (seen_ones @ unseen / (seen_ones.norm(dim=1) * unseen.norm())).clamp(min=0)
-    return cosines / cosines.sum()
+def rebuild_expert(base: dict, remainder: dict) -> dict:
+    """base + remainder, in the base's dtypes, as a new state dict; a tensor without a remainder is the base's."""
+    return {name: (x + remainder[name]).to(x.dtype) if name in remainder else x.clone() for name, x in base.items()}
 
 
-def _cosines(unseen, seen):
-    return torch.nn.functional.cosine_similarity(unseen[None], seen)
+def _into_the_base(base, remainder):
+    for name, change in remainder.items():
+        base[name] += change
+    return base
 
 
-def _share(x):
-    return x / x.sum()
-
-
-WEIGHTS_WRONG = {
-    "A long descriptor gets too large a weight": lambda unseen, seen: _share((seen @ unseen).clamp(min=0)),
-    "One of my weights is negative": lambda unseen, seen: _share(_cosines(unseen, seen)),
-    "My weights do not sum to one": lambda unseen, seen: _cosines(unseen, seen).clamp(min=0),
-    "No weight of mine is zero": lambda unseen, seen: _cosines(unseen, seen).softmax(0),
-    "A task that points the other way has a weight": lambda unseen, seen: _share(_cosines(unseen, seen).abs()),
+REBUILD_WRONG = {
+    "Some tensors are missing from my expert": lambda base, remainder: {
+        name: (base[name] + change).to(base[name].dtype) for name, change in remainder.items()
+    },
+    "My expert is only the remainder": lambda base, remainder: {
+        name: remainder.get(name, x).to(x.dtype) for name, x in base.items()
+    },
+    "The base has changed": _into_the_base,
+    "My tensors have another dtype": lambda base, remainder: {
+        name: x + remainder[name] if name in remainder else x.clone() for name, x in base.items()
+    },
+    "My expert and the base share memory": lambda base, remainder: {
+        name: (x + remainder[name]).to(x.dtype) if name in remainder else x for name, x in base.items()
+    },
 }
-ONE, MANY = torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 0.0], [1.0, 1.0], [-1.0, 0.5]])
+BASE = {
+    "w": torch.tensor([[1.0, -2.0], [0.5, 4.0]]),
+    "b": torch.tensor([0.25, 1.0], dtype=torch.float16),
+    "steps": torch.tensor(7),
+}
+REMAINDER = {"w": torch.tensor([[0.5, 0.0], [-0.25, 1.0]]), "b": torch.tensor([0.5, -0.5])}
 
 
-def the_core_agrees(candidate):
-    unseen, seen = torch.linspace(-1, 2, 5), torch.linspace(-1, 1, 20).view(4, 5).sin() + 0.3
-    if problem := difference(candidate(unseen, seen), fusion_weights(unseen, seen)):
-        raise Wrong(f"where the core's fusion_weights is asked, too: {problem}")
+def dtypes_are_the_bases(candidate):
+    for name, tensor in candidate(BASE, REMAINDER).items():
+        if tensor.dtype != BASE[name].dtype:
+            message = f"expected {BASE[name].dtype} under {name!r}, got {tensor.dtype}"
+            raise Wrong(message, "My tensors have another dtype")
+
+
+def memory_is_its_own(candidate):
+    found = candidate(BASE, REMAINDER)
+    for name, tensor in BASE.items():
+        if found[name].data_ptr() == tensor.data_ptr():
+            raise Wrong(f"expected a new tensor under {name!r}, got the base's", "My expert and the base share memory")
+
+
+def tasks_that_fit(budget: int, model: int, file: int) -> int:
+    """How many tasks fit into a budget when they share one model and each adds a file; all three in bytes."""
+    return max(0, (budget - model) // file)
+
+
+FIT_WRONG = {
+    "I get a few tasks too many": lambda budget, model, file: budget // file,
+    "I get far too few tasks": lambda budget, model, file: max(0, budget // (model + file)),
+    "My last task does not quite fit": lambda budget, model, file: max(0, round((budget - model) / file)),
+    "I get less than no task": lambda budget, model, file: (budget - model) // file,
+    "A task that fits exactly is left out": lambda budget, model, file: max(0, (budget - model - 1) // file),
+}
+
+
+def what_fits_fits(candidate):
+    for budget, model, file in ((10_000, 4_000, 700), (5_000, 4_000, 1), (4_100, 4_000, 99)):
+        tasks = candidate(budget, model, file)
+        if not model + tasks * file <= budget < model + (tasks + 1) * file:
+            raise Wrong(f"expected the most tasks that fit into {budget} bytes, got {tasks}")
 
 
 EXERCISES = (
     Exercise(
         name="remaining_length",
         notebook=NOTEBOOK,
-        difficulty="medium",
-        minutes=7,
+        difficulty="hard",
+        minutes=10,
         reference=remaining_length,
         checks=(
             case(remaining_length, LENGTH_WRONG, 4, 0.1),
@@ -93,27 +133,58 @@ EXERCISES = (
         wrong=LENGTH_WRONG,
     ),
     Exercise(
-        name="my_weights",
+        name="rebuild_expert",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=rebuild_expert,
+        checks=(
+            case(rebuild_expert, REBUILD_WRONG, BASE, REMAINDER),
+            case(rebuild_expert, REBUILD_WRONG, BASE, {}),  # an expert that did not move
+            dtypes_are_the_bases,
+            memory_is_its_own,
+        ),
+        hints=(
+            ("I do not know where to start", "Make a dict with the names of the base. What is each tensor's value?"),
+            (
+                "Some tensors are missing from my expert",
+                "Go through the base, not through the remainder: an expert has every tensor, changed or not.",
+            ),
+            ("My expert is only the remainder", "A remainder is a difference. Add it to the base's tensor."),
+            (
+                "The base has changed",
+                "x += ... writes into the base, and the next task is rebuilt from the wrong model. Make new tensors.",
+            ),
+            (
+                "My tensors have another dtype",
+                "float16 plus float32 is float32 in torch. Put each sum back into the dtype of the base's tensor.",
+            ),
+            (
+                "My expert and the base share memory",
+                "A tensor that is handed on is the base's own: who changes one changes both. Hand on a copy.",
+            ),
+        ),
+        wrong=REBUILD_WRONG,
+    ),
+    Exercise(
+        name="tasks_that_fit",
         notebook=NOTEBOOK,
         difficulty="easy",
         minutes=5,
-        reference=my_weights,
+        reference=tasks_that_fit,
         checks=(
-            case(my_weights, WEIGHTS_WRONG, ONE, MANY),
-            case(my_weights, WEIGHTS_WRONG, 3 * ONE, torch.tensor([[0.5, 0.5]])),  # one task has all the weight
-            case(my_weights, WEIGHTS_WRONG, ONE, torch.tensor([[0.0, 1.0], [1.0, 0.0]])),  # a right angle: nothing
-            the_core_agrees,
+            case(tasks_that_fit, FIT_WRONG, 10_800, 4_000, 700),
+            case(tasks_that_fit, FIT_WRONG, 4_000 + 3 * 700, 4_000, 700),  # to the last byte
+            case(tasks_that_fit, FIT_WRONG, 3_000, 4_000, 700),  # not even the shared model
+            what_fits_fits,
         ),
         hints=(
-            (
-                "A long descriptor gets too large a weight",
-                "A cosine is a product of unit vectors: divide by both lengths.",
-            ),
-            ("My weights do not sum to one", "Divide by the sum of all, as the formula does."),
-            ("No weight of mine is zero", "No softmax here: the paper divides the cosines by their sum."),
-            ("One of my weights is negative", "Use clamp(min=0) before you divide by the sum."),
-            ("A task that points the other way has a weight", "Use clamp(min=0), not abs: a negative cosine is zero."),
+            ("I get a few tasks too many", "The shared model takes its space first."),
+            ("I get far too few tasks", "The model is shared: it is stored once, not once for each task."),
+            ("My last task does not quite fit", "Part of a file is of no use. Round down."),
+            ("A task that fits exactly is left out", "A budget may be used up to its last byte."),
+            ("I get less than no task", "Where not even the shared model fits, the answer is zero."),
         ),
-        wrong=WEIGHTS_WRONG,
+        wrong=FIT_WRONG,
     ),
 )

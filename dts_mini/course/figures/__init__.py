@@ -1,33 +1,84 @@
 """The course's figures: each function returns (figure, data), the data plain lists that a test can read."""
 
-from dts_mini.course.figures.decomposition import matrices, singular_values, truncation_error
-from dts_mini.course.figures.merging import accuracy_against_storage, family, mean_accuracies, task_accuracies
-from dts_mini.course.figures.scaling import delta_bytes, file_bytes
+from dts_mini.course.figures.decomposition import (
+    component,
+    layer_errors,
+    matrices,
+    rank_accuracy,
+    same_error,
+    singular_values,
+    truncation_error,
+)
+from dts_mini.course.figures.full_scale import storage_shares
+from dts_mini.course.figures.merging import (
+    accuracy_against_storage,
+    base_choice,
+    family,
+    mean_accuracies,
+    storage_by_tasks,
+    task_accuracies,
+    two_measures,
+)
+from dts_mini.course.figures.scaling import delta_bytes, file_bytes, group_error, length_and_answers, scaling_costs
+from dts_mini.course.figures.serving import drift, serving_cost
+from dts_mini.course.figures.size_accuracy import size_curves
 from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, storage_bars
-from dts_mini.course.figures.thresholding import code_image, group_histogram
-from dts_mini.course.figures.unseen import unseen_accuracies, weight_bars
+from dts_mini.course.figures.thresholding import (
+    cut_curve,
+    group_histogram,
+    groups_traded,
+    kept_parts,
+    numbers_and_codes,
+)
+from dts_mini.course.figures.unseen import (
+    descriptor_map,
+    fusion_plane,
+    sharpness_curves,
+    unseen_accuracies,
+    weight_bars,
+)
 from dts_mini.course.figures.vectors import cosine_map, layer_lengths, similarity_scatter, triangle
 
 __all__ = [
     "accuracies",
     "accuracy_against_storage",
-    "code_image",
+    "base_choice",
+    "component",
     "confusion",
     "contact_sheet",
     "cosine_map",
+    "cut_curve",
     "delta_bytes",
+    "descriptor_map",
+    "drift",
     "family",
     "file_bytes",
+    "fusion_plane",
+    "group_error",
     "group_histogram",
+    "groups_traded",
+    "kept_parts",
+    "layer_errors",
     "layer_lengths",
+    "length_and_answers",
     "matrices",
     "mean_accuracies",
+    "numbers_and_codes",
+    "rank_accuracy",
+    "same_error",
+    "scaling_costs",
+    "serving_cost",
+    "sharpness_curves",
     "similarity_scatter",
     "singular_values",
+    "size_curves",
     "storage_bars",
+    "storage_by_tasks",
+    "storage_shares",
     "task_accuracies",
     "triangle",
     "truncation_error",
+    "two_measures",
     "unseen_accuracies",
     "weight_bars",
 ]

@@ -1,52 +1,19 @@
-"""Decomposition of one matrix."""
+"""Decomposition: a matrix, its components and their energy, and what truncation costs it and its model."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
+from dts_mini.core.state import State
+from dts_mini.core.tensor import decompose, rank_of
+from dts_mini.course.figures.shared import KINDS, layer_of, whiskers
 from dts_mini.course.style import PALETTE, cue, styled
-
-
-@styled
-def singular_values(values: Sequence[float], rank: int) -> tuple[Figure, dict]:
-    """All singular values of a matrix, and the share of its energy that its leading components hold.
-
-    ``values`` fall; ``rank`` is where a line marks the components that are kept. Energy in % of ||M||_F^2.
-    """
-    values = [float(v) for v in values]
-    total, energy = sum(v * v for v in values), []
-    for value in values:
-        energy.append((energy[-1] if energy else 0.0) + 100 * value * value / total)
-    component = list(range(1, len(values) + 1))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.1))
-    every = max(1, len(values) // 12)
-    left.plot(component, values, **cue(0), markevery=every, markersize=4, label="singular value")
-    right.plot(component, energy, **cue(2), markevery=every, markersize=4, label="energy of the leading ones")
-    right.set_ylim(0, 104)
-    for axes in (left, right):
-        axes.axvline(rank, color=PALETTE[6], linestyle=":", label=f"rank {rank}")
-        axes.set_xlabel("component (number)")
-        axes.legend()
-    left.set_ylim(0)
-    left.set_ylabel("singular value (weight units)")
-    right.set_ylabel("energy (% of the matrix's)")
-    return figure, {"component": component, "value": values, "energy": energy, "rank": [rank]}
-
-
-@styled
-def truncation_error(ranks: Sequence[int], measured: Sequence[float], stated: Sequence[float]) -> tuple[Figure, dict]:
-    """Relative error of truncated SVDs: measured on rebuilt matrices, and stated by Eckart and Young; in [0, 1]."""
-    measured, stated = ([100 * float(e) for e in errors] for errors in (measured, stated))
-    figure, axes = plt.subplots(figsize=(5.6, 3.2))
-    axes.plot(ranks, stated, color=PALETTE[0], linestyle="-", label="stated: from the singular values")
-    axes.plot(ranks, measured, color=PALETTE[3], linestyle="", marker="D", label="measured: on the rebuilt matrix")
-    axes.set_xlabel("rank (components kept)")
-    axes.set_ylabel("error ‖M − M_r‖ / ‖M‖ (%)")
-    axes.set_ylim(0)
-    axes.legend()
-    return figure, {"rank": list(ranks), "measured": measured, "stated": stated}
+from dts_mini.suites.evaluation import bootstrap, interval
 
 
 @styled
@@ -54,7 +21,8 @@ def matrices(named: Mapping[str, Tensor], size: int = 64) -> tuple[Figure, dict]
     """The top left corner (size x size) of several matrices of one shape, side by side on one colour scale."""
     corners = {name: matrix[:size, :size].float() for name, matrix in named.items()}
     limit = next(iter(corners.values())).abs().quantile(0.99).item()
-    figure, all_axes = plt.subplots(1, len(corners), figsize=(2.9 * len(corners) + 0.9, 3.0), squeeze=False)
+    wide = 2.9 if len(corners) < 4 else 2.4
+    figure, all_axes = plt.subplots(1, len(corners), figsize=(wide * len(corners) + 0.9, wide + 0.1), squeeze=False)
     for axes, (name, corner) in zip(all_axes[0], corners.items(), strict=True):
         image = axes.imshow(corner.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
         axes.set_title(name)
@@ -62,3 +30,197 @@ def matrices(named: Mapping[str, Tensor], size: int = 64) -> tuple[Figure, dict]
     all_axes[0, 0].set_ylabel("row (number)")
     figure.colorbar(image, ax=all_axes[0].tolist(), label="change of the weight", extend="both")
     return figure, {"limit": [limit]} | {name: corner.tolist() for name, corner in corners.items()}
+
+
+@styled
+def component(u: Tensor, s: float, v: Tensor, size: int = 40) -> tuple[Figure, dict]:
+    """One component as an outer product: u (m) down the side, v (n) along the top, s u v^T between; the first ``size``."""
+    u, v = u[:size].float(), v[:size].float()
+    product = float(s) * torch.outer(u, v)
+    limit = product.abs().max().item()
+    figure, grid = plt.subplots(2, 2, figsize=(5.8, 5.2), width_ratios=(1, 4), height_ratios=(1, 4))
+    (corner, top), (side, middle) = grid
+    corner.axis("off")
+    corner.text(0.4, 0.5, f"s = {float(s):.2g}", ha="center", va="center")
+    look = {"color": PALETTE[0]}
+    top.vlines(range(len(v)), 0, v.tolist(), **look, label="v, a number a column")
+    side.hlines(range(len(u)), 0, u.tolist(), color=PALETTE[3], linestyle="-", label="u, a number a row")
+    image = middle.imshow(product.numpy(), cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+    top.sharex(middle)
+    side.sharey(middle)
+    top.tick_params(labelbottom=False)
+    top.set_ylabel("element of v")
+    side.set(xlabel="element of u", ylabel="row (number)")
+    side.xaxis.set_major_locator(MaxNLocator(2))
+    side.tick_params(axis="x", labelrotation=90)  # there is no room for them side by side
+    middle.tick_params(labelleft=False)
+    middle.set_xlabel("column (number)")
+    for axes in (top, side):
+        axes.grid(color="0.9")
+    figure.legend(loc="outside upper center", ncols=2)
+    figure.colorbar(image, ax=grid[:, 1].tolist(), label="s · u · v (change of the weight)")
+    return figure, {"u": u.tolist(), "v": v.tolist(), "s": [float(s)], "product": product.tolist()}
+
+
+@styled
+def singular_values(named: Mapping[str, Tensor], rank: int) -> tuple[Figure, dict]:
+    """Singular values (falling) of matrices of one shape, in % of each one's length, and the energy of the leading ones.
+
+    ``rank`` is where a line marks the components that are kept. Data: values and energy in %, by name.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.7))
+    data = {"rank": [rank], "value": {}, "energy": {}}
+    for number, (name, values) in enumerate(named.items()):
+        share = values.double() / values.double().norm()
+        data["value"][name] = (100 * share).tolist()
+        data["energy"][name] = (100 * share.square().cumsum(0)).tolist()
+        places, every = range(1, len(values) + 1), max(1, len(values) // 12)
+        look = {**cue(number), "markevery": every, "markersize": 4}
+        left.plot(places, data["value"][name], label=name, **look)
+        right.plot(places, data["energy"][name], **look)
+    for axes in (left, right):
+        axes.axvline(rank, color="0.4", linestyle=":", label=f"rank {rank}" if axes is left else None)
+        axes.set_xlabel("component (number)")
+        axes.grid(color="0.9")
+    left.set(ylim=(0, None), ylabel="singular value\n(% of the matrix's length)")
+    right.set(ylim=(0, 104), ylabel="energy of the leading components\n(% of the matrix's)")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure, data
+
+
+@styled
+def truncation_error(
+    ranks: Sequence[int],
+    measured: Sequence[float],
+    stated: Sequence[float],
+    rivals: Mapping[str, Sequence[float]] | None = None,
+) -> tuple[Figure, dict]:
+    """Relative error at each rank, in [0, 1]: of truncated SVDs, measured and as Eckart and Young state it; of rivals."""
+    percent = lambda errors: [100 * float(e) for e in errors]
+    measured, stated = percent(measured), percent(stated)
+    rivals = {name: percent(errors) for name, errors in (rivals or {}).items()}
+    figure, axes = plt.subplots(figsize=(6.4, 4.2))
+    for number, (name, errors) in enumerate(rivals.items(), 1):
+        axes.plot(ranks, errors, markersize=5, label=name, **cue(number))
+    axes.plot(ranks, stated, color=PALETTE[0], linestyle="-", label="truncation, as stated")
+    point = {"color": PALETTE[3], "linestyle": "", "marker": "D"}
+    axes.plot(ranks, measured, label="truncation, as measured", **point)
+    axes.set(xlabel="rank (components kept)", ylabel="error ‖M − M_r‖ / ‖M‖ (%)", ylim=(0, None))
+    axes.grid(color="0.9")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure, {"rank": list(ranks), "measured": measured, "stated": stated, "rivals": rivals}
+
+
+@styled
+def rank_accuracy(
+    rows: Mapping[str, Mapping[float, Mapping[str, float | Tensor]]], levels: Mapping[str, Tensor]
+) -> tuple[Figure, dict]:
+    """Error, accuracy and KL divergence of models rebuilt at several keep ratios, three panels, a line a row.
+
+    ``rows`` {name: {keep ratio: {"error": in [0, 1], "right": (n), "kl": (n) in nats}}}; ``levels`` {name: right (n)}
+    are lines across. Data: error in %, accuracy in % and KL in nats with 95 % bootstrap intervals.
+    """
+    figure, (left, middle, last) = plt.subplots(1, 3, figsize=(10.6, 4.0))
+    data = {"rows": {}, "levels": {}}
+    for number, (name, found) in enumerate(rows.items()):
+        ratios = sorted(found)
+        entry = {
+            "keep ratio": ratios,
+            "error": [100 * float(found[ratio]["error"]) for ratio in ratios],
+            "accuracy": _intervals([found[ratio]["right"] for ratio in ratios], 100),
+            "kl": _intervals([found[ratio]["kl"] for ratio in ratios]),
+        }
+        data["rows"][name] = entry
+        left.plot(ratios, entry["error"], markersize=6, label=name, **cue(number))
+        whiskers(middle, ratios, entry["accuracy"], number, None)
+        whiskers(last, ratios, entry["kl"], number, None)
+    _levels(middle, levels, data, middle.axhline, middle.axhspan)
+    for axes in (left, middle, last):
+        axes.set_xscale("log")
+        axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("keep ratio (log scale)")
+        axes.grid(color="0.9")
+    left.set(ylim=(0, 104), ylabel="error of all matrices (% of their length)")
+    middle.set(ylim=(0, 104), ylabel="accuracy (%), 95 % interval")
+    last.set(yscale="log", ylabel="KL from the expert (nats), 95 % interval")
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure, data
+
+
+@styled
+def same_error(rows: Mapping[str, Mapping[str, Tensor]], levels: Mapping[str, Tensor]) -> tuple[Figure, dict]:
+    """Accuracy and KL divergence of several models, one below the other, with 95 % bootstrap intervals.
+
+    ``rows`` {name: {"right": (n), "kl": (n) in nats}}; ``levels`` {name: right (n)} are lines across the accuracies.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4), sharey=True)
+    names = list(rows)
+    data = {
+        "name": names,
+        "accuracy": _intervals([rows[name]["right"] for name in names], 100),
+        "kl": _intervals([rows[name]["kl"] for name in names]),
+        "levels": {},
+    }
+    for axes, key in ((left, "accuracy"), (right, "kl")):
+        for number in range(len(names)):
+            value, low, high = (data[key][end][number] for end in ("value", "low", "high"))
+            bar = [[max(0.0, value - low)], [max(0.0, high - value)]]
+            look = {**cue(number), "linestyle": "none", "capsize": 3, "markersize": 7}
+            axes.errorbar([value], [number], xerr=bar, **look)
+        axes.grid(axis="x", color="0.9")
+    _levels(left, levels, data, left.axvline, left.axvspan)
+    left.set_yticks(range(len(names)), names)
+    left.set(ylim=(len(names) - 0.5, -0.5), xlabel="accuracy (%), 95 % interval", ylabel="model")
+    right.set(xscale="log", xlabel="KL from the expert (nats, log scale), 95 % interval")
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure, data
+
+
+@styled
+def layer_errors(base: State, experts: Mapping[str, State], keep_ratio: float) -> tuple[Figure, dict]:
+    """Truncation error of each matrix of the task vectors at one keep ratio, by layer and kind: mean and range, in %."""
+    places: dict[str, dict[str, list[float]]] = {}
+    for name, tensor in base.items():
+        if tensor.dim() != 2:
+            continue
+        kind = next((kind for kind, mark in KINDS.items() if mark and mark in name), None)
+        kind = kind or ("positions" if "positional" in name else "projection")
+        rank = rank_of(tensor.shape, keep_ratio)
+        errors = [100 * decompose(expert[name] - tensor, rank).error for expert in experts.values()]
+        places.setdefault(kind, {})[layer_of(name)] = errors
+    layers = sorted({layer for found in places.values() for layer in found})
+    layers.sort(key=lambda layer: (layer == "output", layer != "input", layer))
+    figure, axes = plt.subplots(figsize=(8, 4.2))
+    data = {"layers": layers, "kinds": {}}
+    for number, (kind, found) in enumerate(places.items()):
+        present = [layer for layer in layers if layer in found]
+        entry = {"layer": present, "value": [sum(found[layer]) / len(found[layer]) for layer in present]}
+        entry |= {end: [pick(found[layer]) for layer in present] for end, pick in (("low", min), ("high", max))}
+        data["kinds"][kind] = entry
+        where = [layers.index(layer) + 0.1 * (number - 2.5) * (len(present) > 1) for layer in present]
+        whiskers(axes, where, entry, number, kind, linestyle="none")
+    axes.set_xticks(range(len(layers)), layers)
+    axes.set(xlabel="layer", ylabel="truncation error (% of the matrix's length)\nmean and range of the experts")
+    axes.set_ylim(0, 104)
+    axes.grid(axis="y", color="0.9")
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure, data
+
+
+def _intervals(samples: Sequence[Tensor], unit: float = 1) -> dict[str, list[float]]:
+    """Means of samples (n) and their 95 % bootstrap intervals, all times ``unit``."""
+    drawn = bootstrap({str(number): {"task": sample} for number, sample in enumerate(samples)}).values()
+    low, high = zip(*(interval(draws[:, 0]) for draws in drawn), strict=True)
+    found = {"value": [sample.float().mean().item() for sample in samples], "low": low, "high": high}
+    return {end: [unit * x for x in values] for end, values in found.items()}
+
+
+def _levels(axes: Axes, levels: Mapping[str, Tensor], data: dict, line, span) -> None:
+    """Accuracies to compare with, as lines with their intervals; ``line`` and ``span`` say which way they run."""
+    for number, (name, right) in enumerate(levels.items()):
+        at = {key: values[0] for key, values in _intervals([right], 100).items()}
+        look = {"color": ("0.15", "0.45")[number % 2], "linestyle": ("-", "--")[number % 2]}
+        line(at["value"], label=name, zorder=0, **look)
+        span(at["low"], at["high"], color=look["color"], alpha=0.12, linewidth=0)
+        data["levels"][name] = at

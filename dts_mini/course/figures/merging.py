@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
 
+_KEYS = ("value", "low", "high")
 FAMILIES = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts")
 
 
@@ -88,3 +89,88 @@ def task_accuracies(table: Mapping, names: Sequence[str]) -> tuple[Figure, dict]
     axes.set_ylabel("accuracy (%)")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure, data
+
+
+@styled
+def base_choice(bases: Mapping[str, Mapping]) -> tuple[Figure, dict]:
+    """How close rebuilt experts come over each base, against the base's own accuracy and the remainder's length.
+
+    ``bases`` is {name: {"accuracy": .., "length": .., "kl": .. nats}}, each an estimate {"value", "low", "high"};
+    the ends of a length are the shortest and the longest task's.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.6), sharey=True)
+    across = (
+        ("accuracy", 100, "accuracy of the base itself (%)"),
+        ("length", 1, "length of the remainder / of the task vector"),
+    )
+    data = {"base": list(bases), "kl": {key: [row["kl"][key] for row in bases.values()] for key in _KEYS}}
+    for axes, (what, unit, label) in zip(panels, across, strict=True):
+        data[what] = {key: [unit * row[what][key] for row in bases.values()] for key in _KEYS}
+        for number, name in enumerate(bases):
+            x, y = ({key: data[c][key][number] for key in _KEYS} for c in (what, "kl"))
+            reach = [[[e["value"] - e["low"]], [e["high"] - e["value"]]] for e in (x, y)]
+            looks = {**cue(number), "linestyle": "none", "markersize": 7, "capsize": 2}
+            axes.errorbar(x["value"], y["value"], xerr=reach[0], yerr=reach[1], **looks, label=name)
+        axes.set_xlabel(label)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel("KL divergence from the experts\n(nats), bars: 95 % intervals")
+    panels[1].legend(title="base", loc="upper left", bbox_to_anchor=(1, 1))
+    return figure, data
+
+
+@styled
+def two_measures(table: Mapping) -> tuple[Figure, dict]:
+    """Share of the experts' accuracy, and KL divergence from the experts, against the file that each task adds."""
+    curves: dict[str, list] = {}
+    for row in table["rows"]:
+        if row["name"].startswith("DTS"):
+            curves.setdefault(row["name"].rsplit(", ", 1)[0], []).append(row)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
+    data = {}
+    for number, (name, points) in enumerate(curves.items()):
+        size = [100 * row["storage"] for row in points]
+        share = {key: [100 * row["share of experts"][key] for row in points] for key in _KEYS}
+        apart = [row["kl from experts"] for row in points]
+        reach = [[v - e for v, e in zip(share["value"], share["low"], strict=True)]]
+        reach += [[e - v for v, e in zip(share["value"], share["high"], strict=True)]]
+        moved = [s * 1.04 ** (number - 1) for s in size]
+        left.errorbar(moved, share["value"], reach, capsize=2, **cue(number), label=name)
+        right.plot(moved, apart, **cue(number), label=name)
+        data[name] = {"storage": size, "share": share, "kl": apart}
+    left.axhline(100, color="0.35", linewidth=1, label="experts")
+    left.set_ylabel("share of the experts' accuracy (%)\nbars: 95 % intervals")
+    right.set_ylabel("KL divergence from the experts (nats)")
+    right.set_ylim(bottom=0)
+    ticks = next(iter(data.values()))["storage"]
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("a task's file (% of the model)")
+        axes.grid(alpha=0.3)
+    left.legend(fontsize="small")
+    return figure, data
+
+
+@styled
+def storage_by_tasks(model: int, files: Mapping[str, int], most: int = 20) -> tuple[Figure, dict]:
+    """Bytes of 1 to ``most`` tasks in units of one model: experts, one shared model with a file each, one merge.
+
+    ``files`` holds the bytes of a task's file by name.
+    """
+    tasks = list(range(1, most + 1))
+    lines = {"experts": [float(n) for n in tasks]}
+    lines |= {f"shared model + files, {name}": [1 + n * file / model for n in tasks] for name, file in files.items()}
+    lines["one merged model"] = [1.0] * most
+    figure, axes = plt.subplots(figsize=(7.4, 3.4))
+    for number, (name, values) in enumerate(lines.items()):
+        axes.plot(tasks, values, **cue(number), markersize=4, markevery=max(1, most // 10), label=name)
+    axes.set_xlabel("number of tasks")
+    axes.set_ylabel("storage (models)")
+    axes.set_ylim(0, min(most, 4))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure, {"tasks": tasks, **lines}

@@ -1,10 +1,17 @@
 """Scaling, and the bytes of a file."""
 
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from collections.abc import Mapping, Sequence
 
-from dts_mini.core.delta import Flat, LowRank, TaskDelta
-from dts_mini.course.style import bar_cue, styled
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+from torch import Tensor
+
+from dts_mini.core.delta import Flat, LowRank, TaskDelta, storage
+from dts_mini.course.figures.shared import whiskers
+from dts_mini.course.style import PALETTE, bar_cue, cue, styled
+from dts_mini.suites.evaluation import interval
 
 
 def delta_bytes(delta: TaskDelta) -> dict[str, int]:
@@ -27,14 +34,121 @@ def delta_bytes(delta: TaskDelta) -> dict[str, int]:
 
 @styled
 def file_bytes(delta: TaskDelta) -> tuple[Figure, dict]:
-    """The file of a delta taken apart, in KiB."""
-    data = {name: count / 1024 for name, count in delta_bytes(delta).items()}
-    figure, axes = plt.subplots(figsize=(6.4, 2.7))
-    for place, kib in enumerate(data.values()):
-        axes.barh(place, kib, **bar_cue(place))
-        axes.annotate(f" {kib:.1f}", (kib, place), va="center")
-    axes.set_yticks(range(len(data)), list(data))
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set_xlabel("size in the file (KiB)")
-    return figure, {"part": list(data), "kib": list(data.values())}
+    """The file of a delta as a slice of its expert, to scale, and below it the slice taken apart; both in KiB."""
+    counts = storage(delta)
+    parts = {name: count / 1024 for name, count in delta_bytes(delta).items()}
+    expert, file = counts.model / 1024, counts.file / 1024
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7.4, 3.3), height_ratios=(1, 1.6))
+    above.barh(0, expert, color="0.85", edgecolor="0.5")
+    above.barh(0, file, facecolor=PALETTE[0])
+    above.annotate("the expert, float32", (expert / 2, 0), ha="center", va="center")
+    above.set_xlim(0, expert)
+    above.set_yticks([])
+    above.xaxis.tick_top()
+    above.xaxis.set_label_position("top")
+    above.spines[["top", "bottom"]].set_visible(False)
+    above.set_xlabel("size of the expert (KiB)")
+    start = 0.0
+    for number, (name, kib) in enumerate(parts.items()):
+        below.barh(0, kib, left=start, **bar_cue(number), linewidth=0, label=f"{name}: {kib:.1f} KiB")
+        start += kib
+    below.set_xlim(0, file)
+    below.set_ylim(-0.5, 0.5)
+    below.set_yticks([])
+    below.set_xlabel("size of the file of one task (KiB)")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    for left, right in ((0, 0), (file, file)):
+        ends = {"xyA": (left, -0.4), "coordsA": above.transData, "xyB": (right, 0.4), "coordsB": below.transData}
+        figure.add_artist(ConnectionPatch(**ends, color="0.5", linewidth=0.8, linestyle=":"))
+    return figure, {"expert": expert, "file": file, "part": list(parts), "kib": list(parts.values())}
+
+
+@styled
+def group_error(x: Tensor, scales: Mapping[str, float], bins: int = 40) -> tuple[Figure, dict]:
+    """Elements (n,) of one group, and the squared error that each value for all of them would have.
+
+    ``scales`` are values to mark, by name. The error is relative to the group's energy, sum x^2, in %.
+    """
+    x = x.flatten().double()
+    reach = x.abs().quantile(0.995).item() * (1 if x.sum() > 0 else -1)
+    grid = torch.linspace(0, reach, 101, dtype=torch.float64)
+    error = lambda v: 100 * ((x.square().sum() - 2 * v * x.sum() + len(x) * v**2) / x.square().sum())
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.6, 4.4), sharex=True, height_ratios=(1, 1.5))
+    edges = torch.linspace(min(0, reach), max(0, reach), bins + 1, dtype=torch.float64)
+    counts = torch.histogram(x, edges).hist.int().tolist()
+    above.bar((edges[1:] + edges[:-1]) / 2, counts, abs(reach) / bins, facecolor=PALETTE[5], label="elements")
+    above.set_ylabel("elements (count)")
+    below.plot(grid, error(grid), color="0.35", label="error of the group")
+    for number, (name, v) in enumerate(scales.items()):
+        look = cue(number)
+        above.axvline(v, color=look["color"], linestyle=look["linestyle"], label=name)
+        below.axvline(v, color=look["color"], linestyle=look["linestyle"], linewidth=0.8)
+        below.plot([v], [error(v).item()], **{**look, "linestyle": ""}, markersize=8, label=name)
+    above.legend()
+    below.legend()
+    below.set_ylim(bottom=0)
+    below.set_xlabel("value that every element of the group gets")
+    below.set_ylabel("squared error (% of energy)")
+    marks = {name: [v, error(v).item()] for name, v in scales.items()}
+    return figure, {"counts": counts, "value": grid.tolist(), "error": error(grid).tolist(), "marks": marks}
+
+
+@styled
+def length_and_answers(curve: Sequence[Mapping], marks: Mapping[str, Mapping]) -> tuple[Figure, dict]:
+    """One remainder made shorter and longer: its error, and the KL divergence of its answers, with 95 % intervals.
+
+    A point holds ``length`` and ``error``, relative to the task vector's, and ``kl`` with ``interval``, in nats.
+    ``marks`` are such points by name, put on top of the curve.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
+    rows = {name: [point] for name, point in marks.items()} | {"one remainder, stretched": list(curve)}
+    data = {}
+    for number, (name, points) in enumerate(rows.items()):
+        length = [point["length"] for point in points]
+        error = [point["error"] for point in points]
+        kl = [point["kl"] for point in points]
+        low, high = zip(*(point["interval"] for point in points), strict=True)
+        entry = {"value": kl, "low": list(low), "high": list(high)}
+        look = {"linestyle": "", "zorder": 3} if name in marks else {"color": "0.45", "marker": ".", "linestyle": "-"}
+        left.plot(length, error, **{**cue(number), **look}, markersize=6, label=name)
+        whiskers(right, length, entry, number, name, **look)
+        data[name] = {"length": length, "error": error, "kl": entry}
+    for axes in (left, right):
+        axes.axvline(1, color="0.6", linestyle=":", linewidth=1, label="the task vector's length")
+        axes.set_xlabel("length (task vector = 1)")
+        axes.grid(axis="y", alpha=0.3)
+    left.set_ylabel("relative error")
+    right.set_ylabel("KL divergence (nats)")
+    right.set_ylim(bottom=0)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(rows) + 1)
+    return figure, data
+
+
+@styled
+def scaling_costs(lost: Mapping[str, Tensor], kl: Mapping[str, Tensor], tasks: Sequence[str]) -> tuple[Figure, dict]:
+    """What kinds of scaling cost on each task and in the mean, with 95 % intervals over test images.
+
+    ``lost`` and ``kl`` are resampled estimates (draws, tasks) by row: accuracy lost as a share, and KL in nats.
+    """
+    columns = [*tasks, "all tasks"]
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 4.0), sharey=True)
+    data = {"column": columns, "lost": {}, "kl": {}}
+    for axis, (kind, rows, factor) in zip(axes, (("lost", lost, 100), ("kl", kl, 1)), strict=True):
+        for number, (name, draws) in enumerate(rows.items()):
+            draws = factor * torch.cat([draws, draws.mean(1, keepdim=True)], 1)
+            low, high = torch.tensor([interval(column) for column in draws.T]).T
+            value = draws.mean(0)
+            place = torch.arange(len(columns)) + (number - (len(rows) - 1) / 2) * 0.22
+            look = {**cue(number), "linestyle": "", "markersize": 6, "capsize": 2}
+            axis.errorbar(value, place, xerr=torch.stack([value - low, high - value]).clamp(min=0), **look, label=name)
+            data[kind][name] = {"value": value.tolist(), "low": low.tolist(), "high": high.tolist()}
+        axis.axhline(len(tasks) - 0.5, color="0.6", linewidth=0.8)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(columns)), columns)
+    axes[0].invert_yaxis()
+    axes[0].axvline(0, color="0.6", linewidth=0.8)
+    axes[0].set_xlabel("accuracy lost to the expert (points)")
+    axes[1].set_xscale("log")
+    axes[1].set_xlabel("KL divergence from the expert (nats, logarithmic)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(lost))
+    return figure, data

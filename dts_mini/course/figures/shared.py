@@ -1,4 +1,4 @@
-"""What several figures need: estimates with their intervals."""
+"""What several figures need: the kinds and layers of tensors, estimates with their intervals."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,21 @@ import torch
 from matplotlib.axes import Axes
 
 from dts_mini.course.style import cue
+
+KINDS = {
+    "attention, in": "attn.in_proj_weight",
+    "attention, out": "attn.out_proj.weight",
+    "MLP, in": "mlp.c_fc.weight",
+    "MLP, out": "mlp.c_proj.weight",
+    "norms and biases": "bias|ln_",
+    "patches, positions, projection": "",
+}
+
+
+def layer_of(name: str) -> str:
+    if "resblocks." in name:
+        return f"block {int(name.split('resblocks.')[1].split('.')[0]) + 1}"
+    return "output" if name.startswith(("ln_post", "proj")) else "input"
 
 
 def estimates(values: list[float], intervals: list[tuple[float, float]]) -> dict[str, list[float]]:

@@ -3,9 +3,91 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from dts_mini.course.style import MARKERS, PALETTE, bar_cue, styled
+from dts_mini.core.state import State
+from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
+
+
+@styled
+def fusion_plane(base: State, seen: Mapping[str, State], goal: State, fused: State) -> tuple[Figure, dict]:
+    """Where seen experts and the fused model lie, from the base: along the way to ``goal``, the unseen expert, and aside.
+
+    Both in units of the distance from the base to the goal. All sideways directions share one axis, so two models at
+    the same place there may still be far apart.
+    """
+    flat = lambda state: torch.cat([state[name].flatten() - base[name].flatten() for name in sorted(base)])
+    way = flat(goal)
+    far = way.norm()
+
+    def place(state: State) -> list[float]:
+        vector = flat(state)
+        along = (vector @ way / far.square()).item()
+        return [along, ((vector / far).square().sum().item() - along**2) ** 0.5]
+
+    data = {"seen": {task: place(expert) for task, expert in seen.items()}, "fused": place(fused), "goal": [1.0, 0.0]}
+    figure, axes = plt.subplots(figsize=(8.0, 4.2))
+    for number, (task, (x, y)) in enumerate(data["seen"].items()):
+        axes.plot([0, x], [0, y], color=PALETTE[number % 7], linestyle=DASHES[number % 7], linewidth=0.8)
+        looks = {**cue(number), "linestyle": "none", "markersize": 8}
+        axes.plot(x, y, **looks, label=f"expert of {task}")
+    far_ones = (("fused model", data["fused"], "*", 14), ("the unseen expert", data["goal"], "X", 10))
+    for label, (x, y), marker, size in far_ones:
+        axes.plot(x, y, color=PALETTE[6], linestyle="none", marker=marker, markersize=size, label=label)
+    axes.plot(0, 0, color="0.4", marker="o", linestyle="none", markersize=10, label="base")
+    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+    axes.set_aspect("equal")
+    axes.set_xlim(-0.2, 1.1)
+    axes.margins(y=0.08)
+    axes.set_xlabel("along the way to the unseen task's expert (its distance = 1)")
+    axes.set_ylabel("aside of that way")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure, data
+
+
+@styled
+def descriptor_map(cosines: Tensor, tasks: Sequence[str], unseen: Sequence[str]) -> tuple[Figure, dict]:
+    """Cosines (k, k) of the descriptors of k tasks, each written in its cell; frames mark the unseen tasks' rows."""
+    figure, axes = plt.subplots(figsize=(6.8, 5.2))
+    image = axes.imshow(cosines.numpy(), cmap="cividis", vmin=min(0.0, cosines.min().item()), vmax=1)
+    for i, row in enumerate(cosines.tolist()):
+        for j, value in enumerate(row):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="k" if value > 0.5 else "w")
+    for number, task in enumerate(unseen):
+        place = (-0.5, tasks.index(task) - 0.5)
+        look = {"fill": False, "edgecolor": PALETTE[1], "linewidth": 2.5, "clip_on": False}
+        axes.add_patch(plt.Rectangle(place, len(tasks), 1, **look, label="" if number else "unseen task"))
+    axes.set_xticks(range(len(tasks)), tasks, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(tasks)), tasks)
+    axes.set(xlabel="task", ylabel="task")
+    figure.legend(loc="outside upper center")
+    figure.colorbar(image, label="cosine of the task descriptors (no unit)")
+    return figure, {"tasks": list(tasks), "cosines": cosines.tolist(), "unseen": list(unseen)}
+
+
+@styled
+def sharpness_curves(curves: Mapping[str, Mapping[str, list[float]]], stops: Sequence[float]) -> tuple[Figure, dict]:
+    """Accuracy minus the base's, in points, with 95 % intervals, at each sharpness of the weights; a curve each.
+
+    ``curves`` is {name: {"value", "low", "high"}}, shares in [0, 1], one entry a stop.
+    """
+    figure, axes = plt.subplots(figsize=(7.4, 3.6))
+    data = {}
+    for number, (name, curve) in enumerate(curves.items()):
+        value, low, high = ([100 * x for x in curve[key]] for key in ("value", "low", "high"))
+        reach = [[v - e for v, e in zip(value, low, strict=True)], [e - v for v, e in zip(value, high, strict=True)]]
+        place = [i + 0.06 * (number - (len(curves) - 1) / 2) for i in range(len(stops))]
+        axes.errorbar(place, value, reach, capsize=3, **cue(number), label=name)
+        data[name] = {"value": value, "low": low, "high": high}
+    axes.axhline(0, color="0.5", linewidth=1, label="the base (equal weights)")
+    axes.set_xticks(range(len(stops)), [f"{stop:g}" for stop in stops])
+    axes.set_xlabel("sharpness p of the weights (0: equal, 1: the paper's)")
+    axes.set_ylabel("accuracy minus the base's (points)\nbars: 95 % intervals")
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure, {"stops": list(stops), **data}
 
 
 @styled

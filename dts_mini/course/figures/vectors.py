@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dts_mini.core.state import State
-from dts_mini.course.figures.shared import estimates, whiskers
+from dts_mini.course.figures.shared import KINDS, estimates, layer_of, whiskers
 from dts_mini.course.style import cue, styled
 from dts_mini.suites.evaluation import bootstrap, interval
 
@@ -40,24 +40,14 @@ def triangle(base: State, first: State, second: State, names: tuple[str, str]) -
     return figure, {"name": ["theta_0", *points], "point": [(0.0, 0.0), *points.values()]}
 
 
-KINDS = {
-    "attention, in": "attn.in_proj_weight",
-    "attention, out": "attn.out_proj.weight",
-    "MLP, in": "mlp.c_fc.weight",
-    "MLP, out": "mlp.c_proj.weight",
-    "norms and biases": "bias|ln_",
-    "patches, positions, projection": "",
-}
-
-
 @styled
 def layer_lengths(base: State, experts: Mapping[str, State]) -> tuple[Figure, dict]:
     """Length of the task vectors by layer and kind of tensor, as % of theta_0's there: mean and range over experts."""
     places: dict[str, dict[str, list[str]]] = {kind: {} for kind in KINDS}
     for name in base:
         kind = next(kind for kind, marks in KINDS.items() if any(mark in name for mark in marks.split("|")))
-        places[kind].setdefault(_layer(name), []).append(name)
-    layers = sorted({_layer(name) for name in base}, key=lambda layer: (layer == "output", layer != "input", layer))
+        places[kind].setdefault(layer_of(name), []).append(name)
+    layers = sorted({layer_of(name) for name in base}, key=lambda layer: (layer == "output", layer != "input", layer))
     figure, axis = plt.subplots(figsize=(8, 4))
     data = {"layers": layers, "kinds": {}}
     for number, (kind, members) in enumerate(places.items()):
@@ -139,12 +129,6 @@ def similarity_scatter(
 def _flat(state: State) -> Tensor:
     """All numbers of a state dict as one vector, in the order of its tensors' names: files differ in their own order."""
     return torch.cat([state[name].flatten() for name in sorted(state)])
-
-
-def _layer(name: str) -> str:
-    if "resblocks." in name:
-        return f"block {int(name.split('resblocks.')[1].split('.')[0]) + 1}"
-    return "output" if name.startswith(("ln_post", "proj")) else "input"
 
 
 def _moved(base: State, expert: State, names: Sequence[str]) -> float:

@@ -7,7 +7,6 @@ stopped, and ends with a report of how far the new checkpoints lie from the comm
 import argparse
 import hashlib
 import io
-import json
 import math
 import os
 import sys
@@ -22,7 +21,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dts_mini.core.file import load_tensors, read_bytes, save_tensors, write_bytes
+from dts_mini.core.file import load_tensors, read_bytes, save_tensors, write_bytes, write_json
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.mini.captions import captions
 from dts_mini.suites.mini.model import create_model, load_model, pixels, save_model, tokenize
@@ -253,7 +252,7 @@ def main() -> int:
                 for name, task in zip(names, [None, *found], strict=True)
             },
         }
-        write_bytes((json.dumps(manifest, indent=2) + "\n").encode(), DATA / "manifest.json", overwrite=True)
+        write_json(manifest, DATA / "manifest.json", indent=2, overwrite=True)
     compare(folder, DATA)
     return 0
 

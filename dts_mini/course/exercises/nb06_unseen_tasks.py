@@ -1,0 +1,244 @@
+"""The exercises of notebook 06: descriptors, the weights of fusion, the fused model, and when two rows differ."""
+
+import torch
+from torch.nn import functional as F
+
+from dts_mini.core.personal import fusion_weights
+from dts_mini.course.exercise import Exercise, Wrong, case, difference
+
+NOTEBOOK = "06_unseen_tasks"
+
+
+def descriptor_of(head: torch.Tensor) -> torch.Tensor:
+    """A head (classes, d), rows of any length -> task descriptor (d,) of length one; every class counts the same."""
+    return F.normalize(F.normalize(head, dim=1).mean(0), dim=0)
+
+
+DESCRIPTOR_WRONG = {
+    "A class with a long row counts more": lambda head: F.normalize(head.mean(0), dim=0),
+    "My descriptor is shorter than one": lambda head: F.normalize(head, dim=1).mean(0),
+    "My descriptor has a number for each class": lambda head: F.normalize(F.normalize(head, dim=1).mean(1), dim=0),
+    "I normalised the columns": lambda head: F.normalize(F.normalize(head, dim=0).mean(0), dim=0),
+}
+HEAD = torch.tensor([[3.0, 0.0, 4.0], [0.0, 1.0, 0.0], [0.0, -1.0, 1.0], [2.0, 0.0, 0.0]])
+
+
+def the_temperature_changes_nothing(candidate):
+    if problem := difference(candidate(20 * HEAD), descriptor_of(HEAD)):
+        raise Wrong(f"with every row twenty times as long: {problem}")
+
+
+def my_weights(unseen: torch.Tensor, seen_ones: torch.Tensor) -> torch.Tensor:
+    """Descriptors unseen (d,), seen_ones (N, d) -> weights (N,): cosines, negative ones as zero, with the sum one."""
+    cosines = (seen_ones @ unseen / (seen_ones.norm(dim=1) * unseen.norm())).clamp(min=0)
+    return cosines / cosines.sum()
+
+
+def _cosines(unseen, seen):
+    return F.cosine_similarity(unseen[None], seen)
+
+
+def _share(x):
+    return x / x.sum()
+
+
+WEIGHTS_WRONG = {
+    "A long descriptor gets too large a weight": lambda unseen, seen: _share((seen @ unseen).clamp(min=0)),
+    "One of my weights is negative": lambda unseen, seen: _share(_cosines(unseen, seen)),
+    "My weights do not sum to one": lambda unseen, seen: _cosines(unseen, seen).clamp(min=0),
+    "No weight of mine is zero": lambda unseen, seen: _cosines(unseen, seen).softmax(0),
+    "A task that points the other way has a weight": lambda unseen, seen: _share(_cosines(unseen, seen).abs()),
+}
+ONE, MANY = torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 0.0], [1.0, 1.0], [-1.0, 0.5]])
+
+
+def the_core_agrees(candidate):
+    unseen, seen = torch.linspace(-1, 2, 5), torch.linspace(-1, 1, 20).view(4, 5).sin() + 0.3
+    if problem := difference(candidate(unseen, seen), fusion_weights(unseen, seen)):
+        raise Wrong(f"where the core's fusion_weights is asked, too: {problem}")
+
+
+def fused(base: dict, remainders: list[dict], weights: list[float]) -> dict:
+    """base + sum_n weights[n] * remainders[n], a new state dict; the inputs stay as they are."""
+    return {name: x + sum(w * r[name] for w, r in zip(weights, remainders, strict=True)) for name, x in base.items()}
+
+
+def _only_the_last(base, remainders, weights):
+    for w, r in zip(weights, remainders, strict=True):
+        result = {name: x + w * r[name] for name, x in base.items()}
+    return result
+
+
+def _in_place(base, remainders, weights):
+    for w, r in zip(weights, remainders, strict=True):
+        for name in base:
+            base[name] += w * r[name]
+    return base
+
+
+FUSED_WRONG = {
+    "My model lacks the base": lambda base, rs, ws: {
+        name: sum(w * r[name] for w, r in zip(ws, rs, strict=True)) for name in base
+    },
+    "My weights have no effect": lambda base, rs, ws: {
+        name: x + sum(r[name] for r in rs) / len(rs) for name, x in base.items()
+    },
+    "My model moves too little": lambda base, rs, ws: {
+        name: x + sum(w * r[name] for w, r in zip(ws, rs, strict=True)) / len(rs) for name, x in base.items()
+    },
+    "Only the last task counts": _only_the_last,
+    "The base has changed": _in_place,
+}
+BASE = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([[0.5, 0.0], [0.0, -1.0]])}
+REMAINDERS = [
+    {"w": torch.tensor([2.0, 0.0]), "b": torch.tensor([[0.0, 1.0], [0.0, 0.0]])},
+    {"w": torch.tensor([0.0, 4.0]), "b": torch.tensor([[-1.0, 0.0], [2.0, 0.0]])},
+    {"w": torch.tensor([-2.0, -4.0]), "b": torch.tensor([[1.0, -1.0], [-2.0, 0.0]])},
+]
+
+
+def equal_weights_give_the_base(candidate):
+    if problem := difference(candidate(BASE, REMAINDERS, [1 / 3] * 3), BASE):
+        raise Wrong(f"with remainders that sum to zero and equal weights: {problem}")
+
+
+def told_apart(ours: torch.Tensor, other: torch.Tensor) -> str:
+    """Paired bootstrap draws (draws,) of two accuracies -> "better", "worse" or "not told apart", for ``ours``.
+
+    Better or worse only where the whole 95 % interval of the difference lies on one side of zero.
+    """
+    low, high = (ours - other).quantile(torch.tensor([0.025, 0.975])).tolist()
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "not told apart"
+
+
+def _verdict(low, high):
+    return "better" if low > 0 else "worse" if high < 0 else "not told apart"
+
+
+def _ends(draws, tail=0.025):
+    return draws.quantile(torch.tensor([tail, 1 - tail])).tolist()
+
+
+def _two_intervals(ours, other):
+    (low, high), (other_low, other_high) = _ends(ours), _ends(other)
+    return _verdict(low - other_high, high - other_low)
+
+
+TOLD_WRONG = {
+    "My interval is too narrow": lambda ours, other: _verdict(*_ends(ours - other, 0.25)),
+    "I look at the mean alone": lambda ours, other: "better" if ours.mean() > other.mean() else "worse",
+    "I compare two intervals": _two_intervals,
+    "Better and worse are the wrong way round": lambda ours, other: _verdict(*_ends(other - ours)),
+    "I never say worse": lambda ours, other: "better" if _ends(ours - other)[0] > 0 else "not told apart",
+}
+_STEPS = torch.linspace(-1, 1, 401)
+SHARED, OWN = 0.03 * (7 * _STEPS).sin(), 0.01 * _STEPS  # what both rows share in a draw, and what one has for itself
+
+EXERCISES = (
+    Exercise(
+        name="descriptor_of",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=descriptor_of,
+        checks=(
+            case(descriptor_of, DESCRIPTOR_WRONG, HEAD),
+            case(descriptor_of, DESCRIPTOR_WRONG, torch.tensor([[0.0, 5.0]])),  # one class: its own direction
+            the_temperature_changes_nothing,
+        ),
+        hints=(
+            ("My descriptor has a number for each class", "Average over the classes: over the rows, not along them."),
+            (
+                "A class with a long row counts more",
+                "Before you average, give every row the length one. A head's rows carry CLIP's temperature.",
+            ),
+            ("I normalised the columns", "A class is a row. Its length is taken over dim=1."),
+            (
+                "My descriptor is shorter than one",
+                "The mean of unit vectors that point different ways is shorter than they are. Normalise once more.",
+            ),
+        ),
+        wrong=DESCRIPTOR_WRONG,
+    ),
+    Exercise(
+        name="my_weights",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=my_weights,
+        checks=(
+            case(my_weights, WEIGHTS_WRONG, ONE, MANY),
+            case(my_weights, WEIGHTS_WRONG, 3 * ONE, torch.tensor([[0.5, 0.5]])),  # one task has all the weight
+            case(my_weights, WEIGHTS_WRONG, ONE, torch.tensor([[0.0, 1.0], [1.0, 0.0]])),  # a right angle: nothing
+            the_core_agrees,
+        ),
+        hints=(
+            (
+                "A long descriptor gets too large a weight",
+                "A cosine is a product of unit vectors: divide by both lengths.",
+            ),
+            ("My weights do not sum to one", "Divide by the sum of all, as the formula does."),
+            ("No weight of mine is zero", "No softmax here: the paper divides the cosines by their sum."),
+            ("One of my weights is negative", "Use clamp(min=0) before you divide by the sum."),
+            ("A task that points the other way has a weight", "Use clamp(min=0), not abs: a negative cosine is zero."),
+        ),
+        wrong=WEIGHTS_WRONG,
+    ),
+    Exercise(
+        name="fused",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=fused,
+        checks=(
+            case(fused, FUSED_WRONG, BASE, REMAINDERS, [0.5, 0.3, 0.2]),
+            case(fused, FUSED_WRONG, BASE, REMAINDERS[:1], [1.0]),  # one task alone: its expert
+            case(fused, FUSED_WRONG, BASE, REMAINDERS, [0.0, 0.0, 0.0]),
+            equal_weights_give_the_base,
+        ),
+        hints=(
+            ("My model lacks the base", "A sum of remainders is a direction. Add it to the base to get a model."),
+            (
+                "Only the last task counts",
+                "Your loop writes the result anew for each task. Sum over the tasks first, then write once.",
+            ),
+            ("My weights have no effect", "Multiply each remainder by its own weight before you add it."),
+            (
+                "My model moves too little",
+                "The weights sum to one already. Do not divide by the number of tasks again.",
+            ),
+            ("The base has changed", "x += ... writes into the tensor that you were given. x + ... makes a new one."),
+        ),
+        wrong=FUSED_WRONG,
+    ),
+    Exercise(
+        name="told_apart",
+        notebook=NOTEBOOK,
+        difficulty="hard",
+        minutes=10,
+        reference=told_apart,
+        checks=(
+            case(told_apart, TOLD_WRONG, 0.52 + SHARED + OWN, 0.5 + SHARED),  # clear, though two intervals overlap
+            case(told_apart, TOLD_WRONG, 0.5 + SHARED + OWN, 0.7 + SHARED),
+            case(told_apart, TOLD_WRONG, 0.5 + SHARED, 0.5 + SHARED),  # the same row twice
+            case(told_apart, TOLD_WRONG, 0.507 + SHARED + OWN, 0.5 + SHARED),  # likely better, not surely
+        ),
+        hints=(
+            (
+                "I compare two intervals",
+                "The two rows answer the same images, so their draws go up and down together. Subtract draw by draw, "
+                "then take one interval of the differences.",
+            ),
+            ("I look at the mean alone", "A mean is never exactly zero. Ask on which side of zero the interval lies."),
+            (
+                "My interval is too narrow",
+                "Of all draws 95 % lie in the interval: 2.5 % lie below it and 2.5 % above it.",
+            ),
+            ("I never say worse", "There are two sides. What does it mean when the upper end is below zero?"),
+            ("Better and worse are the wrong way round", "Better is said of ours: subtract the other one from it."),
+        ),
+        wrong=TOLD_WRONG,
+    ),
+)

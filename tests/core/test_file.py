@@ -1,0 +1,39 @@
+"""JSON files: written whole, in the format of those that are committed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dts_mini.core.errors import FileError
+from dts_mini.core.file import write_json
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+COMMITTED = {
+    "mini/results.json": 1,
+    "mini/seeds.json": 1,
+    "mini/claims.json": 1,
+    "mini/manifest.json": 2,
+    "timings.json": 1,
+}
+
+
+@pytest.mark.parametrize(("name", "indent"), COMMITTED.items())
+def test_a_committed_file_written_again_is_the_same_bytes(name, indent, tmp_path):
+    before = (DATA / name).read_bytes()
+    assert write_json(json.loads(before), tmp_path / "again.json", indent=indent).read_bytes() == before
+
+
+def test_a_file_that_exists_is_written_over_only_when_asked(tmp_path):
+    path = write_json({"a": [1, 0.5]}, tmp_path / "a.json")
+    with pytest.raises(FileError, match="exists already"):
+        write_json({}, path)
+    assert json.loads(path.read_text()) == {"a": [1, 0.5]}
+    assert write_json({}, path, overwrite=True).read_text() == "{}\n"
+
+
+def test_what_cannot_be_json_leaves_the_old_file(tmp_path):
+    path = write_json([1], tmp_path / "a.json")
+    with pytest.raises(TypeError):
+        write_json([object()], path, overwrite=True)
+    assert path.read_text() == "[\n 1\n]\n"
