@@ -11,7 +11,7 @@
 # >
 # > **Before you start.** Notebook 01 (merges), notebooks 02 to 04 (decompose, threshold, scale).
 # >
-# > **Time.** 20 minutes to read, 25 for the exercises. It runs in about a minute on a laptop's CPU. It needs no
+# > **Time.** 20 minutes to read, 23 for the exercises. It runs in about a minute on a laptop's CPU. It needs no
 # > network.
 
 # %% [markdown]
