@@ -212,7 +212,8 @@ print("for example, images of", signs.classes[0], "may be captioned", signs.clas
 
 # %% [markdown]
 # Can you see the gap? Give the *same* image tower two heads: one made from the class names, as the suite does,
-# one made from a synonym for each. If the tower were blind, both would fail.
+# one made from a synonym for each. If the tower were blind, both would fail. (The next cell takes about ten seconds:
+# it draws all the test images first.)
 
 # %%
 tower, answers, named, described = suite.tower(), {}, {}, {}
@@ -285,6 +286,8 @@ claim(
 #
 # An accuracy on a limited number of test images is an *estimate*. The bars show 95 % bootstrap intervals: draw as
 # many test images again, with replacement, do so very often, and see where the middle 95 % of the accuracies lie.
+#
+# The next cell takes some seconds: every expert answers its own task.
 
 # %%
 from dts_mini.suites.evaluation import correct

@@ -270,10 +270,9 @@ def example() -> dict[str, str]:
 @pytest.mark.zoo
 def test_the_worked_example_can_be_followed_from_its_files_to_its_grade(tmp_path):
     assert list(example()) == ["dts_mini/course/exercises/nb10_lab.py", "notebooks/source/10_lab.py"]
-    for name in ("dts_mini", "tests"):
+    for name in ("dts_mini", "tests", "data"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("data", "pyproject.toml"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
     (tmp_path / "notebooks/source").mkdir(parents=True)
     for path, text in example().items():
         (tmp_path / path).write_text(text)
