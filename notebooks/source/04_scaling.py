@@ -598,7 +598,6 @@ with torch.device("meta"):
 shapes = {name: tuple(x.shape) for name, x in clip.named_parameters()}
 
 
-
 # %%
 def share_of(shapes: list, keep_ratio: float, code: int, scales: int) -> float:
     """Bits of DTS for a model of these shapes, as a share of float32: ``code`` bits a code, ``scales`` a factor."""
