@@ -108,5 +108,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  "$$found" -m venv --clear .venv; \
 	fi
 	@echo "make: installing into .venv (2 to 5 minutes the first time)"
-	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev]'
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev,full]'
 	@touch $@

@@ -50,7 +50,7 @@ def test_every_direct_dependency_is_pinned_within_its_range(requirement):
 
 def test_environment_yml_names_the_direct_dependencies_at_the_same_versions():
     lines = conda_pip_lines()
-    assert lines[:2] == ["-c constraints.txt", "-e .[notebooks,dev]"]
+    assert lines[:2] == ["-c constraints.txt", "-e .[notebooks,dev,full]"]
     named = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines[2:])}
     assert named == {canonicalize_name(r.name): pins()[canonicalize_name(r.name)] for r in DIRECT}
 
