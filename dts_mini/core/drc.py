@@ -11,6 +11,7 @@ a Gaussian source (Cover and Thomas, Elements of Information Theory, section 10.
 ranks and the code widths of all tensors at once, and a budget is met by choosing it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -146,17 +147,17 @@ def compress(
     for name, x in differences.items():
         spectra[name] = _spectrum(x)
     shapes = {name: _sides(x.shape) for name, x in differences.items()}
-    guess = settings.notch
+    guess, limit = settings.notch, min((_finest(spectrum) for spectrum in spectra.values()), default=_FINEST)
     if budget is not None:
         bits = lambda notch: sum(_bits(s, shapes[n], notch, settings) for n, s in spectra.items())
-        guess = fit(lambda notch: int(bits(notch) / 8), budget, _FINEST, guess)
+        guess = fit(lambda notch: int(bits(notch) / 8), budget, limit, guess)
 
     def at(notch: int) -> dict[str, Part]:
         each = {name: _rounded(source, replace(settings, notch=notch)) for name, source in sources.items()}
         return {name: part for name, part in each.items() if part is not None}
 
     while True:  # a guess that was too coarse has too few components at hand
-        finest = guess if budget is None else min(guess + NOTCHES // 2, _FINEST)
+        finest = guess if budget is None else min(guess + NOTCHES // 2, limit)
         sources = {}
         for name, x in differences.items():
             if name not in told:
@@ -166,7 +167,7 @@ def compress(
         best = guess
         if budget is not None:
             best = fit(lambda notch: size(at(notch), replace(settings, notch=notch)), budget, finest, guess)
-        if budget is None or best < finest or finest == _FINEST:
+        if budget is None or best < finest or finest == limit:
             break
         guess = finest
     parts = at(best)
@@ -194,6 +195,11 @@ def _spectrum(x: Tensor) -> Tensor:
 
 def _step(spectrum: Tensor, notch: int) -> float:
     return 2 ** (-notch / NOTCHES) * torch.linalg.vector_norm(spectrum).item() ** WEIGHT
+
+
+def _finest(spectrum: Tensor) -> int:
+    """The finest notch at which no element needs more than half the largest integer."""
+    return min(_FINEST, math.floor(NOTCHES * math.log2(PEAK / 2 * _step(spectrum, 0) / spectrum[0].item())))
 
 
 def _rank(spectrum: Tensor, sides: tuple[int, int], settings: Settings) -> int:

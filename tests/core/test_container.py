@@ -136,7 +136,7 @@ def test_a_file_with_stretches_exchanged_or_zeroed_is_refused(data):
 
 
 def test_an_unknown_format_version_is_refused_and_named(delta, monkeypatch):
-    monkeypatch.setattr(container, "VERSION", 2)
+    monkeypatch.setattr(container, "VERSION", 3)
     newer = delta.to_bytes()
     monkeypatch.undo()
     assert "format version 3, this dts_mini reads 2" in refused(newer)
