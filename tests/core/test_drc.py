@@ -69,12 +69,19 @@ def test_the_fitted_values_are_the_best_for_their_integers():
         [torch.outer(a, b).reshape(-1) for a, b in zip(part.left.double(), part.right.double(), strict=True)], 1
     )
     best = torch.linalg.lstsq(columns, x.reshape(-1, 1)).solution.reshape(-1)
-    assert torch.allclose(part.s.double() * part.unit.double(), best, rtol=2e-2, atol=1e-3 * best.abs().max().item())
+    found = columns @ (part.s.double() * part.unit.double())
+    best = columns @ best
+    assert (found - best).norm() <= 1e-2 * x.norm()
+
+
+def norm_held(x: torch.Tensor, exponent: float) -> float:
+    restored = one(x, notch=5 * NOTCHES, norm=exponent).remainder("w")
+    return (restored.norm() / x.norm()).item()
 
 
 def test_the_norm_is_restored_by_its_exponent():
     x = matrix(40, 50, power=0.3)
-    none, half, whole = (one(x, notch=4 * NOTCHES, norm=e).remainder("w").norm() / x.norm() for e in (0.0, 0.5, 1.0))
+    none, half, whole = (norm_held(x, exponent) for exponent in (0.0, 0.5, 1.0))
     assert none < 0.999
     assert half == pytest.approx(none**0.5, abs=2e-3)
     assert whole == pytest.approx(1, abs=2e-3)
