@@ -21,7 +21,7 @@ from dts_mini.core.delta import compress, rebuild
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_json
 from dts_mini.core.state import State, fingerprint
-from dts_mini.peers import PEERS
+from dts_mini.peers import BUDGETED, NATURAL, PEERS
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.suite import Suite
@@ -141,15 +141,13 @@ def cells(groups: Iterable[str]) -> list[Cell]:
         add("curve", "DTS-T", size, by_keep_ratio, "theta_0", size)
         add("curve", "DTS-D, average", size, by_keep_ratio, "average", size)
         add("curve", "DTS-T, ranks by budget", size, deltas, "theta_0", budget=size)
-        for name in PEERS:
-            if PEERS[name].sized:
-                add("curve", name, size, peer, name, size)
+        for name in BUDGETED:
+            add("curve", name, size, peer, name, size)
     for size in sorted({*SIZES, "0.7%"}, key=lambda size: float(size[:-1])):
         add("curve", "DRC-T", size, deltas, "theta_0", budget=size, **DRC)
         add("curve", "DRC-D, average", size, deltas, "average", budget=size, **DRC)
-    for name in PEERS:
-        if not PEERS[name].sized:
-            add("curve", name, "natural", peer, name, None)
+    for name in NATURAL:
+        add("curve", name, "natural", peer, name, None)
     for base in ("average", "Task Arithmetic", "TIES", "DARE", "TSV-M", "Iso-C", "Consensus"):
         add("bases", base, "none", merged, base)
         add("bases", f"DTS-D, {base}", "1%", by_keep_ratio, base, "1%")
