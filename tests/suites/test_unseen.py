@@ -46,6 +46,13 @@ def test_tf_idf_counts_a_rare_shared_word_and_nothing_else(rows):
     assert cosines[0, 3] > 0 and cosines[0, 2] == cosines[2, 3] == 0  # black cats, black stones
 
 
+def test_tf_idf_reads_names_of_one_character():
+    digits = SmallSuite()
+    digits.names = {**digits.names, "cats": ("0", "1", "2"), "felines": ("0", "1", "2")}
+    found = DESCRIPTORS["TF-IDF"](digits)
+    assert (found[0] @ found[1]).item() == pytest.approx(1) and found[0] @ found[2] == 0
+
+
 def test_the_order_of_the_classes_does_not_change_the_descriptor_of_a_head(rows):
     turned = SmallSuite()
     turned.names = {task: names[::-1] for task, names in turned.names.items()}

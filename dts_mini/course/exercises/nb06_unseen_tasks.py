@@ -1,8 +1,9 @@
-"""The exercises of notebook 06: descriptors, the weights of fusion, the fused model, and when two rows differ."""
+"""The exercises of notebook 06: descriptors, weights, the fused model, when two rows differ, abstention, routing."""
 
 import torch
 from torch.nn import functional as F
 
+from dts_mini.core.fusion import abstention
 from dts_mini.core.personal import fusion_weights
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
@@ -136,6 +137,72 @@ TOLD_WRONG = {
 _STEPS = torch.linspace(-1, 1, 401)
 SHARED, OWN = 0.03 * (7 * _STEPS).sin(), 0.01 * _STEPS  # what both rows share in a draw, and what one has for itself
 
+
+def fuse_from(near: list[float], gains: list[float]) -> float:
+    """Nearness and gain of fusing, a number each a task -> the threshold t: fuse where nearness >= t.
+
+    The one with the largest summed gain of the tasks that are fused; of equally good ones the least. The candidates are
+    the nearnesses themselves and, for fusing none of these tasks, the largest of them plus 0.01.
+    """
+    candidates = sorted([*near, max(near) + 0.01])
+    return max(candidates, key=lambda t: sum(gain for n, gain in zip(near, gains, strict=True) if n >= t))
+
+
+def _gained(near, gains, t):
+    return sum(gain for n, gain in zip(near, gains, strict=True) if n >= t)
+
+
+FUSE_WRONG = {
+    "I fuse only what is nearer than the threshold": lambda near, gains: max(
+        sorted([*near, max(near) + 0.01]), key=lambda t: sum(g for n, g in zip(near, gains, strict=True) if n > t)
+    ),
+    "My method never abstains from all of them": lambda near, gains: max(
+        sorted(near), key=lambda t: _gained(near, gains, t)
+    ),
+    "Of equal thresholds I take the largest": lambda near, gains: max(
+        sorted([*near, max(near) + 0.01], reverse=True), key=lambda t: _gained(near, gains, t)
+    ),
+    "I take the mean gain, not the sum": lambda near, gains: max(
+        sorted([*near, max(near) + 0.01]),
+        key=lambda t: _gained(near, gains, t) / max(1, sum(n >= t for n in near)),
+    ),
+    "I take the least nearness that gained": lambda near, gains: min(
+        [n for n, g in zip(near, gains, strict=True) if g > 0], default=max(near) + 0.01
+    ),
+}
+
+
+def the_core_chooses_alike(candidate):
+    near, gains = [0.3, 0.5, 0.2, 0.9], [-0.01, 0.02, 0.01, 0.1]
+    if problem := difference(candidate(near, gains), abstention(near, gains)):
+        raise Wrong(f"where the core's abstention is asked, too: {problem}")
+
+
+def subspace_share(x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Inputs x (batch, n), a task's vectors V (r, n) -> (batch,): how much of x lies along V, against chance.
+
+    ||V x||^2 / ||x||^2, divided by what a random direction would have in the mean, ||V||^2 / n.
+    """
+    along = (x @ vectors.T).square().sum(1) / x.square().sum(1)
+    return along / (vectors.square().sum() / x.shape[1])
+
+
+SHARE_WRONG = {
+    "A long input lies more along V": lambda x, v: (x @ v.T).square().sum(1) / (v.square().sum() / x.shape[1]),
+    "A task with many vectors always wins": lambda x, v: (x @ v.T).square().sum(1) / x.square().sum(1),
+    "My share is the root of what it should be": lambda x, v: (
+        (x @ v.T).norm(dim=1) / x.norm(dim=1) / (v.norm() / x.shape[1] ** 0.5)
+    ),
+    "I have a number for each vector, not for each input": lambda x, v: (
+        ((x @ v.T) / x.norm(dim=1, keepdim=True)).square().sum(0) / (v.square().sum() / x.shape[1])
+    ),
+    "Positive and negative cancel": lambda x, v: (
+        (x @ v.T).sum(1).square() / x.square().sum(1) / (v.square().sum() / x.shape[1])
+    ),
+}
+INPUTS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, -1.0], [0.0, 0.0, 3.0, 4.0]])
+ALONG = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.6, 0.0, 0.8]])
+
 EXERCISES = (
     Exercise(
         name="descriptor_of",
@@ -240,5 +307,60 @@ EXERCISES = (
             ("Better and worse are the wrong way round", "Better is said of ours: subtract the other one from it."),
         ),
         wrong=TOLD_WRONG,
+    ),
+    Exercise(
+        name="fuse_from",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=fuse_from,
+        checks=(
+            case(fuse_from, FUSE_WRONG, [0.1, 0.4, 0.9], [-0.2, 0.1, 0.3]),
+            case(fuse_from, FUSE_WRONG, [0.2, 0.5], [-0.1, -0.3]),  # nothing gains: above all of them
+            case(fuse_from, FUSE_WRONG, [0.3, 0.6, 0.8], [0.02, -0.3, 0.1]),  # a small gain below a great loss
+            case(fuse_from, FUSE_WRONG, [0.2, 0.4, 0.6], [0.5, 0.0, 0.25]),
+            case(fuse_from, FUSE_WRONG, [0.2, 0.4, 0.6], [0.25, -0.25, 0.5]),  # two thresholds gain alike
+            the_core_chooses_alike,
+        ),
+        hints=(
+            (
+                "My method never abstains from all of them",
+                "Add one more candidate just above the largest nearness: with it, none of these tasks is fused.",
+            ),
+            ("I fuse only what is nearer than the threshold", "A task exactly at the threshold is fused: use >=."),
+            (
+                "I take the least nearness that gained",
+                "All tasks above a threshold are fused, the losing ones too. Sum their gains for every candidate.",
+            ),
+            (
+                "I take the mean gain, not the sum",
+                "A task that is not fused gains nothing, but it counts. Maximise the sum over all tasks.",
+            ),
+            ("Of equal thresholds I take the largest", "max() keeps the first of equals: go through them in order."),
+        ),
+        wrong=FUSE_WRONG,
+    ),
+    Exercise(
+        name="subspace_share",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=7,
+        reference=subspace_share,
+        checks=(
+            case(subspace_share, SHARE_WRONG, INPUTS, ALONG),
+            case(subspace_share, SHARE_WRONG, INPUTS, torch.eye(4)),  # all directions: exactly chance
+            case(subspace_share, SHARE_WRONG, 10 * INPUTS[:2], ALONG[:1]),
+        ),
+        hints=(
+            ("A long input lies more along V", "Divide by the squared length of each input."),
+            (
+                "A task with many vectors always wins",
+                "Along r unit vectors in n dimensions a random direction has r / n in the mean: divide by ||V||^2 / n.",
+            ),
+            ("My share is the root of what it should be", "Energies are squares: use squared lengths throughout."),
+            ("I have a number for each vector, not for each input", "Sum over the vectors: dim=1 of x @ V.T."),
+            ("Positive and negative cancel", "Square each product before you sum over the vectors."),
+        ),
+        wrong=SHARE_WRONG,
     ),
 )

@@ -19,6 +19,7 @@ from dts_mini.course.figures.merging import (
     task_accuracies,
     two_measures,
 )
+from dts_mini.course.figures.routing import routing_maps
 from dts_mini.course.figures.scaling import delta_bytes, file_bytes, group_error, length_and_answers, scaling_costs
 from dts_mini.course.figures.serving import drift, serving_cost
 from dts_mini.course.figures.size_accuracy import size_curves
@@ -33,8 +34,10 @@ from dts_mini.course.figures.thresholding import (
 from dts_mini.course.figures.unseen import (
     descriptor_map,
     fusion_plane,
+    nearness_gains,
     sharpness_curves,
     unseen_accuracies,
+    unseen_gains,
     weight_bars,
 )
 from dts_mini.course.figures.vectors import cosine_map, layer_lengths, similarity_scatter, triangle
@@ -63,8 +66,10 @@ __all__ = [
     "length_and_answers",
     "matrices",
     "mean_accuracies",
+    "nearness_gains",
     "numbers_and_codes",
     "rank_accuracy",
+    "routing_maps",
     "same_error",
     "scaling_costs",
     "serving_cost",
@@ -80,5 +85,6 @@ __all__ = [
     "truncation_error",
     "two_measures",
     "unseen_accuracies",
+    "unseen_gains",
     "weight_bars",
 ]
