@@ -27,18 +27,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put other seeds")
     parser.add_argument("--work", type=Path, default=Path("build/unseen"), help="a file a seed, to go on from")
     parser.add_argument("--images", type=int, default=TEST, help="test images a task, the first ones")
+    parser.add_argument("--validation", type=int, default=VALIDATION, help="validation images a task, likewise")
     parser.add_argument("--sentences", action="store_true", help="also the sentence encoder (the extra 'sentences')")
     parser.add_argument("--out", type=Path, default=RESULTS)
     o = parser.parse_args(arguments)
     try:
-        run(o.seeds, o.zoo, o.work, o.images, o.sentences, o.out)
+        run(o.seeds, o.zoo, o.work, o.images, o.validation, o.sentences, o.out)
     except DTSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run(seeds: list[int], zoo: Path, work: Path, images: int, with_sentences: bool, out: Path) -> dict:
+def run(seeds: list[int], zoo: Path, work: Path, images: int, validation: int, with_sentences: bool, out: Path) -> dict:
     """Measures what is not measured yet, and writes the summary of all seeds."""
     check_writable(out, overwrite=True)
     suites = {seed: MiniSuite(zoo / str(seed) if seed else DATA) for seed in seeds}
@@ -48,16 +49,16 @@ def run(seeds: list[int], zoo: Path, work: Path, images: int, with_sentences: bo
     for seed, suite in suites.items():
         descriptors = {name: make(suite) for name, make in makers.items()}
         path = work / f"seed_{seed}.json"
-        settings = {"images": images, "validation": VALIDATION, "descriptors": list(makers), "keep ratio": KEEP_RATIO}
+        settings = {"images": images, "validation": validation, "descriptors": list(makers), "keep ratio": KEEP_RATIO}
         done = resumed(path, settings)
 
         def save(so_far: list[dict], path=path, settings=settings, seed=seed) -> None:
             write_json({"settings": settings, "entries": so_far}, path, overwrite=True)
             print(f"  seed {seed}: {len(so_far)} of {SETS} held-out sets", file=sys.stderr, flush=True)
 
-        entries[seed] = measure(suite, descriptors, done, VALIDATION, images, save)
+        entries[seed] = measure(suite, descriptors, done, validation, images, save)
     result = {"title": "Unseen tasks", "suite": "mini", "split": "test", "seeds": seeds, **settings}
-    result |= {"images": f"the first {images} test and {VALIDATION} validation images of each task"}
+    result |= {"images": f"the first {images} test and {validation} validation images of each task"}
     result |= summary(entries, images) | {"provenance": provenance()}
     write_json(result, out, overwrite=True)
     print(report(result))

@@ -153,11 +153,11 @@ def _gained(near, gains, t):
 
 
 FUSE_WRONG = {
-    "I fuse only what is nearer than the threshold": lambda near, gains: max(
-        sorted([*near, max(near) + 0.01]), key=lambda t: sum(g for n, g in zip(near, gains, strict=True) if n > t)
-    ),
     "My method never abstains from all of them": lambda near, gains: max(
         sorted(near), key=lambda t: _gained(near, gains, t)
+    ),
+    "I fuse only what is nearer than the threshold": lambda near, gains: max(
+        sorted([*near, max(near) + 0.01]), key=lambda t: sum(g for n, g in zip(near, gains, strict=True) if n > t)
     ),
     "Of equal thresholds I take the largest": lambda near, gains: max(
         sorted([*near, max(near) + 0.01], reverse=True), key=lambda t: _gained(near, gains, t)
