@@ -761,6 +761,14 @@ claim(
     low=0.95,
     unit="%",
 )
+right_task = [routed[name]["task and class"] for name in ("both", "heads")]
+claim(
+    "06-route-twin",
+    "Asked for task and class, heads and subspaces together are at least eight points above heads alone.",
+    right_task[0]["low"] - right_task[1]["high"],
+    low=0.08,
+    unit="points",
+)
 merged = next(row for name, row in routed.items() if name.startswith("best merge, task known"))
 lead = routed["both"]["end to end"]["low"] - merged["end to end"]["high"]
 claim(
@@ -773,9 +781,11 @@ claim(
 
 # %% [markdown]
 # **What you should see:** the task's identity is in the remainders. One extra pass of the base finds it, and the routed
-# experts, told nothing, beat the best single model that *is* told the task. That pass is the price: twice the work, unless
-# a batch shares its task. And there is a limit: the router knows its own tasks only. For an image of an unseen task it
-# chooses one of them all the same.
+# experts, told nothing, beat the best single model that *is* told the task. Heads alone come close here, because the
+# expert of house numbers reads digits nearly as well as their own; ask for the right task, too, and they lose them all.
+#
+# The pass is the price: twice the work, unless a batch shares its task. And there is a limit: the router knows its own
+# tasks only. For an image of an unseen task it chooses one of them all the same.
 
 # %% [markdown]
 # ## Recap
