@@ -35,6 +35,7 @@ class MiniSuite:
     tasks = tuple(task.name for task in TASKS)
     unseen = ("aerial", "house numbers")
     example = "house numbers"
+    store = None  # everything is quick
 
     def __init__(self, folder: str | Path = DATA) -> None:
         self.folder = Path(folder)
@@ -86,3 +87,6 @@ class MiniSuite:
     def images(self, task: str, split: str) -> tuple[Tensor, Tensor]:
         raw, labels = self.task(task).images(split, IMAGES[split])
         return pixels(raw), labels
+
+    def identity(self, task: str, split: str) -> dict:
+        return {"suite": self.name, "task": task, "split": split, "images": IMAGES[split]}
