@@ -38,9 +38,18 @@ def claim(
     An estimate is given with its 95 % ``interval``, all of which has to lie in [low, high]. ``unit`` is how the number
     reads: with "%" the value is a share in [0, 1], with "points" a difference of two such shares, else as it is.
     Where the environment variable DTS_CLAIMS names a file, the claim is added to it, as a line of JSON.
+
+    The bounds are the mini suite's. On another suite (DTS_SUITE) a claim that does not hold says so and what was
+    measured, and the notebook goes on: that is a finding, not a fault.
     """
     ends = (value, *(interval or ()))
-    if not all(low <= end <= high for end in ends):
+    suite = os.environ.get("DTS_SUITE") or "mini"
+    holds = all(low <= end <= high for end in ends)
+    if suite != "mini":
+        measured = reads({"value": value, "unit": unit} | ({"interval": interval} if interval else {}))
+        print(f"{'holds' if holds else 'does not hold'} on {suite}: {sentence} Measured: {measured}.")
+        return
+    if not holds:
         got = f"{value:.6g}" + (f" (95 % interval {interval[0]:.6g} to {interval[1]:.6g})" if interval else "")
         raise ClaimError(f"claim {name!r} does not hold: {got} is outside [{low:g}, {high:g}] ({sentence})")
     if path := os.environ.get("DTS_CLAIMS"):

@@ -118,6 +118,16 @@ def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None
     return {name: suite.store.state("merges", key | {"merge": name}, merge) for name, merge in merges.items()}
 
 
+def passes(suite: Suite) -> dict[str, int]:
+    """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
+    seen, merges = len(suite.tasks) - len(suite.unseen), 4
+    return {
+        "headline": 2 + merges + 3 * len(KEEP_RATIOS),
+        "unseen": 2 + merges + 2 + seen,
+        "deltas": 3 * len(KEEP_RATIOS) * len(suite.tasks) + 2 * seen,
+    }
+
+
 def markdown(table: Mapping) -> str:
     """A table as Markdown: accuracies in %, the mean and the share with their intervals."""
     extra = [c for c in ("mean", "share of experts", "storage") if c in table["rows"][0]]

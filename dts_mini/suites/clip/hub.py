@@ -66,6 +66,11 @@ class Hub:
             write_json(dict(sorted(self.pinned.items())), self.pins, overwrite=True)
         return self.pinned[str(repo)]
 
+    def repin(self) -> None:
+        """Forgets the pinned commits: each repository is pinned to its newest one when it is used next."""
+        self.pins.unlink(missing_ok=True)
+        self.pinned, self._files = {}, {}
+
     def files(self, repo: Repo) -> dict[str, int]:
         """The files of a repository at its commit, with their sizes in bytes; offline, those that the cache holds."""
         if repo not in self._files:

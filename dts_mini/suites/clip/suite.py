@@ -19,7 +19,7 @@ from dts_mini.core.file import load_tensors, read_bytes
 from dts_mini.core.state import State, check_same_layout
 from dts_mini.suites.clip import data, keys
 from dts_mini.suites.clip.hub import Hub, Repo
-from dts_mini.suites.clip.names import BASES, COUNTS, TASKS, ClipTask, expert_repo
+from dts_mini.suites.clip.names import BASES, COUNTS, OPEN_CLIP, TASKS, ClipTask, expert_repo
 from dts_mini.suites.clip.pickles import load_pickle, visual
 from dts_mini.suites.evaluation import correct
 from dts_mini.suites.heads import zero_shot_head
@@ -254,17 +254,51 @@ class ClipSuite:
 
     # --- what is needed, and whether it is sound ---
 
-    def wanted(self) -> list[tuple[Repo, str]]:
-        """The files that the tables read: the base, the experts, the test images, for DTD its training images too."""
-        files = [(self.base, "config.json"), (self.base, self._weights(self.base))]
+    def wanted_files(self) -> dict[Repo, Callable[[], list[tuple[Repo, str]]]]:
+        """What the tables read, by repository: the base, the experts, the test images, for DTD its training images too.
+
+        The files of each are listed when they are asked for; FileError where the Hub cannot be reached.
+        """
+        base = lambda: [(self.base, "config.json"), (self.base, self._weights(self.base))]
+        files: dict[Repo, Callable[[], list[tuple[Repo, str]]]] = {self.base: base}
         for about in self._tasks.values():
             if not self.checkpoints:
                 repo = Repo(expert_repo(self.architecture, about))
-                files.append((repo, self._weights(repo)))
+                files[repo] = lambda repo=repo: [(repo, self._weights(repo))]
             if not self._from_torchvision(about):
-                for split in ("test", "train") if about.leak else ("test",):
-                    files += data.files_of(self.hub, about, split)
+                splits = ("test", "train") if about.leak else ("test",)
+                files[Repo(about.repo, "dataset")] = lambda about=about, splits=splits: [
+                    file for split in splits for file in data.files_of(self.hub, about, split)
+                ]
         return files
+
+    def wanted(self) -> list[tuple[Repo, str]]:
+        """All files that the tables read; FileError where the Hub cannot be reached."""
+        return [file for files in self.wanted_files().values() for file in files()]
+
+    def task_size(self, task: str) -> int:
+        """The number of test images, as published: for estimates."""
+        return self._task(task).size
+
+    @property
+    def image_bytes(self) -> int:
+        """What a decoded image takes on disk."""
+        return 3 * self._shapes["vision_cfg"]["image_size"] ** 2
+
+    @property
+    def _shapes(self) -> dict:
+        """The model's configuration: from its config.json, or where that is not here yet, from open_clip."""
+        try:
+            if self.hub.cached(self.base, "config.json"):
+                return self.config
+        except FileError:
+            pass
+        return open_clip.get_model_config(OPEN_CLIP[self.architecture])
+
+    def random_tower(self) -> tuple[Tower, int]:
+        """A tower of the model's shape with random weights, and the side of its images: to time it before it is here."""
+        tower = CLIP(**self._shapes).visual.eval().requires_grad_(False)
+        return Tower(tower, self.device, PRECISIONS[self.precision]), self._shapes["vision_cfg"]["image_size"]
 
     def check(self) -> dict[str, dict]:
         """Looks for test images that an expert has seen; DTSError where there are: such accuracies mean nothing."""
