@@ -143,7 +143,7 @@ class Server:
     commit: str = COMMIT
     revoked: set[str] = field(default_factory=set)  # commits that are gone
     busy: int = 0  # answers 429 to so many requests
-    cut: int = 0  # sends only so many bytes of a large file, then hangs up
+    cut: int = 0  # hangs up at this byte of a larger file
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     address: str = ""
 
@@ -197,8 +197,8 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
             if first:
                 headers["Content_Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             body, status = data[first:], 206 if first else 200
-            if self.command == "GET" and hub.cut and len(body) > hub.cut:
-                self.answer(status, body[: hub.cut], Content_Length=str(len(body)), **headers)
+            if self.command == "GET" and hub.cut and len(data) > hub.cut:
+                self.answer(status, body[: max(0, hub.cut - first)], Content_Length=str(len(body)), **headers)
                 self.close_connection = True
                 return None
             return self.answer(status, body, Content_Length=str(len(body)), **headers)
@@ -207,7 +207,7 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield hub
     finally:

@@ -1,8 +1,8 @@
 """Files of the Hugging Face Hub: pinned to a commit, fetched once, checked, and with errors that say what to do.
 
-Downloads are huggingface_hub's: into its cache, with progress, and a file that was cut off goes on where it stopped.
-What is added here: every repository is pinned to the commit that was first seen (``pins``), the bytes of a file are
-checked against the digest that the Hub promised, and each failure names the file and the mend.
+The cache, the requests and the progress bars are huggingface_hub's. What is added here: every repository is pinned to
+the commit that was first seen (``pins``), a file that was cut off goes on where it stopped, in the next run too, its
+bytes are checked against the digest that the Hub promised, and each failure names the file and the mend.
 """
 
 import errno
@@ -16,7 +16,8 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.utils import build_hf_headers
 
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_json
@@ -129,10 +130,24 @@ class Hub:
                 f"{repo}/{file}: {why}, and HF_HUB_OFFLINE is set: unset it and {AGAIN}, or copy the file from a "
                 "machine with a network"
             )
-        get = lambda api: api.hf_hub_download(
-            repo.name, file, repo_type=repo.kind, revision=self.commit(repo), cache_dir=self.cache
-        )
-        return Path(self._ask(repo, file, get))
+        return self._ask(repo, file, lambda api: self._get(api, repo, file))
+
+    def _get(self, api: huggingface_hub.HfApi, repo: Repo, file: str) -> Path:
+        """Fetches a file into the cache's blobs, from where an earlier run left off, and lets the library link it."""
+        where = {"repo_type": repo.kind, "revision": self.commit(repo)}
+        url = huggingface_hub.hf_hub_url(repo.name, file, endpoint=self.endpoint, **where)
+        about = huggingface_hub.get_hf_file_metadata(url, endpoint=self.endpoint)
+        blobs = self._folder(repo) / "blobs"
+        if about.etag and about.size and not (blobs / about.etag).exists():
+            blobs.mkdir(parents=True, exist_ok=True)
+            part = blobs / f"{about.etag}.part"
+            with open(part, "ab") as stream:
+                headers, start = build_hf_headers(), stream.tell()
+                http_get(
+                    url, stream, resume_size=start, headers=headers, expected_size=about.size, displayed_filename=file
+                )
+            part.replace(blobs / about.etag)
+        return Path(api.hf_hub_download(repo.name, file, cache_dir=self.cache, **where))
 
     def _newest(self, repo: Repo) -> str:
         if not constants.HF_HUB_OFFLINE:
@@ -166,7 +181,7 @@ class Hub:
                 ) from error
             except errors.RepositoryNotFoundError as error:
                 raise FileError(f"{what}: the Hub has no such {repo.kind}, or not for you (hf auth login)") from error
-            except (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError) as error:
+            except (errors.EntryNotFoundError, errors.HTTPError, OSError) as error:
                 status, pause = _status(error)
                 if status == 404 or isinstance(error, errors.RemoteEntryNotFoundError):
                     raise FileError(

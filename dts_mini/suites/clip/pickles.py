@@ -63,7 +63,7 @@ class _Unpickler(pickle.Unpickler):
             return _STORAGES[name]
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype | torch.device):
             return found
-        if full == "builtins.set":
+        if full in ("builtins.set", "__builtin__.set"):
             return set
         if full.startswith(_MODULES):
             return _Inert
