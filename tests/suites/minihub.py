@@ -6,6 +6,7 @@ with faults on demand.
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,7 +132,7 @@ def write(cache: Path, repos: dict[str, dict[str, bytes]]) -> Path:
             blob, link = folder / "blobs" / etag(file, data), folder / "snapshots" / COMMIT / file
             blob.write_bytes(data)
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(blob)
+            link.symlink_to(os.path.relpath(blob, link.parent))  # relative, so that a copy is whole
     return cache
 
 
