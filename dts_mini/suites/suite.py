@@ -34,7 +34,10 @@ class Suite(Protocol):
     store: Store | None  # where long computations are kept between runs; None where everything is quick
 
     def task(self, name: str) -> About:
-        """What is known of a task; the mini suite's names also find the data sets that they mirror."""
+        """What is known of a task, by any of its names."""
+
+    def named(self, name: str) -> str:
+        """This suite's name of a task; the mini suite's names also find the data sets that they mirror."""
 
     def pretrained(self) -> State:
         """theta_0: the pretrained image tower."""

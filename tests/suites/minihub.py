@@ -31,7 +31,7 @@ CONFIG = {
     "vision_config": {
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 4,  # as deep as the mini suite's, whose notebooks name layers
         "num_attention_heads": 2,
         "image_size": SIZE,
         "patch_size": 16,

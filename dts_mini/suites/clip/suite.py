@@ -113,6 +113,9 @@ class ClipSuite:
         about = self._task(name)
         return dataclasses.replace(about, classes=data.class_names(self.hub, about))
 
+    def named(self, name: str) -> str:
+        return self._task(name).name
+
     def _task(self, name: str) -> ClipTask:
         for about in self._tasks.values():
             if name in (about.name, about.mirror):

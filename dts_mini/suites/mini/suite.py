@@ -50,6 +50,9 @@ class MiniSuite:
             raise DTSError(f"task {name!r} is unknown: choose one of {', '.join(self.tasks)}")
         return TASKS[self.tasks.index(name)]
 
+    def named(self, name: str) -> str:
+        return self.task(name).name
+
     def _path(self, file: str) -> Path:
         path, entry = self.folder / file, self.manifest["files"].get(file)
         if entry and hashlib.sha256(read_bytes(path)).hexdigest() != entry["sha256"]:
