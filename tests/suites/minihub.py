@@ -50,12 +50,12 @@ CONFIG = {
 IMAGES = 30  # a split
 
 
-def clip_state(seed: int = 0) -> dict[str, torch.Tensor]:
+def clip_state(seed: int = 0, config: dict = CONFIG) -> dict[str, torch.Tensor]:
     """A random CLIP in transformers' names."""
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(seed)
-    return {name: tensor.clone() for name, tensor in CLIPModel(CLIPConfig(**CONFIG)).state_dict().items()}
+    return {name: tensor.clone() for name, tensor in CLIPModel(CLIPConfig(**config)).state_dict().items()}
 
 
 def expert_state(base: dict[str, torch.Tensor], seed: int, *, prefix: bool) -> dict[str, torch.Tensor]:
@@ -86,19 +86,19 @@ def parquet(task, split: str, seed: int) -> bytes:
         return file.getvalue()
 
 
-def contents(tasks: int = 8) -> dict[str, dict[str, bytes]]:
+def contents(tasks: int = 8, config: dict = CONFIG) -> dict[str, dict[str, bytes]]:
     """The files of every repository that the suite reads: {repository: {file: bytes}}."""
-    base = clip_state()
+    base = clip_state(config=config)
     found = {
         "openai/clip-vit-base-patch32": {
-            "config.json": json.dumps(CONFIG).encode(),
+            "config.json": json.dumps(config).encode(),
             "model.safetensors": safetensors.torch.save(base),
         }
     }
     for number, task in enumerate(TASKS[:tasks]):
         state = expert_state(base, number + 1, prefix=number % 2 == 0)
         found[expert_repo(ARCHITECTURE, task)] = {
-            "config.json": json.dumps(CONFIG["vision_config"]).encode(),
+            "config.json": json.dumps(config["vision_config"]).encode(),
             "model.safetensors": safetensors.torch.save(state),
         }
         folder = task.config or "data"
