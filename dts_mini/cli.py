@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dts_mini.core import merging
 from dts_mini.core.container import decode
-from dts_mini.core.delta import LowRank, compress, load, rebuild, storage
+from dts_mini.core.delta import compress, load, rebuild, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_json
 from dts_mini.suites import CLIP, SUITES, load_suite
@@ -63,7 +63,7 @@ def _inspect(o: argparse.Namespace) -> None:
     width = max(map(len, delta.parts))
     for name, part in delta.parts.items():
         shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
-        rank = f"  rank {len(part.s)}" if isinstance(part, LowRank) else ""
+        rank = f"  rank {part.rank}" if part.rank else ""
         print(f"{name:<{width}}  {shape:<18} {type(part).__name__}{rank}")
 
 

@@ -13,8 +13,15 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 SUITES = sorted((PACKAGE / "suites").rglob("*.py"))
 
 # Within the core a module may import those that stand in a line above its own.
-ORDER = [{"errors"}, {"file", "packing", "tensor", "state"}, {"container"}, {"delta"}, {"merging", "personal"}]
-LIBRARIES = {"numpy", "safetensors", "torch", "xxhash"}
+ORDER = [
+    {"errors"},
+    {"file", "packing", "tensor", "state", "coding", "budget"},
+    {"container", "parts"},
+    {"dts", "drc"},
+    {"delta"},
+    {"merging", "personal"},
+]
+LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}
 
 
 def imported(source: str, module: str = "dts_mini.core.here") -> set[str]:

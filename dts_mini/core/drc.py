@@ -1,0 +1,278 @@
+"""DRC, "decompose, round, code": our data-free successor of DTS, for the same bytes.
+
+    decompose   M (m x n)  ->  U (m x r), s (r), V^T (r x n)        as in DTS
+    round       U diag(s)  ->  integers A;  the V^T that is best with A  ->  integers B     one step for both
+    code        A, B       ->  bytes                                                        an entropy code
+
+DTS gives every element of every kept component two bits. But the error that a rounded component leaves does not
+depend on its singular value when u_i s_i and v_i s_i are rounded with one step; only the bits do: many for a strong
+component, few for a weak one, none for one that would round to zero. That is reverse water-filling, the optimum for
+a Gaussian source (Cover and Thomas, Elements of Information Theory, section 10.3.3): one number, the step, sets the
+ranks and the code widths of all tensors at once, and a budget is met by choosing it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dts_mini.core.budget import fit
+from dts_mini.core.coding import PEAK, code_bits
+from dts_mini.core.errors import DTSError
+from dts_mini.core.parts import Bounds, Part, Reader, Writer
+from dts_mini.core.tensor import Decomposition, bounds, decompose
+
+NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
+_FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a remainder is compressed; ``notch`` says how fine, the rest was chosen on validation images."""
+
+    notch: int = 7 * NOTCHES  # the step is 2^(-notch / NOTCHES) ||M||^weight; a budget sets it
+    weight: float = (
+        0.5  # from 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||
+    )
+    cut: float = 0.5  # a component goes where the root mean square of its longer vector is below so many steps
+    dead: float = 0.6  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
+    fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
+    norm: float = 0.5  # each tensor is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.notch <= _FINEST:
+            raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
+        if not 0 <= self.weight <= 1:
+            raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
+        if not 0 <= self.cut <= 2:
+            raise DTSError(f"cut is {self.cut}: it must lie in [0, 2]")
+        if not 0.5 <= self.dead < 1:
+            raise DTSError(f"dead is {self.dead}: it must lie in [0.5, 1)")
+        if not 0 <= self.norm <= 1:
+            raise DTSError(f"norm is {self.norm}: it must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class RoundedMatrix(Part):
+    """A tensor of two or more dimensions as a matrix: A (r x m) and B (r x n), int16; M_hat = A^T diag(s unit) B.
+
+    ``s``: float16 (r), at most 1; ``unit``: float32, a scalar.
+    """
+
+    left: Tensor
+    s: Tensor
+    right: Tensor
+    unit: Tensor
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A^T diag(s unit) (m x r) and B (r x n), float32."""
+        return (self.left.float() * (self.s.float() * self.unit)[:, None]).T, self.right.float()
+
+    def restore(self) -> Tensor:
+        u, vh = self.factors()
+        return u @ vh
+
+    def write(self, writer: Writer) -> list:
+        writer.add("halves", self.s)
+        writer.add("values", self.unit)
+        writer.add_integers(self.left)
+        writer.add_integers(self.right)
+        return [len(self.s)]
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "RoundedMatrix":
+        (rank,) = arguments
+        s, unit = reader.take("halves", rank), reader.take("values", 1).reshape(())
+        sides = (shape[0], torch.Size(shape[1:]).numel())
+        left, right = (reader.take_integers(rank, side) for side in sides)
+        return cls(left, s, right, unit)
+
+    @property
+    def rank(self) -> int:
+        return len(self.s)
+
+    @property
+    def bits(self) -> int:
+        return round(sum(code_bits(rows, _peak(rows)) for rows in (self.left, self.right))) + 16 * self.rank + 32
+
+
+@dataclass(frozen=True)
+class RoundedFlat(Part):
+    """A 1-D tensor: integers (1 x n), int16, times ``unit``, float32."""
+
+    integers: Tensor
+    unit: Tensor
+
+    def restore(self) -> Tensor:
+        return self.integers.float() * self.unit
+
+    def write(self, writer: Writer) -> list:
+        writer.add("values", self.unit)
+        writer.add_integers(self.integers)
+        return []
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "RoundedFlat":
+        unit = reader.take("values", 1).reshape(())
+        return cls(reader.take_integers(1, torch.Size(shape).numel()), unit)
+
+    @property
+    def bits(self) -> int:
+        return round(code_bits(self.integers, _peak(self.integers))) + 32
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row), and its singular values."""
+
+    sides: tuple[int, int]
+    s: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Spectrum":
+        matrix = as_matrix(x).double()
+        if min(matrix.shape) <= 256:
+            return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix))
+        gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
+        return cls(tuple(matrix.shape), torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt())
+
+    @property
+    def norm(self) -> float:
+        return torch.linalg.vector_norm(self.s).item()
+
+    def step(self, settings: Settings) -> float:
+        return 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
+
+    def rank(self, settings: Settings) -> int:
+        """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more."""
+        return int((self.s >= settings.cut * self.step(settings) * max(self.sides) ** 0.5).sum())
+
+    def bits(self, settings: Settings) -> float:
+        """About what its components take, were their elements Gaussian: log2(1 + 2 pi e (rms / step)^2) / 2 each."""
+        ratio = self.s[: self.rank(settings)].square() / self.step(settings) ** 2
+        each = sum((n * torch.log2(1 + 17.08 * ratio / n) / 2).sum().item() for n in self.sides if n > 1)
+        return each + 32 * len(ratio)
+
+    def finest(self, settings: Settings) -> int:
+        """The finest notch at which no element needs more than half the largest integer."""
+        room = PEAK / 2 * self.step(replace(settings, notch=0)) / self.s[0].item()
+        return max(0, min(_FINEST, math.floor(NOTCHES * math.log2(room))))
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1) if x.dim() > 1 else x.reshape(1, -1)
+
+
+def compress(
+    differences: Mapping[str, Tensor],
+    settings: Settings,
+    budget: int | None,
+    size: Callable[[Mapping[str, Part], Settings], int],
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Part], dict[str, Bounds], Settings]:
+    """Parts and bounds of all tensors; with a budget ``notch`` is its choice: the finest whose file fits.
+
+    ``size`` gives the bytes of a file that holds such parts. Files of neighbouring notches differ by half a percent,
+    and the search measures the file itself, so that a budget is used to within that. A tensor that the step rounds
+    to nothing has no part.
+    """
+    spectra = {name: Spectrum.of(x) for name, x in differences.items()}
+    at, told = lambda notch: replace(settings, notch=notch), set()
+
+    def sources_at(notch: int) -> dict[str, Tensor | Decomposition | None]:
+        sources = {}
+        for name, x in differences.items():
+            if name not in told:
+                progress(name)
+                told.add(name)
+            sources[name] = _source(x, spectra[name].rank(at(notch)))
+        return sources
+
+    def parts_at(notch: int) -> dict[str, Part]:
+        each = {name: _rounded(source, spectra[name], at(notch)) for name, source in sources.items()}
+        return {name: part for name, part in each.items() if part is not None}
+
+    best = settings.notch
+    if budget is None:
+        sources = sources_at(best)
+    else:
+        limit = min((spectrum.finest(settings) for spectrum in spectra.values()), default=_FINEST)
+        best = finest = fit(lambda n: int(sum(s.bits(at(n)) for s in spectra.values()) / 8), budget, limit, best)
+        while best == finest < limit:  # what the estimate allows, and half an octave more for where it errs
+            finest = min(finest + NOTCHES // 2, limit)
+            sources = sources_at(finest)
+            best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best)
+    parts = parts_at(best)
+    bound = {
+        name: _bounds(differences[name], sources[name].first(part.rank), part)
+        for name, part in parts.items()
+        if part.rank
+    }
+    return parts, bound, at(best)
+
+
+def _source(x: Tensor, rank: int) -> Tensor | Decomposition | None:
+    """What rounding takes: the elements (1 x n) of one dimension, else so many leading components."""
+    if x.dim() == 1:
+        return x.reshape(1, -1).float().cpu()
+    return decompose(as_matrix(x), rank) if rank else None
+
+
+@torch.no_grad()
+def _rounded(source: Tensor | Decomposition | None, spectrum: Spectrum, settings: Settings) -> Part | None:
+    """A tensor's integers, their values fitted and its norm restored; None where all of them are 0."""
+    step = spectrum.step(settings)
+    if source is None:
+        return None
+    if isinstance(source, Tensor):
+        integers = _integers(source / step, settings.dead)
+        held = step * torch.linalg.vector_norm(integers.float()).item()
+        return RoundedFlat(integers, torch.tensor(step * (spectrum.norm / held) ** settings.norm)) if held else None
+    u, s, vh, _ = source
+    rank = min(len(s), spectrum.rank(settings))
+    left = _integers((u[:, :rank] * s[:rank]).T / step, settings.dead)
+    some = left.any(1)
+    left, strength = left[some], s[:rank][some]
+    if not len(left):
+        return None
+    a = left.to(s)
+    if settings.fitted:  # C is the best that goes with A; A C ~ M, as U (S V^T) is
+        c = torch.linalg.solve(_ridged(a @ a.T), ((a @ u) * s).double() @ vh.double()).to(s)
+        right = _integers(c * (strength / step**2)[:, None], settings.dead)
+    else:
+        right = _integers(vh[:rank][some] * strength[:, None] / step, settings.dead)
+    b = right.to(s)
+    gram = (a @ a.T).double() * (b @ b.T).double()
+    values = step**2 / strength.double()
+    if settings.fitted:
+        values = torch.linalg.solve(_ridged(gram), (((a @ u) * s) * (b @ vh.T)).sum(1).double())
+    held = (values @ gram @ values).clamp(min=0).sqrt().item()
+    if not held:
+        return None
+    values = values * (spectrum.norm / held) ** settings.norm
+    unit = values.abs().max()
+    return RoundedMatrix(left.cpu(), (values / unit).half().cpu(), right.cpu(), unit.float().cpu())
+
+
+def _integers(x: Tensor, dead: float) -> Tensor:
+    """Rounded towards zero by more than half: int16."""
+    magnitudes = (x.abs() + 1 - dead).clamp(min=0).floor()
+    if magnitudes.numel() and magnitudes.max() > PEAK:
+        raise DTSError(f"an integer of {int(magnitudes.max()):,} is beyond {PEAK:,}: give a smaller budget or notch")
+    return (magnitudes * x.sign()).to(torch.int16)
+
+
+def _ridged(gram: Tensor) -> Tensor:
+    """A Gram matrix (r x r), float64, made safe to solve where rows of integers depend on each other."""
+    return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(len(gram), device=gram.device)
+
+
+def _bounds(x: Tensor, exact: Decomposition, part: RoundedMatrix) -> Bounds:
+    u, vh = (factor.to(x) for factor in part.factors())
+    return Bounds(*bounds(as_matrix(x), exact, u, torch.ones_like(exact.s), vh))
+
+
+def _peak(rows: Tensor) -> int:
+    return int(rows.abs().max()) if rows.numel() else 0
