@@ -6,6 +6,7 @@ import minihub
 import pytest
 from huggingface_hub import constants
 
+from dts_mini.reproduce import reproduce
 from dts_mini.suites.clip.hub import Hub
 from dts_mini.suites.clip.suite import ClipSuite
 
@@ -41,3 +42,13 @@ def clip(_cache, tmp_path, offline):
         return ClipSuite(home=home, hub=Hub(home / "revisions.json", cache=cache), device="cpu", **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def done(_cache, tmp_path_factory):
+    """A suite that was reproduced, what was made, and the report."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        suite = ClipSuite(home=home, hub=Hub(home / "revisions.json", cache=_cache), device="cpu")
+        return suite, reproduce(suite)

@@ -15,8 +15,6 @@ import dts_mini.reproduce as module
 from dts_mini.cli import main
 from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
 from dts_mini.suites.clip import suite as clip_suite
-from dts_mini.suites.clip.hub import Hub
-from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.tables import passes
 
 PUBLISHED = json.loads(module.PUBLISHED.read_text())
@@ -53,16 +51,6 @@ def test_the_command_measures_and_reports_and_a_killed_run_goes_on(_cache, tmp_p
     assert len(report["revisions"]) == 17 and report["checks"]["DTD"]["in training too"] == 0
     text = (folder / "report.md").read_text()
     assert re.search(r"\| experts \| [\d.]+ \(75\.0\) \|.* [\d.]+ \(90\.3\) \|", text)
-
-
-@pytest.fixture(scope="module")
-def done(_cache, tmp_path_factory):
-    """A suite that was reproduced, what was made, and the report."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constants, "HF_HUB_OFFLINE", True)
-        suite = ClipSuite(home=home, hub=Hub(home / "revisions.json", cache=_cache), device="cpu")
-        return suite, reproduce(suite)
 
 
 def test_a_second_run_makes_and_measures_nothing(done, clip, monkeypatch):
@@ -150,3 +138,37 @@ def test_published_rows_add_up_and_name_their_sources():
 
 def test_published_tables_of_the_same_protocol_come_first(clip):
     assert [t["protocol"] for t in published(clip())] == ["P3", "P3", "P1", "P1"]
+
+
+NOTEBOOKS = {
+    "05_figure": """# %%
+import matplotlib.pyplot as plt
+from dts_mini.course import claim, show
+from dts_mini.suites import load_suite
+suite = load_suite()
+print(suite.name, len(suite.tasks), suite.home)
+claim("05-x", "Two is more than three.", 2, low=3)
+figure, axis = plt.subplots(figsize=(1, 1))
+show(figure, alt="A figure of the suite's own.")
+""",
+    "06_stops": "# %%\nraise RuntimeError('no such task')\n",
+    "10_other": "# %%\nraise RuntimeError('not asked for')\n",
+}
+
+
+@pytest.mark.slow
+def test_the_notebooks_run_on_the_suite_and_their_figures_are_kept(done, tmp_path, monkeypatch):
+    suite, report = done
+    for name, text in NOTEBOOKS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr("dts_mini.course.build.sources", lambda: sorted(tmp_path.glob("*.py")))
+    found = module.draw(suite)
+    assert list(found) == ["05_figure", "06_stops"]
+    (figure,) = found["05_figure"]["figures"]
+    assert (suite.folder / figure["file"]).read_bytes().startswith(b"\x89PNG")
+    assert figure["alt"] == "A figure of the suite's own." and "stopped" not in found["05_figure"]
+    page = (suite.folder / "figures" / "05_figure.html").read_text()
+    assert f"clip-vit-b-32 8 {suite.home}" in page and "does not hold on this suite: Two is more" in page
+    assert found["06_stops"]["stopped"] == "RuntimeError: no such task"
+    text = module.report_text(report | {"figures": found})
+    assert f"![{figure['alt']}]({figure['file']})" in text and "The notebook stopped: RuntimeError" in text

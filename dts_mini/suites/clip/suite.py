@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -205,6 +205,15 @@ class ClipSuite:
         make = lambda: zero_shot_head(self.model, self.tokenize, about.classes, about.templates)
         rows = self.store.tensor("heads", key, make)
         return rows * self.model.logit_scale.exp()
+
+    def classes(self, task: str) -> tuple[str, ...]:
+        """The names of a task's classes, in the order of the head's rows."""
+        return self.task(task).classes
+
+    @torch.no_grad()
+    def text(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (n, d) of n texts by the pretrained text tower."""
+        return self.model.encode_text(torch.stack([self.tokenize(text) for text in texts]))
 
     def descriptor(self, task: str) -> Tensor:
         return F.normalize(F.normalize(self.head(task), dim=1).mean(0), dim=0)
