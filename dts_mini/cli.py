@@ -11,7 +11,7 @@ from dts_mini.core.container import decode
 from dts_mini.core.delta import METHODS, compress, load, rebuild, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_json
-from dts_mini.suites import SUITES, load_suite
+from dts_mini.suites import CLIP, SUITES, load_suite
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,6 +105,27 @@ def _evaluate(o: argparse.Namespace) -> None:
         write_json(tables, o.json, indent=2, overwrite=o.overwrite)
 
 
+def _reproduce(o: argparse.Namespace) -> None:
+    from dts_mini.reproduce import plan, plan_text, reproduce  # open_clip takes seconds to import
+
+    options = {"device": o.device, "precision": o.precision, "home": o.out, "torchvision": o.torchvision}
+    options |= {"attention": o.attention, "checkpoints": o.checkpoints, "protocol": o.protocol, "tasks": o.tasks}
+    suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
+    if o.repin:
+        suite.hub.repin()
+    if o.dry_run:
+        print(plan_text(plan(suite)), end="")
+        return
+    bar = _progress(None, "reproduce")
+    suite.progress = say = lambda text: (bar.set_postfix_str(text), bar.update())
+    report = reproduce(suite, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
+    bar.close()
+    for stem, entry in report["figures"].items():
+        if "stopped" in entry:
+            print(f"notebook {stem} stopped: {entry['stopped']}", file=sys.stderr)
+    print(f"{suite.folder / 'report.md'}: the tables, beside what is published")
+
+
 def _grade(o: argparse.Namespace) -> None:
     from dts_mini.course.grade import grade_class  # the exercises are not needed by other commands
 
@@ -169,6 +190,26 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
     sub.add_argument("--suite", required=True, choices=SUITES)
     sub.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
+
+    sub = command("reproduce", _reproduce, "Fetch a suite of real checkpoints, measure the tables, write a report.")
+    sub.add_argument("--suite", required=True, choices=CLIP)
+    sub.add_argument("--tasks", type=int, choices=(8, 14, 20), help="how many data sets (default: 8)")
+    sub.add_argument(
+        "--figures", choices=("none", "all"), default="none", help="all: also run notebooks 05 to 09 on it"
+    )
+    sub.add_argument("--dry-run", action="store_true", help="only say what would be downloaded, and how long it takes")
+    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where results are kept (default: build)")
+    sub.add_argument("--device", help="cuda, cpu or mps (default: cuda where there is one)")
+    sub.add_argument(
+        "--precision", choices=("float32", "bfloat16", "float16"), help="of the evaluation; weights stay float32"
+    )
+    sub.add_argument("--attention", choices=("fused", "split"), help="layout of the attention weights (default: fused)")
+    sub.add_argument("--checkpoints", type=Path, metavar="FOLDER", help="experts of your own: TASK/finetuned.pt")
+    sub.add_argument("--protocol", help="the family of those: P1, P2 or own")
+    sub.add_argument(
+        "--torchvision", type=Path, metavar="FOLDER", help="data sets of torchvision to take where it has them"
+    )
+    sub.add_argument("--repin", action="store_true", help="take the newest revisions instead of the pinned ones")
 
     sub = command("grade", _grade, "Grade the exercises of submitted notebooks; no notebook is executed.")
     sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION.ipynb", help="the learners' notebooks")

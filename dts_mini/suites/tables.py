@@ -17,9 +17,9 @@ from torch import Tensor
 from dts_mini.core.delta import rebuild, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.merging import average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
-from dts_mini.core.personal import fuse, fusion_weights, personalise
-from dts_mini.core.state import State
-from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
+from dts_mini.core.personal import fuse, fusion_weights
+from dts_mini.core.state import State, fingerprint
+from dts_mini.suites.evaluation import bootstrap, deltas, divergence, interval, logits
 from dts_mini.suites.suite import Suite
 
 KEEP_RATIOS = (0.05, 0.1, 0.3)
@@ -33,7 +33,7 @@ def headline(suite: Suite, split: str = "test", progress: Progress = lambda row:
     ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
     """
     theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
-    merges = base_merges(theta_0, list(experts.values()))
+    merges = base_merges(theta_0, list(experts.values()), suite)
     reference = {task: logits(suite, expert, task, split) for task, expert in experts.items()}
     answers: dict[str, dict[str, Tensor]] = {}
     shares: dict[str, float] = {}
@@ -45,9 +45,9 @@ def headline(suite: Suite, split: str = "test", progress: Progress = lambda row:
         for keep_ratio in (0.1,) if method.endswith(OTHER_BASES) else KEEP_RATIOS:
             name = f"{method}, {keep_ratio}"
             progress(name)
-            deltas = personalise(base, experts, keep_ratio=keep_ratio)
-            answers[name] = {t: logits(suite, rebuild(base, delta), t, split) for t, delta in deltas.items()}
-            shares[name] = sum(storage(delta).share("file") for delta in deltas.values()) / len(deltas)
+            made = deltas(suite, base, experts, keep_ratio=keep_ratio)
+            answers[name] = {t: logits(suite, rebuild(base, delta), t, split) for t, delta in made.items()}
+            shares[name] = sum(storage(delta).share("file") for delta in made.values()) / len(made)
     answers["experts"], shares["experts"] = reference, 1.0
     right = _right(suite, answers, split)
     draws = bootstrap(right)
@@ -83,13 +83,13 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
         progress(name)
         answers[name] = {task: logits(suite, state_of(task), task, split) for task in suite.unseen}
 
-    merges = base_merges(theta_0, list(experts.values()))
+    merges = base_merges(theta_0, list(experts.values()), suite)
     for name, state in {"zero-shot": theta_0, **merges}.items():
         answer(name, lambda task, state=state: state)
     for merge in ("average", "TIES"):
-        deltas = list(personalise(merges[merge], experts).values())
+        made = list(deltas(suite, merges[merge], experts).values())
         weights = {task: fusion_weights(suite.descriptor(task), descriptors) for task in suite.unseen}
-        answer(f"DTS unseen, {merge}", functools.partial(_fused, merges[merge], deltas, weights))
+        answer(f"DTS unseen, {merge}", functools.partial(_fused, merges[merge], made, weights))
     for task, expert in experts.items():
         answer(f"expert of {task}", lambda _, expert=expert: expert)
     answer("oracle: its own expert", suite.expert)
@@ -102,19 +102,34 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
     }
 
 
-def base_merges(theta_0: State, experts: list[State]) -> dict[str, State]:
-    """The merges of the tables, by the names that the tables use.
+def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None) -> dict[str, State]:
+    """The merges of the tables, by the names that the tables use. With a suite that has a store they are made once.
 
     Settings as in the DTS paper; where it has none, the merge's own paper's, or chosen on validation (Consensus).
     """
+    merges = {
+        "average": lambda: average(experts),
+        "Task Arithmetic": lambda: task_arithmetic(theta_0, experts),
+        "TIES": lambda: ties(theta_0, experts),
+        "DARE": lambda: dare(theta_0, experts),
+        "TSV-M": lambda: tsv_m(theta_0, experts),
+        "Iso-C": lambda: iso_c(theta_0, experts),
+        "Consensus": lambda: consensus(theta_0, experts),
+    }
+    if suite is None or suite.store is None:
+        return {name: merge() for name, merge in merges.items()}
+    key = {"theta_0": fingerprint(theta_0), "experts": [fingerprint(expert) for expert in experts]}
+    return {name: suite.store.state("merges", key | {"merge": name}, merge) for name, merge in merges.items()}
+
+
+def passes(suite: Suite) -> dict[str, int]:
+    """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
+    seen, merges = len(suite.tasks) - len(suite.unseen), 7
+    rows = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES)
     return {
-        "average": average(experts),
-        "Task Arithmetic": task_arithmetic(theta_0, experts),
-        "TIES": ties(theta_0, experts),
-        "DARE": dare(theta_0, experts),
-        "TSV-M": tsv_m(theta_0, experts),
-        "Iso-C": iso_c(theta_0, experts),
-        "Consensus": consensus(theta_0, experts),
+        "headline": 2 + merges + rows,
+        "unseen": 2 + merges + 2 + seen,
+        "deltas": rows * len(suite.tasks) + 2 * seen,
     }
 
 

@@ -37,6 +37,7 @@ class MiniSuite:
     tasks = tuple(task.name for task in TASKS)
     unseen = ("aerial", "house numbers")
     example = "house numbers"
+    store = None  # everything is quick
 
     def __init__(self, folder: str | Path = DATA) -> None:
         self.folder = Path(folder)
@@ -50,6 +51,9 @@ class MiniSuite:
         if name not in self.tasks:
             raise DTSError(f"task {name!r} is unknown: choose one of {', '.join(self.tasks)}")
         return TASKS[self.tasks.index(name)]
+
+    def named(self, name: str) -> str:
+        return self.task(name).name
 
     def _path(self, file: str) -> Path:
         path, entry = self.folder / file, self.manifest["files"].get(file)
@@ -95,3 +99,6 @@ class MiniSuite:
     def images(self, task: str, split: str) -> tuple[Tensor, Tensor]:
         raw, labels = self.task(task).images(split, IMAGES[split])
         return pixels(raw), labels
+
+    def identity(self, task: str, split: str) -> dict:
+        return {"suite": self.name, "task": task, "split": split, "images": IMAGES[split]}
