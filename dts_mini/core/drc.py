@@ -202,11 +202,13 @@ def compress(
         sources = sources_at(best)
     else:
         limit = min((spectrum.finest(settings) for spectrum in spectra.values()), default=_FINEST)
-        best = finest = fit(lambda n: int(sum(s.bits(at(n)) for s in spectra.values()) / 8), budget, limit, best)
-        while best == finest < limit:  # what the estimate allows, and half an octave more for where it errs
-            finest = min(finest + NOTCHES // 2, limit)
+        best = fit(lambda n: int(sum(s.bits(at(n)) for s in spectra.values()) / 8), budget, limit, best)
+        while True:  # what the estimate allows, and half an octave more for where it errs
+            finest = min(best + NOTCHES // 2, limit)
             sources = sources_at(finest)
             best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best)
+            if best < finest or finest == limit:
+                break
     parts = parts_at(best)
     bound = {
         name: _bounds(differences[name], sources[name].first(part.rank), part)
@@ -264,7 +266,7 @@ def _integers(x: Tensor, dead: float) -> Tensor:
     magnitudes = (x.abs() + 1 - dead).clamp(min=0).floor()
     if magnitudes.numel() and magnitudes.max() > PEAK:
         raise DTSError(f"an integer of {int(magnitudes.max()):,} is beyond {PEAK:,}: give a smaller budget or notch")
-    return (magnitudes * x.sign()).to(torch.int16)
+    return (magnitudes * x.sign()).to(torch.int16).contiguous()  # as a file gives them back
 
 
 def _ridged(gram: Tensor) -> Tensor:

@@ -133,6 +133,15 @@ def passes(suite: Suite) -> dict[str, int]:
     }
 
 
+def curves(table: Mapping) -> dict[str, list[Mapping]]:
+    """The rows of a headline table, by DTS variant and by rising keep ratio; of variants with one keep ratio none."""
+    found: dict[str, list] = {}
+    for row in table["rows"]:
+        if row["name"].startswith("DTS"):
+            found.setdefault(row["name"].rsplit(", ", 1)[0], []).append(row)
+    return {name: rows for name, rows in found.items() if len(rows) > 1}
+
+
 def markdown(table: Mapping) -> str:
     """A table as Markdown: accuracies in %, the mean and the share with their intervals."""
     extra = [c for c in ("mean", "share of experts", "storage") if c in table["rows"][0]]
