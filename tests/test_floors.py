@@ -13,7 +13,14 @@ CORE = sorted((PACKAGE / "core").glob("*.py"))
 SUITES = sorted((PACKAGE / "suites").rglob("*.py"))
 
 # Within the core a module may import those that stand in a line above its own.
-ORDER = [{"errors"}, {"file", "packing", "tensor", "state"}, {"container"}, {"delta"}, {"merging", "personal"}]
+ORDER = [
+    {"errors"},
+    {"packing", "tensor", "state"},
+    {"file"},
+    {"checkpoint", "container"},
+    {"delta"},
+    {"merging", "personal"},
+]
 LIBRARIES = {"numpy", "safetensors", "torch", "xxhash"}
 
 

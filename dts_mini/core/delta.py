@@ -17,7 +17,7 @@ from dts_mini.core import container
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.core.packing import pack, unpack
-from dts_mini.core.state import State, check_same_layout, check_state, compute_dtype, fingerprint, tied_names
+from dts_mini.core.state import State, check_same_layout, check_state, compute_dtype, digest, fingerprint
 from dts_mini.core.tensor import GROUPS, Algorithm, decompose, rank_of, restore, rows, scale, threshold
 
 
@@ -327,7 +327,11 @@ def compress(
     check_state(expert, "expert")
     check_same_layout(base, expert, "expert")
     expert = dict(sorted(expert.items()))  # so that the order of a state dict does not change the file
-    tied = {n: to for n, to in tied_names(expert).items() if torch.equal(base[n], base[to])}
+    tied, first = {}, {}
+    for name in expert:
+        key = digest(expert[name]), digest(base[name])
+        if key[0] != key[1] and first.setdefault(key, name) != name:
+            tied[name] = first[key]
     parts = {}
     for name, tensor in expert.items():
         progress(name)
