@@ -98,6 +98,20 @@ def _evaluate(o: argparse.Namespace) -> None:
         write_json(tables, o.json, indent=2, overwrite=o.overwrite)
 
 
+def _push(o: argparse.Namespace) -> None:
+    from dts_mini.hub import push
+
+    print(push(o.deltas, o.repo, base_model=o.base_model, private=o.private))
+
+
+def _pull(o: argparse.Namespace) -> None:
+    check_writable(o.out, overwrite=o.overwrite)
+    from dts_mini.hub import pull
+
+    commit = pull(o.repo, o.out, name=o.name, revision=o.revision, overwrite=o.overwrite)
+    print(f"{o.out}: from {o.repo}, commit {commit}")
+
+
 def _grade(o: argparse.Namespace) -> None:
     from dts_mini.course.grade import grade_class  # the exercises are not needed by other commands
 
@@ -151,6 +165,20 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
     sub.add_argument("--suite", required=True, choices=SUITES)
     sub.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
+
+    sub = command(
+        "push", _push, "Upload deltas over one base to the Hugging Face Hub, with a model card.", writes=False
+    )
+    sub.add_argument("deltas", nargs="+", type=Path, metavar="DELTA", help="files that compress wrote")
+    sub.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made where it does not exist")
+    sub.add_argument("--base-model", metavar="ID", help="the base's own name on the Hub, for the card")
+    sub.add_argument("--private", action="store_true", help="if the repository is made, make it private")
+
+    sub = command("pull", _pull, "Fetch a delta from the Hugging Face Hub, and check it.")
+    sub.add_argument("repo", metavar="OWNER/NAME")
+    sub.add_argument("--out", required=True, type=Path, help="the file to write")
+    sub.add_argument("--name", metavar="FILE", help="which delta, where the repository holds several")
+    sub.add_argument("--revision", help="a branch, tag or commit; the newest where none is named")
 
     sub = command("grade", _grade, "Grade the exercises of submitted notebooks; no notebook is executed.")
     sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION.ipynb", help="the learners' notebooks")
