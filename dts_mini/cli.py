@@ -2,16 +2,21 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dts_mini.core import merging
+from dts_mini.core.checkpoint import check_output, open_checkpoint, save_checkpoint
 from dts_mini.core.container import decode
-from dts_mini.core.delta import LowRank, compress, load, rebuild, storage
+from dts_mini.core.delta import Each, LowRank, Rebuilt, compress, load, storage
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_json
+from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.suites import SUITES, load_suite
+
+CHECKPOINT = "a .safetensors file, an index of shards, or a folder with either"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,19 +32,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compress(o: argparse.Namespace) -> None:
     check_writable(o.out, overwrite=o.overwrite)
-    base, expert = load_tensors(o.base), load_tensors(o.expert)
-    bar = _progress(len(expert), "compress")
+    base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
     settings = {"keep_ratio": o.keep_ratio, "groups": o.groups, "scale": o.scale, "per": o.per}
-    delta = compress(base, expert, **settings, progress=lambda name: bar.update())
-    bar.close()
+    folder = o.out.with_name(f"{o.out.name}.parts")  # what a killed run has finished, until the file is written
+    with _workers(o.scheduler) as each, _progress(len(expert), "compress") as bar:
+        delta = compress(base, expert, **settings, progress=lambda name: bar.update(), each=each, folder=folder)
     delta.save(o.out, overwrite=o.overwrite)
+    shutil.rmtree(folder, ignore_errors=True)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
 
+def _workers(scheduler: str | None) -> AbstractContextManager[Each]:
+    if scheduler is None:
+        return nullcontext(map)
+    from dts_mini.cluster import workers
+
+    return workers(scheduler)
+
+
 def _rebuild(o: argparse.Namespace) -> None:
-    check_writable(o.out, overwrite=o.overwrite)
-    save_tensors(rebuild(load_tensors(o.base), load(o.delta)), o.out, overwrite=o.overwrite)
+    check_output(o.out, overwrite=o.overwrite)
+    base = open_checkpoint(o.base)
+    expert = Rebuilt(base, load(o.delta))
+    save_checkpoint(expert, o.out, base.shards, metadata=base.metadata, overwrite=o.overwrite)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
 
 
@@ -68,7 +84,7 @@ def _inspect(o: argparse.Namespace) -> None:
 
 
 def _merge(o: argparse.Namespace) -> None:
-    check_writable(o.out, overwrite=o.overwrite)
+    check_output(o.out, overwrite=o.overwrite)
     named: dict[str, Path] = {}
     for path in o.experts:
         if path.stem in named:
@@ -76,10 +92,10 @@ def _merge(o: argparse.Namespace) -> None:
         named[path.stem] = path
     if o.method != "average" and o.base is None:
         raise DTSError(f"{o.method} needs the pretrained model: pass --base")
-    experts = [load_tensors(path) for path in o.experts]
+    experts = [open_checkpoint(path) for path in o.experts]
     method = merging.MERGES[o.method]
-    merged = method(experts) if o.method == "average" else method(load_tensors(o.base), experts)
-    save_tensors(merged, o.out, overwrite=o.overwrite)
+    merged = method(experts) if o.method == "average" else method(open_checkpoint(o.base), experts)
+    save_checkpoint(merged, o.out, experts[0].shards, metadata=experts[0].metadata, overwrite=o.overwrite)
     print(f"{o.out}: {o.method} of {len(experts)} experts")
 
 
@@ -139,18 +155,19 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("compress", _compress, "Compress what an expert adds to a base into a small file.")
-    sub.add_argument("--base", required=True, help="safetensors of the pretrained or the merged model")
-    sub.add_argument("--expert", required=True, help="safetensors of the fine-tuned model")
+    sub.add_argument("--base", required=True, help=f"the pretrained or the merged model: {CHECKPOINT}")
+    sub.add_argument("--expert", required=True, help="the fine-tuned model, alike")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
     sub.add_argument("--keep-ratio", type=float, default=0.1, help="share of each matrix's components, in (0, 1]")
     sub.add_argument("--groups", type=int, choices=(2, 4, 8), default=4, help="values a partition may hold")
     sub.add_argument("--scale", choices=("rms", "mean"), default="rms", help="a group's value")
     sub.add_argument("--per", choices=("matrix", "vector"), default="matrix", help="what is partitioned at once")
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="work on this dask.distributed cluster (tcp://host:port)")
 
     sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")
     sub.add_argument("--base", required=True, help="the base that the file was made for")
     sub.add_argument("--delta", required=True, help="the file that compress wrote")
-    sub.add_argument("--out", required=True, type=Path, help="the safetensors to write")
+    sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("inspect", _inspect, "Show what a file holds and what it weighs.", writes=False)
     sub.add_argument("delta", help="the file that compress wrote")
@@ -158,9 +175,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("merge", _merge, "Merge experts into one model.")
     sub.add_argument("--method", required=True, choices=sorted(merging.MERGES))
-    sub.add_argument("--base", help="safetensors of the pretrained model; average needs none")
-    sub.add_argument("--experts", required=True, nargs="+", type=Path, help="safetensors of the experts")
-    sub.add_argument("--out", required=True, type=Path, help="the safetensors to write")
+    sub.add_argument("--base", help="the pretrained model; average needs none")
+    sub.add_argument("--experts", required=True, nargs="+", type=Path, help=f"each {CHECKPOINT}")
+    sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
     sub.add_argument("--suite", required=True, choices=SUITES)

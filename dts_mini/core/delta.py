@@ -5,20 +5,35 @@
 With the pretrained theta_0 as base this is DTS-T, with a merged model theta_m it is DTS-D (arXiv 2512.01461).
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dts_mini.core import container
-from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core.errors import DTSError, FileError, StateError
 from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.core.packing import pack, unpack
-from dts_mini.core.state import State, check_same_layout, check_state, compute_dtype, digest, fingerprint
+from dts_mini.core.state import (
+    State,
+    check_outline,
+    check_same_layout,
+    check_values,
+    compute_dtype,
+    digest,
+    fingerprint,
+    outline,
+    seal,
+)
 from dts_mini.core.tensor import GROUPS, Algorithm, decompose, rank_of, restore, rows, scale, threshold
+
+Each = Callable[[Callable[[str], Any], Sequence[str]], Iterable[Any]]
+"""Runs work for each of several tensors by name and yields the results in order: the builtin ``map`` does."""
 
 
 @dataclass(frozen=True)
@@ -314,39 +329,92 @@ def compress(
     per: str = "matrix",
     algorithm: str = "auto",
     progress: Callable[[str], None] = lambda name: None,
+    each: Each = map,
+    folder: str | Path | None = None,
 ) -> TaskDelta:
     """Compresses what an expert adds to a base: DTS of every tensor of ``expert - base``.
 
-    Both are state dicts with the same names and shapes; computation is in float32 or better, one tensor at a time.
-    Integer tensors are kept where they differ, tied tensors are compressed once. ``progress`` is called with
-    each tensor's name. The settings are those of ``Settings``. Raises DTSError, before any work, for a setting out
-    of range and for state dicts that are empty, do not fit each other, or hold NaN or infinity.
+    Both are state dicts with the same names and shapes, in memory or on disk (``open_checkpoint``). Computation is in
+    float32 or better, one tensor at a time, twice: all are looked at, then those that differ are compressed. Integer
+    tensors are kept where they differ; of tensors that are equal in the base and in the expert (tied ones) the first
+    is compressed. ``progress`` is called with each tensor's name when it is done; ``each(work, names)`` yields
+    ``work(name)`` in order, as ``map`` does, wherever it computes it. What is finished is kept in ``folder``, and taken
+    from there when the same work is done again: after a kill it goes on. The settings are those of ``Settings``.
+    Raises DTSError, before any tensor is compressed, for a setting out of range and for state dicts that are empty,
+    do not fit each other, or hold NaN or infinity.
     """
     settings = Settings(keep_ratio, groups, scale, per, algorithm)
-    check_state(base, "base")
-    check_state(expert, "expert")
+    check_outline(base, "base")
+    check_outline(expert, "expert")
     check_same_layout(base, expert, "expert")
-    expert = dict(sorted(expert.items()))  # so that the order of a state dict does not change the file
-    tied, first = {}, {}
-    for name in expert:
-        key = digest(expert[name]), digest(base[name])
-        if key[0] != key[1] and first.setdefault(key, name) != name:
-            tied[name] = first[key]
-    parts = {}
-    for name, tensor in expert.items():
+    names = sorted(expert)  # so that the order of a state dict does not change the file
+    digests = dict(zip(names, each(partial(_examine, base, expert), names), strict=True))
+    tensors = outline(expert)
+    shapes = {name: tuple(tensors[name].shape) for name in names}
+    dtypes = {name: tensors[name].dtype for name in names}
+    if folder is not None:
+        each = _keeping(
+            Path(folder), each, lambda n: TaskDelta({}, {n: shapes[n]}, {n: dtypes[n]}, settings, *digests[n])
+        )
+    parts = _without_work(digests)
+    work = [name for name in names if parts[name] is None]
+    found = iter(each(partial(_compress_tensor, base, expert, settings), work))
+    for name in names:
+        parts[name] = parts[name] or next(found)
         progress(name)
-        parts[name] = Tied(tied[name]) if name in tied else _compress_tensor(name, base[name], tensor, settings)
-    shapes = {name: tuple(tensor.shape) for name, tensor in expert.items()}
-    dtypes = {name: tensor.dtype for name, tensor in expert.items()}
-    return TaskDelta(parts, shapes, dtypes, settings, fingerprint(base), fingerprint(expert))
+    of_base, of_expert = (seal({name: pair[i] for name, pair in digests.items()}) for i in (0, 1))
+    return TaskDelta(parts, shapes, dtypes, settings, of_base, of_expert)
+
+
+def _keeping(folder: Path, each: Each, blank: Callable[[str], TaskDelta]) -> Each:
+    """An ``each`` that keeps every part in ``folder`` as a delta of one tensor, and does not do work done before.
+
+    ``blank(name)`` is that delta without its part: shape, dtype, settings and digests, of which the file's name is made.
+    """
+
+    def kept(work: Callable[[str], Part], names: Sequence[str]) -> Iterator[Part]:
+        folder.mkdir(exist_ok=True)
+        blanks = {name: blank(name) for name in names}
+        paths = {name: folder / f"{seal({name: repr(delta)})}.dts.safetensors" for name, delta in blanks.items()}
+        old: dict[str, Part] = {}
+        for name, path in paths.items():
+            with suppress(FileError):  # not there, or not whole
+                old[name] = load(path).parts[name]
+        new = iter(each(work, [name for name in names if name not in old]))
+        for name in names:
+            if name not in old:
+                old[name] = next(new)
+                replace(blanks[name], parts={name: old[name]}).save(paths[name], overwrite=True)
+            yield old[name]
+
+    return kept
+
+
+def _examine(base: State, expert: State, name: str) -> tuple[str, str]:
+    """The digests of a tensor in base and expert; StateError where it is not fit to be compressed."""
+    digests = []
+    for state, what in ((base, "base"), (expert, "expert")):
+        tensor = state[name]
+        check_values(tensor, name, what)
+        digests.append(digest(tensor))
+    return tuple(digests)
+
+
+def _without_work(digests: Mapping[str, tuple[str, str]]) -> dict[str, Part | None]:
+    """The parts that the digests of each tensor in base and expert tell alone: equal ones, and equal pairs of them."""
+    first = {}
+    return {
+        name: Unchanged() if pair[0] == pair[1] else None if first.setdefault(pair, name) == name else Tied(first[pair])
+        for name, pair in digests.items()
+    }
 
 
 @torch.no_grad()
-def _compress_tensor(name: str, base: Tensor, expert: Tensor, settings: Settings) -> Part:
-    if not expert.is_floating_point():
-        return Unchanged() if torch.equal(base, expert) else Kept(expert.detach().cpu().clone())
-    dtype = compute_dtype(expert)
-    x = expert.to(dtype) - base.to(device=expert.device, dtype=dtype)
+def _compress_tensor(base: State, expert: State, settings: Settings, name: str) -> Part:
+    tensor = outline(expert)[name]
+    if not tensor.is_floating_point():
+        return Kept(expert[name].detach().cpu().clone())
+    x = _difference(expert[name], base[name])
     low, high = x.aminmax() if x.numel() else (x.new_zeros(()),) * 2
     if low == high == 0:
         return Unchanged()
@@ -357,33 +425,63 @@ def _compress_tensor(name: str, base: Tensor, expert: Tensor, settings: Settings
     if x.dim() != 2:
         return Flat(Coded.of(x.reshape(1, -1), settings))
     u, s, vh, _ = decompose(x, rank_of(x.shape, settings.keep_ratio), settings.algorithm)
+    del x  # the largest thing here; coding needs room too
     return LowRank(Coded.of(u.T.contiguous(), settings), s.float().cpu(), Coded.of(vh.contiguous(), settings))
 
 
-@torch.no_grad()
+def _difference(expert: Tensor, base: Tensor, block: int = 2**20) -> Tensor:
+    """expert - base in float32 or better, with one copy of the whole tensor and not three."""
+    x = expert.detach().to(compute_dtype(expert), copy=True).contiguous()
+    for part, other in zip(x.view(-1).split(block), base.detach().reshape(-1).split(block), strict=True):
+        part.sub_(other.to(part))
+    return x
+
+
+class Rebuilt(Mapping[str, Tensor]):
+    """The approximate expert, base + remainder, each tensor computed whenever it is asked for, in the expert's dtype.
+
+    ``outline`` has its names, shapes and dtypes. StateError when ``base`` is not the one that the delta was made for.
+    """
+
+    def __init__(self, base: State, delta: TaskDelta) -> None:
+        check_base(base, delta)
+        self.base, self.delta = base, delta
+        self.outline = {
+            name: torch.empty(shape, dtype=delta.dtypes[name], device="meta") for name, shape in delta.shapes.items()
+        }
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> Tensor:
+        part, dtype = self.delta.parts[name], self.delta.dtypes[name]
+        if isinstance(part, Tied):
+            part = self.delta.parts[part.to]
+        match part:
+            case Kept(value=value) if not value.is_floating_point():
+                return value.clone()
+            case Unchanged():
+                return self.base[name].to(dtype, copy=True)
+        x = self.base[name].to(torch.promote_types(dtype, torch.float32), copy=True)
+        if isinstance(part, LowRank):  # added while it is multiplied, never laid out by itself
+            x.addmm_(*(factor.to(x) for factor in part.factors()))
+        else:
+            x.add_(self.delta.remainder(name).to(x.device))
+        return x.to(dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.delta.parts)
+
+    def __len__(self) -> int:
+        return len(self.delta.parts)
+
+
 def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
     """The approximate expert: base + remainder, tensor by tensor, in the expert's dtypes; tied tensors stay tied.
 
     StateError when ``base`` is not the one that the delta was made for.
     """
-    check_base(base, delta)
-    result: dict[str, Tensor] = {}
+    rebuilt, result = Rebuilt(base, delta), {}
     for name, part in delta.parts.items():
-        dtype = delta.dtypes[name]
-        match part:
-            case Tied(to=first):
-                result[name] = result[first]
-            case Kept(value=value) if not value.is_floating_point():
-                result[name] = value.clone()
-            case Unchanged():
-                result[name] = base[name].to(dtype, copy=True)
-            case _:
-                x = base[name].to(torch.promote_types(dtype, torch.float32), copy=True)
-                if isinstance(part, LowRank):  # added while it is multiplied, never laid out by itself
-                    x.addmm_(*(factor.to(x) for factor in part.factors()))
-                else:
-                    x.add_(delta.remainder(name).to(x.device))
-                result[name] = x.to(dtype)
+        result[name] = result[part.to] if isinstance(part, Tied) else rebuilt[name]
     return result
 
 
