@@ -414,7 +414,7 @@ def _compress_tensor(base: State, expert: State, settings: Settings, name: str) 
     tensor = outline(expert)[name]
     if not tensor.is_floating_point():
         return Kept(expert[name].detach().cpu().clone())
-    x = _difference(expert[name], base[name])
+    x = _difference(base, expert, name)
     low, high = x.aminmax() if x.numel() else (x.new_zeros(()),) * 2
     if low == high == 0:
         return Unchanged()
@@ -429,10 +429,11 @@ def _compress_tensor(base: State, expert: State, settings: Settings, name: str) 
     return LowRank(Coded.of(u.T.contiguous(), settings), s.float().cpu(), Coded.of(vh.contiguous(), settings))
 
 
-def _difference(expert: Tensor, base: Tensor, block: int = 2**20) -> Tensor:
-    """expert - base in float32 or better, with one copy of the whole tensor and not three."""
-    x = expert.detach().to(compute_dtype(expert), copy=True).contiguous()
-    for part, other in zip(x.view(-1).split(block), base.detach().reshape(-1).split(block), strict=True):
+def _difference(base: State, expert: State, name: str, block: int = 2**20) -> Tensor:
+    """expert - base in float32 or better, with room for one copy and one tensor as it is stored, not for three."""
+    x = expert[name].detach()
+    x = x.to(compute_dtype(x), copy=True).contiguous()
+    for part, other in zip(x.view(-1).split(block), base[name].detach().reshape(-1).split(block), strict=True):
         part.sub_(other.to(part))
     return x
 

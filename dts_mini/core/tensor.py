@@ -56,7 +56,7 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
         case "exact":
             u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
         case "gram":
-            u, s, vh = _gram_svd(matrix)
+            u, s, vh = _gram_svd(matrix, rank)
         case "randomised":
             u, s, vh = _randomised_svd(matrix, rank, seed)
         case _:
@@ -75,15 +75,17 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     return Decomposition(u * sign.T, s, vh * sign, error)
 
 
-def _gram_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gram_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvectors of the smaller Gram matrix and their images: at least ``rank`` triples; float64, block by block."""
     if matrix.shape[0] < matrix.shape[1]:
-        v, s, uh = _gram_svd(matrix.T)
+        v, s, uh = _gram_svd(matrix.T, rank)
         return uh.T, s, v.T
-    wide = matrix.double()
-    values, vectors = torch.linalg.eigh(wide.T @ wide)
+    blocks = matrix.split(2**13)
+    values, vectors = torch.linalg.eigh(sum(wide.T @ wide for wide in (block.double() for block in blocks)))
     s, v = values.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
-    u = wide @ v / torch.where(s > 0, s, torch.inf)
-    return u.to(matrix.dtype), s.to(matrix.dtype), v.T.to(matrix.dtype)
+    divisor = torch.where(s > 0, s, torch.inf)[:rank]
+    u = torch.cat([(block.double() @ v[:, :rank] / divisor).to(matrix.dtype) for block in blocks])
+    return u, s.to(matrix.dtype), v.T.to(matrix.dtype)
 
 
 def _randomised_svd(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,7 +97,7 @@ def _randomised_svd(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tenso
     for _ in range(2):  # only the smaller side is made orthonormal on the way, which is cheap
         small = torch.linalg.qr(matrix.T @ (matrix @ small)).Q
     basis = torch.linalg.qr(matrix @ small).Q
-    inner, s, vh = _gram_svd(basis.T @ matrix)
+    inner, s, vh = _gram_svd(basis.T @ matrix, rank)
     return basis @ inner[:, :rank], s[:rank], vh[:rank]
 
 
@@ -140,7 +142,7 @@ def _largest(row: Tensor, count: int) -> Tensor:
         return torch.zeros_like(row, dtype=torch.bool)
     limit = row.kthvalue(len(row) - count + 1).values
     above, ties = row > limit, row == limit
-    return above | (ties & (ties.cumsum(0) <= count - above.sum()))
+    return above | (ties & (ties.cumsum(0, dtype=torch.int32) <= count - above.sum()))
 
 
 def scale(rows: Tensor, codes: Tensor, groups: int = 4, how: Literal["rms", "mean"] = "rms") -> Tensor:
@@ -151,15 +153,16 @@ def scale(rows: Tensor, codes: Tensor, groups: int = 4, how: Literal["rms", "mea
     """
     if how not in ("rms", "mean"):
         raise DTSError(f"scale is {how!r}: choose rms or mean")
-    x, index = rows.double(), codes.long()
-    total = x.new_zeros(len(x), groups + 1)
-    count = total.scatter_add(1, index, torch.ones_like(x)).clamp(min=1)
-    if how == "mean":
-        values = total.scatter_add(1, index, x) / count
-    else:
-        sign = torch.ones(groups + 1, dtype=x.dtype, device=x.device)
-        sign[: groups // 2] = -1
-        values = sign * (total.scatter_add(1, index, x.square()) / count).sqrt()
+    total = torch.zeros(len(rows), groups + 1, dtype=torch.float64, device=rows.device)
+    count = torch.zeros_like(total)
+    for part, code in zip(rows.split(2**20, 1), codes.split(2**20, 1), strict=True):  # in float64, which is wide
+        x, index = part.double(), code.long()
+        total.scatter_add_(1, index, x if how == "mean" else x.square())
+        count.scatter_add_(1, index, torch.ones_like(x))
+    values = total / count.clamp(min=1)
+    if how == "rms":
+        values = values.sqrt()
+        values[:, : groups // 2] *= -1
     return values[:, :groups].to(rows.dtype)
 
 
