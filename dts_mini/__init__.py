@@ -1,6 +1,7 @@
 """Personalised model merging with DTS: one shared model, and a remainder of about 1 % for each task."""
 
-from dts_mini.core.delta import Settings, Storage, TaskDelta, compress, load, rebuild, storage
+from dts_mini.core.delta import Storage, TaskDelta, compress, load, rebuild, storage
+from dts_mini.core.dts import Settings
 from dts_mini.core.errors import DTSError, FileError, StateError
 from dts_mini.core.merging import average, dare, task_arithmetic, ties
 from dts_mini.core.personal import fuse, fusion_weights, personalise

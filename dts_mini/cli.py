@@ -11,9 +11,10 @@ from pathlib import Path
 from dts_mini.core import merging
 from dts_mini.core.checkpoint import check_output, open_checkpoint, save_checkpoint
 from dts_mini.core.container import decode
-from dts_mini.core.delta import Each, LowRank, Rebuilt, compress, load, storage
+from dts_mini.core.delta import Rebuilt, compress, load, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, read_bytes, write_json
+from dts_mini.core.work import Each
 from dts_mini.suites import SUITES, load_suite
 
 CHECKPOINT = "a .safetensors file, an index of shards, or a folder with either"
@@ -79,7 +80,7 @@ def _inspect(o: argparse.Namespace) -> None:
     width = max(map(len, delta.parts))
     for name, part in delta.parts.items():
         shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
-        rank = f"  rank {len(part.s)}" if isinstance(part, LowRank) else ""
+        rank = f"  rank {part.rank}" if part.rank else ""
         print(f"{name:<{width}}  {shape:<18} {type(part).__name__}{rank}")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from dts_mini.core.delta import Each
 from dts_mini.core.errors import DTSError
+from dts_mini.core.work import Each
 
 
 @contextmanager

@@ -15,13 +15,16 @@ SUITES = sorted((PACKAGE / "suites").rglob("*.py"))
 # Within the core a module may import those that stand in a line above its own.
 ORDER = [
     {"errors"},
-    {"packing", "tensor", "state"},
+    {"packing", "tensor", "state", "coding", "budget"},
     {"file"},
-    {"checkpoint", "container"},
+    {"checkpoint", "container", "parts"},
+    {"work"},
+    {"differences"},
+    {"dts", "drc"},
     {"delta"},
     {"merging", "personal"},
 ]
-LIBRARIES = {"numpy", "safetensors", "torch", "xxhash"}
+LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}
 
 
 def imported(source: str, module: str = "dts_mini.core.here") -> set[str]:

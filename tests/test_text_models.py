@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from dts_mini import average, compress, fuse, fusion_weights, load, personalise, rebuild, storage
 from dts_mini.cli import main
 from dts_mini.core.checkpoint import open_checkpoint
-from dts_mini.core.delta import Tied
+from dts_mini.core.parts import Tied
 
 transformers = pytest.importorskip("transformers")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dts_mini.core.errors import FileError
 
-VERSION = 1
+VERSION = 2
 _BLANK = "0" * 64
 
 

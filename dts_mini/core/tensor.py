@@ -20,6 +20,8 @@ from dts_mini.core.errors import DTSError
 
 Algorithm = Literal["auto", "exact", "gram", "randomised"]
 GROUPS = (2, 4, 8)
+BLOCK = 2**13
+"""Rows of a large matrix that are worked on in float64 at once."""
 
 
 class Decomposition(NamedTuple):
@@ -29,6 +31,13 @@ class Decomposition(NamedTuple):
     s: Tensor
     vh: Tensor
     error: float
+
+    def first(self, rank: int) -> "Decomposition":
+        """The leading ``rank`` of these components."""
+        beyond, all_kept = self.s[rank:].double().square().sum().item(), self.s.double().square().sum().item()
+        energy = all_kept / max(1 - self.error**2, torch.finfo(torch.float32).tiny)
+        error = math.sqrt(min(1.0, self.error**2 + beyond / energy)) if energy else 0.0
+        return Decomposition(self.u[:, :rank], self.s[:rank], self.vh[:rank], error)
 
 
 def rank_of(shape: tuple[int, int], keep_ratio: float) -> int:
@@ -68,11 +77,21 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     u, s, vh = u[:, :rank], s[:rank], vh[:rank]
     sign = torch.sign(vh.gather(1, vh.abs().argmax(1, keepdim=True)))
     sign[sign == 0] = 1
-    # Row norms keep the digits of a float64 sum without a float64 copy of the matrix.
-    energy = torch.linalg.vector_norm(matrix, dim=1).double().square().sum().item()
+    energy = frobenius(matrix) ** 2
     kept = s.double().square().sum().item()
     error = math.sqrt(max(0.0, 1 - kept / energy)) if energy else 0.0
     return Decomposition(u * sign.T, s, vh * sign, error)
+
+
+def gram_matrix(matrix: Tensor) -> Tensor:
+    """M^T M of a tall matrix, M M^T of a wide one, float64; M itself is never laid out in float64 as a whole."""
+    tall = matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
+    return sum(wide.T @ wide for wide in (block.double() for block in tall.split(BLOCK)))
+
+
+def frobenius(matrix: Tensor) -> float:
+    """||M||: row norms keep the digits of a float64 sum without a float64 copy of the matrix."""
+    return torch.linalg.vector_norm(matrix, dim=1).double().square().sum().sqrt().item()
 
 
 def _gram_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,8 +99,8 @@ def _gram_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     if matrix.shape[0] < matrix.shape[1]:
         v, s, uh = _gram_svd(matrix.T, rank)
         return uh.T, s, v.T
-    blocks = matrix.split(2**13)
-    values, vectors = torch.linalg.eigh(sum(wide.T @ wide for wide in (block.double() for block in blocks)))
+    blocks = matrix.split(BLOCK)
+    values, vectors = torch.linalg.eigh(gram_matrix(matrix))
     s, v = values.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
     divisor = torch.where(s > 0, s, torch.inf)[:rank]
     u = torch.cat([(block.double() @ v[:, :rank] / divisor).to(matrix.dtype) for block in blocks])
@@ -169,3 +188,61 @@ def scale(rows: Tensor, codes: Tensor, groups: int = 4, how: Literal["rms", "mea
 def restore(codes: Tensor, scales: Tensor) -> Tensor:
     """The elements (k x n) that codes (k x n) and scales (k x groups) stand for; the code ``groups`` is zero."""
     return torch.cat([scales, torch.zeros_like(scales[:, :1])], 1).gather(1, codes.long())
+
+
+def lloyd_max(rows: Tensor, codes: Tensor, groups: int, rounds: int = 50) -> tuple[Tensor, Tensor]:
+    """Codes and values that make the squared error of each row least for so many values (Lloyd 1982, Max 1960).
+
+    It starts at ``codes`` and the means of their groups; each round moves the borders to the midpoints between
+    values, and the values to the means of what lies between borders, until no code changes or after ``rounds``.
+    """
+    zero = codes == groups
+    for _ in range(rounds):
+        values = scale(rows, codes, groups, "mean")
+        empty = (codes[:, :, None] == torch.arange(groups, device=codes.device)).sum(1) == 0
+        values = values.masked_fill(empty, -torch.inf).cummax(1).values  # an empty group shares its neighbour's value
+        least = values.masked_fill(values.isinf(), torch.inf).amin(1, keepdim=True)
+        values = torch.where(values.isinf(), least, values)
+        borders = (values[:, 1:] + values[:, :-1]) / 2
+        moved = torch.searchsorted(borders, rows.contiguous()).to(torch.uint8).masked_fill_(zero, groups)
+        if torch.equal(moved, codes):
+            break
+        codes = moved
+    return codes, scale(rows, codes, groups, "mean")
+
+
+def refit(matrix: Tensor, u: Tensor, vh: Tensor) -> Tensor:
+    """The values s (r) that make ||M - U diag(s) V^T|| least for the U (m x r) and V^T (r x n) that are stored.
+
+    They solve ((U^T U) o (V^T V)) s = diag(U^T M V), o being the element-wise product.
+    """
+    system = (u.T @ u).double() * (vh @ vh.T).double()
+    right = ((u.T @ matrix) * vh).sum(1).double()
+    ridge = 1e-9 * system.diagonal().mean() * torch.eye(len(system), dtype=system.dtype, device=system.device)
+    return torch.linalg.solve(system + ridge, right).to(matrix.dtype)
+
+
+def bounds(matrix: Tensor, exact: Decomposition, u: Tensor, s: Tensor, vh: Tensor) -> tuple[float, float, float]:
+    """How far U diag(s) V^T, as stored (m x r, r, r x n), may be from M and how far it is: shares of ||M||.
+
+    The first is the truncation's error, exact: sqrt(sum of s_i^2 beyond r) / ||M|| (Eckart and Young 1936). The
+    second bounds what coding the r leading components adds: with A = U S of the exact ones and A' of the stored
+    ones, scaled so that each V'_i is nearest to V_i,
+
+        ||A V^T - A' V'^T||  <=  ||A - A'|| + ||A'||_2 ||V - V'||_F     weighted by component,
+
+    since V^T has orthonormal rows. The third is the measured ||M - U diag(s) V^T|| / ||M||, at most their sum.
+    """
+    norm = frobenius(matrix)
+    if norm == 0:
+        return 0.0, 0.0, 0.0
+    nearest = (vh * exact.vh).sum(1) / vh.square().sum(1).clamp(min=torch.finfo(vh.dtype).tiny)
+    nearest = torch.where(nearest.abs() > 1e-6, nearest, 1)
+    near, stored = vh * nearest[:, None], u * (s / nearest)
+    first = torch.linalg.vector_norm((exact.u * exact.s - stored).double())
+    weight = torch.linalg.vector_norm(stored, dim=0).clamp(min=torch.finfo(u.dtype).tiny)
+    second = torch.linalg.matrix_norm((stored / weight).double(), 2)
+    second = second * torch.linalg.vector_norm(((exact.vh - near) * weight[:, None]).double())
+    rows = zip(matrix.split(BLOCK), u.split(BLOCK), strict=True)
+    error = math.sqrt(sum(frobenius(block - (part * s) @ vh) ** 2 for block, part in rows))
+    return exact.error, ((first + second) / norm).item(), error / norm

@@ -30,7 +30,7 @@ from dataclasses import replace
 import torch
 
 from dts_mini import compress, load, rebuild, storage
-from dts_mini.core.delta import Flat, LowRank
+from dts_mini.core.dts import Flat, LowRank
 from dts_mini.core.tensor import decompose, rank_of, restore, scale, threshold
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite

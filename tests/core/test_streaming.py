@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from dts_mini import StateError, TaskDelta, compress, rebuild, storage
-from dts_mini.core import delta as module
+from dts_mini.core import differences, dts
 from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
-from dts_mini.core.delta import LowRank, Rebuilt, Tied, Unchanged
+from dts_mini.core.delta import Rebuilt
+from dts_mini.core.dts import LowRank
 from dts_mini.core.file import save_tensors
+from dts_mini.core.parts import Tied, Unchanged
 from dts_mini.core.state import digest, outline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,23 +52,25 @@ def test_from_shards_as_from_memory_the_same_bytes(base, expert, tmp_path):
     assert found.to_bytes() == compress(base, expert).to_bytes()
 
 
-def test_compress_reads_each_tensor_twice_and_holds_one_of_a_state_at_a_time(base, expert):
+@pytest.mark.parametrize("settings", [{}, {"budget": "50%"}, {"method": "drc", "budget": "20%"}])
+def test_compress_holds_one_tensor_of_a_state_at_a_time(base, expert, settings):
     base, expert = OnDisk(base), OnDisk(expert)
-    compress(base, expert)
+    compress(base, expert, **settings)
     for state in (base, expert):
-        assert sorted(state.reads) == sorted([*state, *state])
+        assert set(state.reads) == set(state)
         assert state.most == 1
 
 
 def test_a_tensor_that_did_not_change_is_read_once_and_costs_nothing(base):
     expert = OnDisk({**base, "norm.weight": base["norm.weight"] + 1})
     delta = compress(OnDisk(base), expert)
-    assert sorted(expert.reads) == sorted([*base, "norm.weight"])
+    assert sorted(set(expert.reads)) == sorted(base)
+    assert all(expert.reads.count(name) == 1 for name in base if name != "norm.weight")
     assert {name for name, part in delta.parts.items() if part != Unchanged()} == {"norm.weight"}
 
 
 def test_an_embedding_of_50000_rows_that_did_not_change_is_never_decomposed(monkeypatch):
-    monkeypatch.setattr(module, "decompose", lambda *args: pytest.fail("decomposed"))
+    monkeypatch.setattr(dts, "decompose", lambda *args: pytest.fail("decomposed"))
     base = {"embedding": torch.randn(50_000, 8), "norm": torch.ones(8)}
     delta = compress(base, {"embedding": base["embedding"].clone(), "norm": torch.zeros(8)})
     assert storage(delta).information < 50
@@ -90,7 +94,7 @@ def test_equal_values_in_the_expert_alone_are_no_tie(base, expert):
 
 @pytest.mark.parametrize("where", ["shape", "name", "NaN"])
 def test_what_does_not_fit_is_refused_before_the_first_decomposition(base, expert, monkeypatch, where):
-    monkeypatch.setattr(module, "decompose", lambda *args: pytest.fail("decomposed"))
+    monkeypatch.setattr(dts, "decompose", lambda *args: pytest.fail("decomposed"))
     last = sorted(expert)[-1]
     match where:
         case "shape":
@@ -112,7 +116,7 @@ def test_the_difference_in_blocks_is_the_difference():
         wide = torch.promote_types(dtype, torch.float32)
         for e, b in ((expert.to(dtype), base.half()), (expert.to(dtype).T, base.half().T), (expert[0, 0], base[0, 0])):
             for block in (1, 10, 77, 1000):
-                found = module._difference({"w": b}, {"w": e}, "w", block)
+                found = differences._difference({"w": b}, {"w": e}, "w", block)
                 assert torch.equal(found, e.to(wide) - b.to(wide))
 
 
@@ -150,26 +154,41 @@ def stop_after(count: int):
 
 
 @pytest.fixture
-def counted(monkeypatch) -> list[str]:
-    """The names of the tensors that were compressed."""
-    names, work = [], module._compress_tensor
-    monkeypatch.setattr(module, "_compress_tensor", lambda *args: names.append(args[-1]) or work(*args))
-    return names
+def counted(monkeypatch) -> list[tuple]:
+    """A line for each piece of work on a tensor that was done."""
+    done, on_difference = [], differences._on_difference
+
+    def counting(base, expert, work, job):
+        done.append((work.__qualname__, *job))
+        return on_difference(base, expert, work, job)
+
+    monkeypatch.setattr(differences, "_on_difference", counting)
+    return done
 
 
-def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted):
+SETTINGS = {
+    "dts": {},
+    "dts within a budget": {"budget": "50%", "per": "vector"},
+    "drc": {"method": "drc", "budget": "20%"},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted, settings):
+    wanted = compress(base, expert, **settings).to_bytes()
+    whole = list(counted)
+    counted.clear()
     with pytest.raises(KeyboardInterrupt):
-        compress(base, expert, folder=tmp_path / "parts", progress=stop_after(4))
-    first = list(counted)
-    found = compress(base, expert, folder=tmp_path / "parts")
-    assert len(first) == 4
-    assert sorted(counted) == sorted(base), "each once"
-    assert found.to_bytes() == compress(base, expert).to_bytes()
+        compress(base, expert, folder=tmp_path / "parts", progress=stop_after(4), **settings)
+    assert 0 < len(counted) < len(whole)
+    assert compress(base, expert, folder=tmp_path / "parts", **settings).to_bytes() == wanted
+    assert sorted(counted, key=repr) == sorted(whole, key=repr), "each once"
 
 
 @pytest.mark.parametrize("other", ["settings", "expert", "base", "damage"])
 def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, expert, tmp_path, counted, other):
     compress(base, expert, folder=tmp_path)
+    first = len(counted)
     counted.clear()
     settings = {}
     match other:
@@ -183,21 +202,21 @@ def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, exper
             for path in tmp_path.iterdir():
                 path.write_bytes(path.read_bytes()[:-1])
     found = compress(base, expert, folder=tmp_path, **settings)
-    assert sorted(counted) == sorted(base)
+    assert len(counted) == first
     assert found.to_bytes() == compress(base, expert, **settings).to_bytes()
 
 
 KILLED = """
 import os, signal, sys
-import dts_mini.core.delta as delta
 from dts_mini.cli import main
-work, done = delta._compress_tensor, []
-def killed(*arguments):
+from dts_mini.core import dts
+part, done = dts._part, []
+def _part(*arguments):
     if len(done) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(1)
-    return work(*arguments)
-delta._compress_tensor = killed
+    return part(*arguments)
+dts._part, _part.__module__ = _part, part.__module__
 main(sys.argv[1:])
 """
 
@@ -210,11 +229,12 @@ def test_a_killed_command_goes_on_and_leaves_nothing_behind(files, counted, caps
     killed = subprocess.run([sys.executable, "-c", KILLED, *line], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."})
     assert killed.returncode == -signal.SIGKILL
     assert not out.exists()
-    assert len(list(out.with_name(f"{out.name}.parts").glob("*.dts.safetensors"))) == 3
+    assert len(list(out.with_name(f"{out.name}.parts").glob("*.safetensors"))) == 3
     assert main(line) == 0
-    base, expert = open_checkpoint(files.base), open_checkpoint(files.a)
-    assert len(counted) == len(base) - 3
-    assert out.read_bytes() == compress(base, expert).to_bytes()
+    goes_on = len(counted)
+    wanted = compress(open_checkpoint(files.base), open_checkpoint(files.a))
+    assert len(counted) - goes_on == goes_on + 3
+    assert out.read_bytes() == wanted.to_bytes()
     assert not out.with_name(f"{out.name}.parts").exists()
 
 

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from torch import Tensor
 
-from dts_mini.core.delta import Flat, LowRank, TaskDelta, storage
+from dts_mini.core.delta import TaskDelta, storage
+from dts_mini.core.dts import Flat, LowRank
 from dts_mini.course.figures.shared import whiskers
 from dts_mini.course.style import PALETTE, bar_cue, cue, styled
 from dts_mini.suites.evaluation import interval

@@ -1,0 +1,63 @@
+"""Budgets: bytes asked for, what each byte buys, and the largest choice that fits."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from dts_mini.core.errors import DTSError
+
+WEIGHT = 0.5
+"""A matrix's squared error counts as 1 / ||M||^(2 WEIGHT): between absolute (0) and relative (1) errors. Validation."""
+
+
+def in_bytes(budget: int | str, model: int) -> int:
+    """A budget in bytes: a whole number of them, or a share of the float32 expert's ``model`` bytes, as in "1%"."""
+    if isinstance(budget, str) and (share := re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*", budget)):
+        found = math.floor(float(share[1]) / 100 * model + 1e-9)
+    elif isinstance(budget, int) and not isinstance(budget, bool):
+        found = budget
+    else:
+        raise DTSError(f"budget is {budget!r}: give bytes as a whole number, or a share of the expert, as in '1%'")
+    if found <= 0:
+        raise DTSError(f"budget is {budget!r}: it must be more than nothing")
+    return found
+
+
+def water_fill(values: Mapping[str, Tensor], costs: Mapping[str, float]) -> list[str]:
+    """The order in which matrices are given components beyond their first: by what each byte buys, most first.
+
+    ``values``: what each component of a matrix adds (r), falling; ``costs``: bytes of one component of that matrix.
+    A prefix of this order is the best choice of all that cost as much: within a matrix components cost alike and
+    come by falling value, so that no other set of the same cost has a larger sum (the greedy bound of the
+    fractional knapsack, Dantzig 1957). Between two prefixes at most one component's bytes are lost.
+    """
+    offers = [
+        (-value / costs[name], name, number)
+        for name in sorted(values)
+        for number, value in enumerate(values[name].tolist())
+        if number
+    ]
+    return [name for _, name, _ in sorted(offers)]
+
+
+def fit(size: Callable[[int], int], budget: int, most: int, guess: int) -> int:
+    """The largest number in 0..most whose ``size`` in bytes is within the budget, looked for around ``guess``.
+
+    ``size`` grows with the number, so that a larger budget never gives a smaller one. DTSError where not even
+    ``size(0)`` fits: it says the least possible budget.
+    """
+    low, high, stride = -1, most + 1, 1  # size(low) fits, size(high) does not
+    number = min(max(guess, 0), most)
+    while high - low > 1:
+        if size(number) <= budget:
+            low, number = number, number + stride
+        else:
+            high, number = number, number - stride
+        stride *= 2
+        if not low < number < high:
+            number = (low + high) // 2
+    if low < 0:
+        raise DTSError(f"a budget of {budget:,} bytes is too small here: the least possible is {size(0):,} bytes")
+    return low

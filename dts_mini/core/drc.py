@@ -1,0 +1,282 @@
+"""DRC, "decompose, round, code": our data-free successor of DTS, for the same bytes.
+
+    decompose   M (m x n)  ->  U (m x r), s (r), V^T (r x n)        as in DTS
+    round       U diag(s)  ->  integers A;  the V^T that is best with A  ->  integers B     one step for both
+    code        A, B       ->  bytes                                                        an entropy code
+
+DTS gives every element of every kept component two bits. But the error that a rounded component leaves does not
+depend on its singular value when u_i s_i and v_i s_i are rounded with one step; only the bits do: many for a strong
+component, few for a weak one, none for one that would round to zero. That is reverse water-filling, the optimum for
+a Gaussian source (Cover and Thomas, Elements of Information Theory, section 10.3.3): one number, the step, sets the
+ranks and the code widths of all tensors at once, and a budget is met by choosing it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dts_mini.core.budget import WEIGHT, fit
+from dts_mini.core.coding import PEAK, code_bits
+from dts_mini.core.differences import Differences
+from dts_mini.core.errors import DTSError
+from dts_mini.core.parts import Bounds, Part, Reader, Writer
+from dts_mini.core.tensor import Decomposition, bounds, decompose, gram_matrix
+
+NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
+_FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a remainder is compressed; ``notch`` says how fine, the rest was chosen on validation images."""
+
+    notch: int = 10 * NOTCHES  # the step is 2^(-notch / NOTCHES) of ||M||^WEIGHT; a budget sets it
+    cut: float = 0.5  # a component goes where the root mean square of its longer vector is below so many steps
+    dead: float = 0.6  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
+    fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
+    norm: float = 0.5  # each tensor is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.notch <= _FINEST:
+            raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
+        if not 0 <= self.cut <= 2:
+            raise DTSError(f"cut is {self.cut}: it must lie in [0, 2]")
+        if not 0.5 <= self.dead < 1:
+            raise DTSError(f"dead is {self.dead}: it must lie in [0.5, 1)")
+        if not 0 <= self.norm <= 1:
+            raise DTSError(f"norm is {self.norm}: it must lie in [0, 1]")
+
+
+@dataclass(frozen=True)
+class RoundedMatrix(Part):
+    """A tensor of two or more dimensions as a matrix: A (r x m) and B (r x n), int16; M_hat = A^T diag(s unit) B.
+
+    ``s``: float16 (r), at most 1; ``unit``: float32, a scalar.
+    """
+
+    left: Tensor
+    s: Tensor
+    right: Tensor
+    unit: Tensor
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A^T diag(s unit) (m x r) and B (r x n), float32."""
+        return (self.left.float() * (self.s.float() * self.unit)[:, None]).T, self.right.float()
+
+    def restore(self) -> Tensor:
+        u, vh = self.factors()
+        return u @ vh
+
+    def write(self, writer: Writer) -> list:
+        writer.add("halves", self.s)
+        writer.add("values", self.unit)
+        writer.add_integers(self.left)
+        writer.add_integers(self.right)
+        return [len(self.s)]
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "RoundedMatrix":
+        (rank,) = arguments
+        s, unit = reader.take("halves", rank), reader.take("values", 1).reshape(())
+        sides = (shape[0], torch.Size(shape[1:]).numel())
+        left, right = (reader.take_integers(rank, side) for side in sides)
+        return cls(left, s, right, unit)
+
+    @property
+    def rank(self) -> int:
+        return len(self.s)
+
+    @property
+    def bits(self) -> int:
+        return round(sum(code_bits(rows, _peak(rows)) for rows in (self.left, self.right))) + 16 * self.rank + 32
+
+
+@dataclass(frozen=True)
+class RoundedFlat(Part):
+    """A 1-D tensor: integers (1 x n), int16, times ``unit``, float32."""
+
+    integers: Tensor
+    unit: Tensor
+
+    def restore(self) -> Tensor:
+        return self.integers.float() * self.unit
+
+    def write(self, writer: Writer) -> list:
+        writer.add("values", self.unit)
+        writer.add_integers(self.integers)
+        return []
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "RoundedFlat":
+        unit = reader.take("values", 1).reshape(())
+        return cls(reader.take_integers(1, torch.Size(shape).numel()), unit)
+
+    @property
+    def bits(self) -> int:
+        return round(code_bits(self.integers, _peak(self.integers))) + 32
+
+
+@dataclass(frozen=True)
+class Source:
+    """What rounding a tensor takes: its elements (1 x n) where it has one dimension, else its leading components."""
+
+    norm: float
+    elements: Tensor | None = None
+    leading: Decomposition | None = None
+
+    def step(self, notch: int) -> float:
+        return 2 ** (-notch / NOTCHES) * self.norm**WEIGHT
+
+
+def compress(
+    differences: Differences,
+    settings: Settings,
+    budget: int | None,
+    size: Callable[[Mapping[str, Part], Settings], int],
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Part], dict[str, Bounds], Settings]:
+    """Parts and bounds of all tensors; with a budget ``notch`` is its choice: the finest whose file fits.
+
+    ``size`` gives the bytes of a file that holds such parts. Files of neighbouring notches differ by half a percent,
+    and the search measures the file itself, so that a budget is used to within that. A tensor that the step rounds
+    to nothing has no part.
+    """
+    shapes = {name: _sides(shape) for name, shape in differences.shapes.items()}
+    spectra, told = dict(differences.each(_spectrum, dict.fromkeys(shapes, ()))), set()
+    norms = {name: torch.linalg.vector_norm(spectrum).item() for name, spectrum in spectra.items()}
+    guess, limit = settings.notch, min((_finest(spectrum) for spectrum in spectra.values()), default=_FINEST)
+    if budget is not None:
+        bits = lambda notch: sum(_bits(s, shapes[n], notch, settings) for n, s in spectra.items())
+        guess = fit(lambda notch: int(bits(notch) / 8), budget, limit, guess)
+
+    def at(notch: int) -> dict[str, Part]:
+        each = {name: _rounded(source, replace(settings, notch=notch)) for name, source in sources.items()}
+        return {name: part for name, part in each.items() if part is not None}
+
+    while True:  # a guess that was too coarse has too few components at hand
+        finest = guess if budget is None else min(guess + NOTCHES // 2, limit)
+        sources, at_hand = {}, replace(settings, notch=finest)
+        jobs = {name: (norms[name], _rank(spectra[name], sides, at_hand)) for name, sides in shapes.items()}
+        for name, source in differences.each(_source, jobs):
+            sources[name] = source
+            if name not in told:
+                progress(name)
+                told.add(name)
+        best = guess
+        if budget is not None:
+            best = fit(lambda notch: size(at(notch), replace(settings, notch=notch)), budget, finest, guess)
+        if budget is None or best < finest or finest == limit:
+            break
+        guess = finest
+    parts = at(best)
+    bound = {
+        name: _bounds(differences[name], sources[name].leading, part)
+        for name, part in parts.items()
+        if isinstance(part, RoundedMatrix)
+    }
+    return parts, bound, replace(settings, notch=best)
+
+
+def _sides(shape: torch.Size) -> tuple[int, int]:
+    """A tensor of two or more dimensions as a matrix, m x n: a convolution is out x (in k k). One row of one dimension."""
+    return (shape[0], shape[1:].numel()) if len(shape) > 1 else (1, shape.numel())
+
+
+def _spectrum(x: Tensor) -> Tensor:
+    """Singular values, falling, float64; for one dimension the norm alone."""
+    matrix = x.reshape(_sides(x.shape))
+    if min(matrix.shape) > 256:
+        return torch.linalg.eigvalsh(gram_matrix(matrix)).flip(0).clamp(min=0).sqrt()
+    return torch.linalg.svdvals(matrix.double())
+
+
+def _step(spectrum: Tensor, notch: int) -> float:
+    return 2 ** (-notch / NOTCHES) * torch.linalg.vector_norm(spectrum).item() ** WEIGHT
+
+
+def _finest(spectrum: Tensor) -> int:
+    """The finest notch at which no element needs more than half the largest integer."""
+    return min(_FINEST, math.floor(NOTCHES * math.log2(PEAK / 2 * _step(spectrum, 0) / spectrum[0].item())))
+
+
+def _rank(spectrum: Tensor, sides: tuple[int, int], settings: Settings) -> int:
+    return int((spectrum > settings.cut * _step(spectrum, settings.notch) * max(sides) ** 0.5).sum())
+
+
+def _bits(spectrum: Tensor, sides: tuple[int, int], notch: int, settings: Settings) -> float:
+    """About how many bits a tensor takes, were its components' elements Gaussian: log2(1 + 2 pi e (s / step)^2) / 2 each."""
+    ratio = spectrum[: _rank(spectrum, sides, replace(settings, notch=notch))] / _step(spectrum, notch)
+    each = [n * torch.log2(1 + 17.08 * ratio.square() / n) / 2 for n in sides if n > 1]
+    return sum(part.sum().item() for part in each) + 32 * len(ratio)
+
+
+def _source(x: Tensor, norm: float, rank: int) -> Source:
+    """What rounding takes at a notch that needs so many components, and at coarser ones."""
+    sides = _sides(x.shape)
+    if sides[0] == 1:
+        return Source(norm, elements=x.reshape(1, -1).float().cpu())
+    return Source(norm, leading=decompose(x.reshape(sides), rank) if rank else None)
+
+
+def _rounded(source: Source, settings: Settings) -> Part | None:
+    """A tensor's integers, their values fitted and its norm restored."""
+    step = source.step(settings.notch)
+    if source.elements is not None:
+        integers = _integers(source.elements / step, settings.dead)
+        held = torch.linalg.vector_norm(integers.float()).item()
+        if not held:
+            return None
+        return RoundedFlat(integers, torch.tensor(step * (source.norm / (step * held)) ** settings.norm))
+    if source.leading is None:
+        return None
+    u, s, vh, _ = source.leading
+    rank = int((s > settings.cut * step * max(len(u), vh.shape[1]) ** 0.5).sum())
+    left = _integers((u[:, :rank] * s[:rank]).T / step, settings.dead)
+    some = left.any(1)
+    left, strength = left[some], s[:rank][some]
+    if not len(left):
+        return None
+    a = left.to(s)
+    if settings.fitted:  # C is the best that goes with A; A C ~ M, as U (S V^T) is
+        c = torch.linalg.solve(_ridged(a @ a.T), ((a @ u) * s).double() @ vh.double()).to(s)
+        right = _integers(c * (strength / step**2)[:, None], settings.dead)
+    else:
+        right = _integers(vh[:rank][some] * strength[:, None] / step, settings.dead)
+    b = right.to(s)
+    gram = (a @ a.T).double() * (b @ b.T).double()
+    values = step**2 / strength.double()
+    if settings.fitted:
+        values = torch.linalg.solve(_ridged(gram), (((a @ u) * s) * (b @ vh.T)).sum(1).double())
+    held = (values @ gram @ values).clamp(min=0).sqrt().item()
+    if not held:
+        return None
+    values = values * (source.norm / held) ** settings.norm
+    unit = values.abs().max()
+    return RoundedMatrix(left.cpu(), (values / unit).half().cpu(), right.cpu(), unit.float().cpu())
+
+
+def _integers(x: Tensor, dead: float) -> Tensor:
+    """Rounded towards zero by more than half: int16."""
+    magnitudes = (x.abs() + 1 - dead).clamp(min=0).floor()
+    if magnitudes.numel() and magnitudes.max() > PEAK:
+        raise DTSError(f"an integer of {int(magnitudes.max()):,} is beyond {PEAK:,}: give a smaller budget or notch")
+    return (magnitudes * x.sign()).to(torch.int16)
+
+
+def _ridged(gram: Tensor) -> Tensor:
+    """A Gram matrix (r x r), float64, made safe to solve where rows of integers depend on each other."""
+    return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(len(gram), device=gram.device)
+
+
+def _bounds(x: Tensor, leading: Decomposition, part: RoundedMatrix) -> Bounds:
+    u, vh = part.factors()
+    return Bounds(
+        *bounds(x.reshape(_sides(x.shape)), leading.first(part.rank), u.to(x), torch.ones(part.rank).to(x), vh.to(x))
+    )
+
+
+def _peak(rows: Tensor) -> int:
+    return int(rows.abs().max()) if rows.numel() else 0
