@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,7 @@ from dts_mini import compress
 from dts_mini.cli import main
 from dts_mini.core import merging
 from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
+from dts_mini.core.delta import METHODS
 from dts_mini.reference import modules, public, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +35,9 @@ def runnable() -> list:
     """The pages with blocks to run; a page of a merge is run where that merge is registered."""
     merges = {name for name in MERGES if name in merging.MERGES}
     pages = [
-        p for p in PAGES if BLOCK.search(p.read_text()) and (p.parent.name != "methods" or p.stem in merges | {"dts"})
+        p
+        for p in PAGES
+        if BLOCK.search(p.read_text()) and (p.parent.name != "methods" or p.stem in merges | METHODS.keys())
     ]
     mark = lambda path: [pytest.mark.slow] if path.stem in SLOW else []
     return [pytest.param(path, id=path.stem, marks=mark(path)) for path in pages]
@@ -144,10 +148,13 @@ def test_a_merge_has_a_page_with_its_options_defaults_and_source(name):
     assert f"https://arxiv.org/abs/{source}" in text
 
 
-def test_the_page_of_dts_has_the_options_of_compress_with_their_defaults():
-    rows = dict(ROW.findall((DOCS / "methods" / "dts.md").read_text()))
-    assert rows.items() <= options(compress).items()
-    assert rows.keys() >= {"keep_ratio", "groups", "scale", "per", "algorithm"}
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_has_a_page_with_its_settings_and_their_defaults(method):
+    text = (DOCS / "methods" / f"{method}.md").read_text()
+    settings = {field.name: repr(field.default) for field in fields(METHODS[method].Settings)}
+    assert dict(ROW.findall(text)) == settings | {"budget": "None"}
+    for part in ("Formula", "Source", "Options", "Bytes", "When to use it"):
+        assert f"\n## {part}\n" in text
 
 
 def test_the_page_of_dts_counts_its_bytes_right():

@@ -8,9 +8,6 @@ from torch import Tensor
 
 from dts_mini.core.errors import DTSError
 
-WEIGHT = 0.5
-"""A matrix's squared error counts as 1 / ||M||^(2 WEIGHT): between absolute (0) and relative (1) errors. Validation."""
-
 
 def in_bytes(budget: int | str, model: int) -> int:
     """A budget in bytes: a whole number of them, or a share of the float32 expert's ``model`` bytes, as in "1%"."""

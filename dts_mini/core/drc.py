@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dts_mini.core.budget import WEIGHT, fit
+from dts_mini.core.budget import fit
 from dts_mini.core.coding import PEAK, code_bits
 from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError
@@ -33,7 +33,10 @@ _FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
 class Settings:
     """How a remainder is compressed; ``notch`` says how fine, the rest was chosen on validation images."""
 
-    notch: int = 10 * NOTCHES  # the step is 2^(-notch / NOTCHES) of ||M||^WEIGHT; a budget sets it
+    notch: int = 7 * NOTCHES  # the step is 2^(-notch / NOTCHES) ||M||^weight; a budget sets it
+    weight: float = (
+        0.5  # from 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||
+    )
     cut: float = 0.5  # a component goes where the root mean square of its longer vector is below so many steps
     dead: float = 0.6  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
     fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
@@ -42,6 +45,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.notch <= _FINEST:
             raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
+        if not 0 <= self.weight <= 1:
+            raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
         if not 0 <= self.cut <= 2:
             raise DTSError(f"cut is {self.cut}: it must lie in [0, 2]")
         if not 0.5 <= self.dead < 1:
@@ -120,15 +125,45 @@ class RoundedFlat(Part):
 
 
 @dataclass(frozen=True)
-class Source:
-    """What rounding a tensor takes: its elements (1 x n) where it has one dimension, else its leading components."""
+class Spectrum:
+    """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row), and its singular values."""
 
-    norm: float
-    elements: Tensor | None = None
-    leading: Decomposition | None = None
+    sides: tuple[int, int]
+    s: Tensor
 
-    def step(self, notch: int) -> float:
-        return 2 ** (-notch / NOTCHES) * self.norm**WEIGHT
+    @classmethod
+    def of(cls, x: Tensor) -> "Spectrum":
+        matrix = as_matrix(x)
+        if min(matrix.shape) <= 256:
+            return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix.double()))
+        return cls(tuple(matrix.shape), torch.linalg.eigvalsh(gram_matrix(matrix)).flip(0).clamp(min=0).sqrt())
+
+    @property
+    def norm(self) -> float:
+        return torch.linalg.vector_norm(self.s).item()
+
+    def step(self, settings: Settings) -> float:
+        return 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
+
+    def rank(self, settings: Settings) -> int:
+        """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more."""
+        return int((self.s >= settings.cut * self.step(settings) * max(self.sides) ** 0.5).sum())
+
+    def bits(self, settings: Settings) -> float:
+        """About what its components take, were their elements Gaussian: log2(1 + 2 pi e (rms / step)^2) / 2 each."""
+        ratio = self.s[: self.rank(settings)].square() / self.step(settings) ** 2
+        each = sum((n * torch.log2(1 + 17.08 * ratio / n) / 2).sum().item() for n in self.sides if n > 1)
+        return each + 32 * len(ratio)
+
+    def finest(self, settings: Settings) -> int:
+        """The finest notch at which no element needs more than half the largest integer."""
+        room = PEAK / 2 * self.step(replace(settings, notch=0)) / self.s[0].item()
+        return max(0, min(_FINEST, math.floor(NOTCHES * math.log2(room))))
+
+
+def as_matrix(x: Tensor) -> Tensor:
+    """A view (m x n): a convolution as out x (in k k), one dimension as a single row."""
+    return x.reshape(len(x), -1) if x.dim() > 1 else x.reshape(1, -1)
 
 
 def compress(
@@ -144,96 +179,63 @@ def compress(
     and the search measures the file itself, so that a budget is used to within that. A tensor that the step rounds
     to nothing has no part.
     """
-    shapes = {name: _sides(shape) for name, shape in differences.shapes.items()}
-    spectra, told = dict(differences.each(_spectrum, dict.fromkeys(shapes, ()))), set()
-    norms = {name: torch.linalg.vector_norm(spectrum).item() for name, spectrum in spectra.items()}
-    guess, limit = settings.notch, min((_finest(spectrum) for spectrum in spectra.values()), default=_FINEST)
-    if budget is not None:
-        bits = lambda notch: sum(_bits(s, shapes[n], notch, settings) for n, s in spectra.items())
-        guess = fit(lambda notch: int(bits(notch) / 8), budget, limit, guess)
+    spectra = dict(differences.each(Spectrum.of, dict.fromkeys(differences.shapes, ())))
+    at, told = lambda notch: replace(settings, notch=notch), set()
 
-    def at(notch: int) -> dict[str, Part]:
-        each = {name: _rounded(source, replace(settings, notch=notch)) for name, source in sources.items()}
-        return {name: part for name, part in each.items() if part is not None}
-
-    while True:  # a guess that was too coarse has too few components at hand
-        finest = guess if budget is None else min(guess + NOTCHES // 2, limit)
-        sources, at_hand = {}, replace(settings, notch=finest)
-        jobs = {name: (norms[name], _rank(spectra[name], sides, at_hand)) for name, sides in shapes.items()}
-        for name, source in differences.each(_source, jobs):
+    def sources_at(notch: int) -> dict[str, Tensor | Decomposition | None]:
+        sources, ranks = {}, {name: (spectrum.rank(at(notch)),) for name, spectrum in spectra.items()}
+        for name, source in differences.each(_source, ranks):
             sources[name] = source
             if name not in told:
                 progress(name)
                 told.add(name)
-        best = guess
-        if budget is not None:
-            best = fit(lambda notch: size(at(notch), replace(settings, notch=notch)), budget, finest, guess)
-        if budget is None or best < finest or finest == limit:
-            break
-        guess = finest
-    parts = at(best)
+        return sources
+
+    def parts_at(notch: int) -> dict[str, Part]:
+        each = {name: _rounded(source, spectra[name], at(notch)) for name, source in sources.items()}
+        return {name: part for name, part in each.items() if part is not None}
+
+    best = settings.notch
+    if budget is None:
+        sources = sources_at(best)
+    else:
+        limit = min((spectrum.finest(settings) for spectrum in spectra.values()), default=_FINEST)
+        best = finest = fit(lambda n: int(sum(s.bits(at(n)) for s in spectra.values()) / 8), budget, limit, best)
+        sources = None
+        while (
+            sources is None or best == finest < limit
+        ):  # what the estimate allows, and half an octave more, if it errs
+            finest = min(finest + NOTCHES // 2, limit)
+            sources = sources_at(finest)
+            best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best)
+    parts = parts_at(best)
     bound = {
-        name: _bounds(differences[name], sources[name].leading, part)
+        name: _bounds(differences[name], sources[name].first(part.rank), part)
         for name, part in parts.items()
-        if isinstance(part, RoundedMatrix)
+        if part.rank
     }
-    return parts, bound, replace(settings, notch=best)
+    return parts, bound, at(best)
 
 
-def _sides(shape: torch.Size) -> tuple[int, int]:
-    """A tensor of two or more dimensions as a matrix, m x n: a convolution is out x (in k k). One row of one dimension."""
-    return (shape[0], shape[1:].numel()) if len(shape) > 1 else (1, shape.numel())
+def _source(x: Tensor, rank: int) -> Tensor | Decomposition | None:
+    """What rounding takes: the elements (1 x n) of one dimension, else so many leading components."""
+    if x.dim() == 1:
+        return x.reshape(1, -1).float().cpu()
+    return decompose(as_matrix(x), rank) if rank else None
 
 
-def _spectrum(x: Tensor) -> Tensor:
-    """Singular values, falling, float64; for one dimension the norm alone."""
-    matrix = x.reshape(_sides(x.shape))
-    if min(matrix.shape) > 256:
-        return torch.linalg.eigvalsh(gram_matrix(matrix)).flip(0).clamp(min=0).sqrt()
-    return torch.linalg.svdvals(matrix.double())
-
-
-def _step(spectrum: Tensor, notch: int) -> float:
-    return 2 ** (-notch / NOTCHES) * torch.linalg.vector_norm(spectrum).item() ** WEIGHT
-
-
-def _finest(spectrum: Tensor) -> int:
-    """The finest notch at which no element needs more than half the largest integer."""
-    return min(_FINEST, math.floor(NOTCHES * math.log2(PEAK / 2 * _step(spectrum, 0) / spectrum[0].item())))
-
-
-def _rank(spectrum: Tensor, sides: tuple[int, int], settings: Settings) -> int:
-    return int((spectrum > settings.cut * _step(spectrum, settings.notch) * max(sides) ** 0.5).sum())
-
-
-def _bits(spectrum: Tensor, sides: tuple[int, int], notch: int, settings: Settings) -> float:
-    """About how many bits a tensor takes, were its components' elements Gaussian: log2(1 + 2 pi e (s / step)^2) / 2 each."""
-    ratio = spectrum[: _rank(spectrum, sides, replace(settings, notch=notch))] / _step(spectrum, notch)
-    each = [n * torch.log2(1 + 17.08 * ratio.square() / n) / 2 for n in sides if n > 1]
-    return sum(part.sum().item() for part in each) + 32 * len(ratio)
-
-
-def _source(x: Tensor, norm: float, rank: int) -> Source:
-    """What rounding takes at a notch that needs so many components, and at coarser ones."""
-    sides = _sides(x.shape)
-    if sides[0] == 1:
-        return Source(norm, elements=x.reshape(1, -1).float().cpu())
-    return Source(norm, leading=decompose(x.reshape(sides), rank) if rank else None)
-
-
-def _rounded(source: Source, settings: Settings) -> Part | None:
-    """A tensor's integers, their values fitted and its norm restored."""
-    step = source.step(settings.notch)
-    if source.elements is not None:
-        integers = _integers(source.elements / step, settings.dead)
-        held = torch.linalg.vector_norm(integers.float()).item()
-        if not held:
-            return None
-        return RoundedFlat(integers, torch.tensor(step * (source.norm / (step * held)) ** settings.norm))
-    if source.leading is None:
+@torch.no_grad()
+def _rounded(source: Tensor | Decomposition | None, spectrum: Spectrum, settings: Settings) -> Part | None:
+    """A tensor's integers, their values fitted and its norm restored; None where all of them are 0."""
+    step = spectrum.step(settings)
+    if source is None:
         return None
-    u, s, vh, _ = source.leading
-    rank = int((s > settings.cut * step * max(len(u), vh.shape[1]) ** 0.5).sum())
+    if isinstance(source, Tensor):
+        integers = _integers(source / step, settings.dead)
+        held = step * torch.linalg.vector_norm(integers.float()).item()
+        return RoundedFlat(integers, torch.tensor(step * (spectrum.norm / held) ** settings.norm)) if held else None
+    u, s, vh, _ = source
+    rank = min(len(s), spectrum.rank(settings))
     left = _integers((u[:, :rank] * s[:rank]).T / step, settings.dead)
     some = left.any(1)
     left, strength = left[some], s[:rank][some]
@@ -253,7 +255,7 @@ def _rounded(source: Source, settings: Settings) -> Part | None:
     held = (values @ gram @ values).clamp(min=0).sqrt().item()
     if not held:
         return None
-    values = values * (source.norm / held) ** settings.norm
+    values = values * (spectrum.norm / held) ** settings.norm
     unit = values.abs().max()
     return RoundedMatrix(left.cpu(), (values / unit).half().cpu(), right.cpu(), unit.float().cpu())
 
@@ -271,11 +273,9 @@ def _ridged(gram: Tensor) -> Tensor:
     return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(len(gram), device=gram.device)
 
 
-def _bounds(x: Tensor, leading: Decomposition, part: RoundedMatrix) -> Bounds:
-    u, vh = part.factors()
-    return Bounds(
-        *bounds(x.reshape(_sides(x.shape)), leading.first(part.rank), u.to(x), torch.ones(part.rank).to(x), vh.to(x))
-    )
+def _bounds(x: Tensor, exact: Decomposition, part: RoundedMatrix) -> Bounds:
+    u, vh = (factor.to(x) for factor in part.factors())
+    return Bounds(*bounds(as_matrix(x), exact, u, torch.ones_like(exact.s), vh))
 
 
 def _peak(rows: Tensor) -> int:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from dts_mini.core.budget import WEIGHT, fit, water_fill
+from dts_mini.core.budget import fit, water_fill
 from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError
 from dts_mini.core.packing import pack, unpack
@@ -34,7 +34,7 @@ from dts_mini.core.tensor import (
 
 @dataclass(frozen=True)
 class Settings:
-    """How a remainder is compressed; the defaults are the paper's. The last four are improvements of the same format."""
+    """How a remainder is compressed; the defaults are the paper's. Those from ``levels`` on keep its format."""
 
     keep_ratio: float = 0.1  # share of the components of each matrix that is kept, in (0, 1]
     groups: Literal[2, 4, 8] = 4
@@ -46,6 +46,7 @@ class Settings:
     block: int = (
         0  # residual correction: so many components at a time, each block of what the ones before left; 0: none
     )
+    weight: float = 0.5  # of a budget: from 0, squared errors of all matrices count alike, to 1, relative to ||M||
     norm: float = 0.0  # each matrix is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
 
     def __post_init__(self) -> None:
@@ -64,6 +65,8 @@ class Settings:
                 raise DTSError(f"{field} is {getattr(self, field)!r}: choose one of {', '.join(map(str, values))}")
         if self.block < 0 or (self.block and self.per != "vector"):
             raise DTSError(f"block is {self.block}: it must be 0, or more with per='vector'")
+        if not 0 <= self.weight <= 1:
+            raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
         if not 0 <= self.norm <= 1:
             raise DTSError(f"norm is {self.norm}: it must lie in [0, 1]")
 
@@ -222,7 +225,7 @@ def compress(
 ) -> tuple[dict[str, Part], dict[str, Bounds], Settings]:
     """Parts and bounds of all tensors. With a budget the ranks are its choice, by ``water_fill``, not ``keep_ratio``'s.
 
-    What a component buys is s_i^2 / ||M||^(2 WEIGHT); what it costs are its codes, scales and singular value.
+    What a component buys is s_i^2 / ||M||^(2 weight); what it costs are its codes, scales and singular value.
     ``size`` gives the bytes of a file that holds such parts.
     """
     if budget is None:
@@ -269,7 +272,7 @@ def _offer(x: Tensor, settings: Settings) -> tuple[tuple[Part, Bounds | None], T
     if x.dim() != 2:
         return part, None
     s = decompose(x, min(x.shape), "exact" if min(x.shape) <= 256 else "gram").s
-    return part, s.double().square() / frobenius(x) ** (2 * WEIGHT)
+    return part, s.double().square() / frobenius(x) ** (2 * settings.weight)
 
 
 @torch.no_grad()

@@ -80,7 +80,8 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     energy = frobenius(matrix) ** 2
     kept = s.double().square().sum().item()
     error = math.sqrt(max(0.0, 1 - kept / energy)) if energy else 0.0
-    return Decomposition(u * sign.T, s, vh * sign, error)
+    # Laid out row by row whichever algorithm ran: sums of floats depend on it, and files must not.
+    return Decomposition((u * sign.T).contiguous(), s, (vh * sign).contiguous(), error)
 
 
 def gram_matrix(matrix: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted, se
         compress(base, expert, folder=tmp_path / "parts", progress=stop_after(4), **settings)
     assert 0 < len(counted) < len(whole)
     assert compress(base, expert, folder=tmp_path / "parts", **settings).to_bytes() == wanted
-    assert sorted(counted, key=repr) == sorted(whole, key=repr), "each once"
+    assert sorted(map(repr, counted)) == sorted(set(map(repr, whole))), "each once"
 
 
 @pytest.mark.parametrize("other", ["settings", "expert", "base", "damage"])
