@@ -11,7 +11,7 @@ from pathlib import Path
 from dts_mini.core import merging
 from dts_mini.core.checkpoint import check_output, open_checkpoint, save_checkpoint
 from dts_mini.core.container import decode
-from dts_mini.core.delta import Rebuilt, compress, load, storage
+from dts_mini.core.delta import METHODS, Rebuilt, compress, load, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.work import Each
@@ -34,10 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compress(o: argparse.Namespace) -> None:
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
-    settings = {"keep_ratio": o.keep_ratio, "groups": o.groups, "scale": o.scale, "per": o.per}
+    own = ("keep_ratio", "groups", "scale", "per", "levels", "refit", "block", "norm")
+    settings = {name: value for name in own if (value := getattr(o, name)) is not None}
+    settings["budget"] = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
     folder = o.out.with_name(f"{o.out.name}.parts")  # what a killed run has finished, until the file is written
     with _workers(o.scheduler) as each, _progress(len(expert), "compress") as bar:
-        delta = compress(base, expert, **settings, progress=lambda name: bar.update(), each=each, folder=folder)
+        told = lambda name: bar.update()
+        delta = compress(base, expert, method=o.method, progress=told, each=each, folder=folder, **settings)
     delta.save(o.out, overwrite=o.overwrite)
     shutil.rmtree(folder, ignore_errors=True)
     counts = storage(delta)
@@ -71,7 +74,7 @@ def _inspect(o: argparse.Namespace) -> None:
     print("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
     print(f"made for     base {delta.base}\n             expert {delta.expert}")
     for count, meaning in (
-        ("paper", "3 bits a code, as the paper counts"),
+        *([("paper", "3 bits a code, as the paper counts")] if counts.paper is not None else []),
         ("information", "codes, values and scales that it holds"),
         ("file", "the file on disk"),
     ):
@@ -80,8 +83,13 @@ def _inspect(o: argparse.Namespace) -> None:
     width = max(map(len, delta.parts))
     for name, part in delta.parts.items():
         shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
-        rank = f"  rank {part.rank}" if part.rank else ""
-        print(f"{name:<{width}}  {shape:<18} {type(part).__name__}{rank}")
+        line = f"{name:<{width}}  {shape:<18} {type(part).__name__:<13}"
+        if name in delta.bounds:
+            truncation, coding, error = delta.bounds[name]
+            line += f" rank {part.rank:<4} error {error:.3f} <= {truncation:.3f} + {coding:.3f}"
+        print(line.rstrip())
+    if delta.bounds:
+        print("\nerror: ||M - M_hat|| / ||M||; at most what the rank leaves out, exactly, and what coding may add")
 
 
 def _merge(o: argparse.Namespace) -> None:
@@ -159,10 +167,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--base", required=True, help=f"the pretrained or the merged model: {CHECKPOINT}")
     sub.add_argument("--expert", required=True, help="the fine-tuned model, alike")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
-    sub.add_argument("--keep-ratio", type=float, default=0.1, help="share of each matrix's components, in (0, 1]")
-    sub.add_argument("--groups", type=int, choices=(2, 4, 8), default=4, help="values a partition may hold")
-    sub.add_argument("--scale", choices=("rms", "mean"), default="rms", help="a group's value")
-    sub.add_argument("--per", choices=("matrix", "vector"), default="matrix", help="what is partitioned at once")
+    sub.add_argument("--method", choices=METHODS, default="dts", help="the paper's (the default), or drc, ours")
+    sub.add_argument("--budget", help="the file's size at most: bytes, or as 1%% of the float32 expert (drc: 1%%)")
+    own = sub.add_argument_group("of dts")
+    own.add_argument("--keep-ratio", type=float, help="share of each matrix's components, in (0, 1] (0.1)")
+    own.add_argument("--groups", type=int, choices=(2, 4, 8), help="values a partition may hold (4)")
+    own.add_argument("--scale", choices=("rms", "mean"), help="a group's value (rms)")
+    own.add_argument("--per", choices=("matrix", "vector"), help="what is partitioned at once (matrix)")
+    own.add_argument(
+        "--levels", choices=("halves", "lloyd-max"), help="groups of equal counts or of least error (halves)"
+    )
+    own.add_argument("--refit", action="store_true", default=None, help="fit the singular values to the coded vectors")
+    own.add_argument("--block", type=int, help="components a block of residual correction; 0 is none (0)")
+    sub.add_argument(
+        "--norm", type=float, help="share of each norm's loss that is restored, in [0, 1] (dts 0, drc 0.5)"
+    )
     sub.add_argument("--scheduler", metavar="ADDRESS", help="work on this dask.distributed cluster (tcp://host:port)")
 
     sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")

@@ -14,11 +14,11 @@ from dts_mini.core.state import State, check_values, compute_dtype, digest, outl
 from dts_mini.core.work import Each, keeping
 
 
-class Differences:
-    """expert - base, tensor by tensor and made anew at each look, wherever it is needed.
+class Differences(Mapping[str, Tensor]):
+    """expert - base, tensor by tensor and made anew at each look: of all tensors, and once examined of those that differ.
 
     ``outline`` has the expert's shapes and dtypes in name order, so that the order of a state dict does not change a
-    file; ``shapes`` those of the tensors that a method is to compress, once they were examined. Where and how work is
+    file; ``shapes`` those of the tensors that a method is to compress. Where and how work is
     done and kept (``each``, ``folder``) is as ``compress`` says.
     """
 
@@ -26,10 +26,19 @@ class Differences:
         self._states, self._each, self._folder = (base, expert), each, folder
         self._digests: dict[str, tuple[str, str]] = {}
         self.outline = dict(sorted(outline(expert).items()))
-        self.shapes: dict[str, torch.Size] = {}
+        self.shapes = {name: tensor.shape for name, tensor in self.outline.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return _difference(*self._states, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shapes
 
     def examine(self) -> tuple[dict[str, Part | None], tuple[str, str]]:
         """The parts that no method makes, None for the others, which then are all that this holds; and fingerprints.

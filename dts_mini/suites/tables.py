@@ -137,7 +137,7 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
         same = [table["rows"][number] for table in tables.values()]
         entry = {"name": row["name"], "storage": row["storage"]}
         for column in ("mean", "share of experts"):
-            entry[column] = _over([r[column]["value"] for r in same])
+            entry[column] = over([r[column]["value"] for r in same])
         entry["per task"] = {t: [r["accuracy"][t]["value"] for r in same] for t in first["columns"]}
         rows.append(entry)
     return {"title": "Over seeds", "seeds": list(tables), "rows": rows, "provenance": provenance()}
@@ -166,9 +166,12 @@ def provenance() -> dict:
     }
 
 
-def _over(values: list[float]) -> dict:
+def over(values: list[float]) -> dict:
+    """Their mean, rounded, and Student's 95 % interval of it; of one value there is none."""
     sample = torch.tensor(values, dtype=torch.float64)
     mean = sample.mean().item()
+    if len(values) == 1:
+        return {"value": round(mean, 5), "each": [round(mean, 5)]}
     half = stats.t.ppf(0.975, len(values) - 1) * sample.std().item() / len(values) ** 0.5
     each = [round(value, 5) for value in values]
     return {"value": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5), "each": each}
