@@ -12,10 +12,7 @@ from dts_mini.core.packing import pack, unpack
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
-from dts_mini.peers.peer import Frame, Half, Peer, frames, largest, within
-
-NOTCHES = 20_000
-"""Densities that a budget chooses among."""
+from dts_mini.peers.peer import Frame, Half, Peer, densest, frames, within
 
 
 @dataclass(frozen=True)
@@ -130,6 +127,4 @@ def _switched(frame: Frame, budget: int | str | None, density: float | None) -> 
 
     if budget is None:
         return at(density)
-    # A density d costs about n (H(d) + d) bits: with H(d) ~ d log2(e / d), half a byte an element that stays, or more.
-    guess = int(NOTCHES * frame.budget(budget) / frame.model * 4)
-    return largest(lambda notch: at(notch / NOTCHES), frame.budget(budget), NOTCHES, guess)
+    return densest(at, frame.budget(budget), sum(len(flat) for flat, *_ in sides.values()), bits=1)

@@ -1,7 +1,8 @@
 """Truncated SVD in half precision: what DTS is without thresholding and scaling.
 
 TSV-C (arXiv 2412.00081) keeps, of each matrix of a task vector, the leading singular triples, the same share of
-them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half precision.
+them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half precision, or
+in fewer bits where a caller says so.
 """
 
 from collections import Counter
@@ -17,7 +18,8 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.core.tensor import Decomposition, decompose
-from dts_mini.peers.peer import Frame, Half, Peer, frames, largest, prefix
+from dts_mini.peers.peer import Frame, Peer, frames, largest, prefix
+from dts_mini.peers.quantised import check_vector_bits, vector
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ def low_rank(
     *,
     share: float | None = None,
     ranks: Literal["even", "water-filling"] = "even",
+    vector_bits: int = 16,
 ) -> Peer:
     """Rank-r task vectors in half precision.
 
     ``share`` of the components of each matrix, in [0, 1], without a budget: 1 / N as TSV-C takes it. With a budget
     components are added until the file is full: ``even`` raises the share of all matrices alike (TSV-C),
     ``water-filling`` takes the component that buys most energy for its bytes (ours, the strongest such peer).
+    ``vector_bits``: of the elements of 1-D tensors; below 16 they are quantised as TVQ does it.
     """
     if ranks not in ("even", "water-filling"):
         raise DTSError(f"ranks is {ranks!r}: choose even or water-filling")
@@ -83,23 +87,24 @@ def low_rank(
         raise DTSError("both a budget and a share are given: pass one of them")
     if share is not None and not 0 <= share <= 1:
         raise DTSError(f"share is {share}: it must lie in [0, 1]")
+    check_vector_bits(vector_bits)
     made = frames(theta_0, experts)
     share = 1 / len(made) if share is None else share
-    return Peer(theta_0, {task: _delta(frame, budget, share, ranks) for task, frame in made.items()})
+    return Peer(theta_0, {task: _delta(frame, budget, share, ranks, vector_bits) for task, frame in made.items()})
 
 
-def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str) -> TaskDelta:
-    halves, found = {}, {}
+def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vector_bits: int) -> TaskDelta:
+    vectors, found = {}, {}
     for name, x in frame.vectors.items():
         if x.dim() == 1:
-            halves[name] = Half.of(x)
+            vectors[name] = vector(x, vector_bits)
         else:
             matrix = x.reshape(len(x), -1)
             found[name] = decompose(matrix, min(matrix.shape), "exact" if min(matrix.shape) <= 256 else "gram")
 
     def of(kept: Mapping[str, int]) -> TaskDelta:
         parts = {name: HalfLowRank.of(found[name].first(kept[name])) for name in found if kept[name]}
-        return frame.delta("low-rank", halves | parts, {"ranks": ranks})
+        return frame.delta("low-rank", vectors | parts, {"ranks": ranks})
 
     if budget is None:
         return of({name: round(share * len(x.s)) for name, x in found.items()})

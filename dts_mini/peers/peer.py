@@ -1,5 +1,6 @@
 """What every peer of DTS hands back, and how its bytes are counted: files of one format, and a share of a common one."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,9 @@ from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.parts import Part, Reader, Tied, Unchanged, Writer
 from dts_mini.core.state import State, check_same_layout, check_state, fingerprint
+
+NOTCHES = 20_000
+"""Densities that a budget chooses among."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,22 @@ def shared_delta(base: State, parts: Mapping[str, Part], method: str, settings: 
 def largest(make: Callable[[int], TaskDelta], budget: int, most: int, guess: int) -> TaskDelta:
     """The delta of the largest number in 0..most whose file is within the budget; DTSError where none is."""
     return make(fit(lambda number: len(make(number).to_bytes()), budget, most, guess))
+
+
+def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int) -> TaskDelta:
+    """The delta of the largest density, in [0, 1], whose file is within the budget.
+
+    ``bits``: what each of the ``elements`` takes that stays, beside its place. At a density d they take about
+    n (H(d) + bits d) bits together: a first guess.
+    """
+
+    def about(notch: int) -> int:
+        d = notch / NOTCHES
+        places = -d * math.log2(d) - (1 - d) * math.log2(1 - d) if 0 < d < 1 else 0.0
+        return int(elements * (places + bits * d) / 8)
+
+    spare = max(0, budget - len(make(0.0).to_bytes()))
+    return largest(lambda notch: make(notch / NOTCHES), budget, NOTCHES, fit(about, spare, NOTCHES, 0))
 
 
 def prefix(costs: Iterable[float], spare: float) -> int:

@@ -11,10 +11,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
-from dts_mini.peers.peer import Frame, Peer, frames, largest
-
-NOTCHES = 20_000
-"""Densities that a budget chooses among."""
+from dts_mini.peers.peer import Frame, Peer, densest, frames
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,4 @@ def _pruned(frame: Frame, budget: int | str | None, density: float | None) -> Ta
 
     if budget is None:
         return at(density)
-    # An element that stays takes 16 bits and those of its place: about 23 of the 32 of float32.
-    guess = int(NOTCHES * frame.budget(budget) / frame.model * 32 / 23)
-    return largest(lambda notch: at(notch / NOTCHES), frame.budget(budget), NOTCHES, guess)
+    return densest(at, frame.budget(budget), len(every), bits=16)

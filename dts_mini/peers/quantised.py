@@ -15,7 +15,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.packing import pack, unpack
 from dts_mini.core.parts import Kept, Part, Reader, Writer
 from dts_mini.core.state import State
-from dts_mini.peers.peer import Peer, Relative, frames, names_of, shared_delta, within
+from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, shared_delta, within
 
 BITS = range(1, 9)
 
@@ -58,6 +58,17 @@ class Quantised(Part):
     @property
     def bits(self) -> int:
         return self.width * len(self.codes) + 32 + 8
+
+
+def vector(x: Tensor, bits: int) -> Part:
+    """A 1-D tensor as methods keep it that are about matrices: in half precision, or quantised at up to 8 bits."""
+    return Half.of(x) if bits == 16 else Quantised.of(x, bits)
+
+
+def check_vector_bits(bits: int) -> None:
+    """DTSError unless ``vector`` knows the bits."""
+    if bits != 16 and bits not in BITS:
+        raise DTSError(f"vector_bits is {bits!r}: it must be 16, or lie in {BITS.start}..{BITS.stop - 1}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
 
 U holds the leading left singular vectors of the task matrices side by side, V the leading right ones of them one
 above the other (the Tucker-2 form of their stack, by its higher-order SVD). Tensors of more than two dimensions
-count as matrices, out x rest; 1-D ones are kept in half precision.
+count as matrices, out x rest; 1-D ones are kept in half precision, or
+in fewer bits where a caller says so.
 """
 
 from collections import Counter
@@ -17,7 +18,8 @@ from torch import Tensor
 from dts_mini.core.budget import fit
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
-from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, prefix, shared_delta
+from dts_mini.peers.peer import Peer, Relative, frames, names_of, prefix, shared_delta
+from dts_mini.peers.quantised import check_vector_bits, vector
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,17 @@ class Core(Relative):
 
 
 @torch.no_grad()
-def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str) -> Peer:
+def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *, vector_bits: int = 16) -> Peer:
     """One subspace a matrix for all tasks, its size chosen by the budget: own file + shared file / N, of each task.
 
     Sizes grow one by one, p and q together until the shorter side is full, always of the matrix where that buys most
     energy for its bytes.
     """
+    check_vector_bits(vector_bits)
     made = frames(theta_0, experts)
-    halves = {
-        task: {name: Half.of(x) for name, x in frame.vectors.items() if x.dim() == 1} for task, frame in made.items()
+    vectors = {
+        task: {name: vector(x, vector_bits) for name, x in frame.vectors.items() if x.dim() == 1}
+        for task, frame in made.items()
     }
     bases, cores, offers = {}, {}, []
     for name in names_of(made):
@@ -105,7 +109,7 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str) ->
             u = _leading(torch.einsum("tij,tkj->ik", matrices, matrices))
             v = _leading(torch.einsum("tij,tik->jk", matrices, matrices))
             bases[name], cores[name] = (u, v), dict(zip(made, u @ matrices @ v.T, strict=True))
-            offers += _offers(name, torch.stack([*cores[name].values()]).square().sum(0))
+            offers += _offers(name, torch.stack([*cores[name].values()]).square())
     order = [(name, cost) for _, name, _, cost in sorted(offers)]
 
     def at(count: int) -> Peer:
@@ -115,7 +119,7 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str) ->
         deltas = {}
         for task, frame in made.items():
             parts = {n: Core.of(cores[n][task][:p, :q]) for n, (p, q) in sides.items() if n in frame.vectors}
-            deltas[task] = frame.delta("shared subspace", halves[task] | parts)
+            deltas[task] = frame.delta("shared subspace", vectors[task] | parts)
         return Peer(theta_0, deltas, shared_delta(theta_0, common, "shared subspace"))
 
     def size(count: int) -> int:
@@ -139,15 +143,15 @@ def _leading(gram: Tensor) -> Tensor:
 def _offers(name: str, energy: Tensor) -> list[tuple[float, str, int, float]]:
     """For each size of one matrix's subspace: what it buys a byte (negative, never falling), name, size, bytes.
 
-    ``energy`` (m x n): squares of the full cores, summed over tasks. Shared bytes count whole: of N tasks each has
-    the N-th part of them, and the energy is that of all N.
+    ``energy`` (N x m x n): squares of the full cores. Bytes are those of one task: its core's, and the N-th part of
+    the shared ones.
     """
-    (m, n), held, best, offers = energy.shape, 0.0, float("inf"), []
-    table = energy.cumsum(0).cumsum(1)
+    (tasks, m, n), held, best, offers = energy.shape, 0.0, float("inf"), []
+    table = energy.sum(0).cumsum(0).cumsum(1)
     for size in range(1, max(m, n) + 1):
         p, q = min(size, m), min(size, n)
         total, before = table[p - 1, q - 1].item(), (min(size - 1, m), min(size - 1, n))
-        cost = 2.0 * (p * q - before[0] * before[1]) + 2.0 * ((p - before[0]) * m + (q - before[1]) * n)
+        cost = 2 * (p * q - before[0] * before[1]) + 2 * ((p - before[0]) * m + (q - before[1]) * n) / tasks
         best, held = min(best, (total - held) / cost), total
         offers.append((-best, name, size, cost))
     return offers

@@ -16,18 +16,19 @@ from torch import Tensor
 
 from dts_mini.core.delta import rebuild, storage
 from dts_mini.core.errors import DTSError
-from dts_mini.core.merging import average, dare, task_arithmetic, ties
+from dts_mini.core.merging import average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
 from dts_mini.core.personal import fuse, fusion_weights, personalise
 from dts_mini.core.state import State
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
 from dts_mini.suites.suite import Suite
 
 KEEP_RATIOS = (0.05, 0.1, 0.3)
+PAPER_BASES, OTHER_BASES = ("average", "TIES"), ("TSV-M", "Iso-C", "Consensus")  # of DTS-D; the others at 0.1 alone
 Progress = Callable[[str], None]
 
 
 def headline(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
-    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, and the experts.
+    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, DTS-D over others at one, the experts.
 
     ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
     """
@@ -39,9 +40,9 @@ def headline(suite: Suite, split: str = "test", progress: Progress = lambda row:
     for name, state in {"zero-shot": theta_0, **merges}.items():
         progress(name)
         answers[name], shares[name] = {task: logits(suite, state, task, split) for task in suite.tasks}, 0.0
-    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in ("average", "TIES")}
+    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in (*PAPER_BASES, *OTHER_BASES)}
     for method, base in bases.items():
-        for keep_ratio in KEEP_RATIOS:
+        for keep_ratio in (0.1,) if method.endswith(OTHER_BASES) else KEEP_RATIOS:
             name = f"{method}, {keep_ratio}"
             progress(name)
             deltas = personalise(base, experts, keep_ratio=keep_ratio)
@@ -102,12 +103,18 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
 
 
 def base_merges(theta_0: State, experts: list[State]) -> dict[str, State]:
-    """The merges of the tables, by the names that the tables use; settings as in the DTS paper."""
+    """The merges of the tables, by the names that the tables use.
+
+    Settings as in the DTS paper; where it has none, the merge's own paper's, or chosen on validation (Consensus).
+    """
     return {
         "average": average(experts),
         "Task Arithmetic": task_arithmetic(theta_0, experts),
         "TIES": ties(theta_0, experts),
         "DARE": dare(theta_0, experts),
+        "TSV-M": tsv_m(theta_0, experts),
+        "Iso-C": iso_c(theta_0, experts),
+        "Consensus": consensus(theta_0, experts),
     }
 
 
