@@ -20,9 +20,10 @@ from torch import Tensor
 
 from dts_mini.core.budget import fit
 from dts_mini.core.coding import PEAK, code_bits
+from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
-from dts_mini.core.tensor import Decomposition, bounds, decompose
+from dts_mini.core.tensor import Decomposition, bounds, decompose, gram_matrix
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
 _FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
@@ -134,11 +135,10 @@ class Spectrum:
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
-        matrix = as_matrix(x).double()
+        matrix = as_matrix(x)
         if min(matrix.shape) <= 256:
-            return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix))
-        gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-        return cls(tuple(matrix.shape), torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt())
+            return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix.double()))
+        return cls(tuple(matrix.shape), torch.linalg.eigvalsh(gram_matrix(matrix)).flip(0).clamp(min=0).sqrt())
 
     @property
     def norm(self) -> float:
@@ -165,11 +165,12 @@ class Spectrum:
 
 
 def as_matrix(x: Tensor) -> Tensor:
+    """A view (m x n): a convolution as out x (in k k), one dimension as a single row."""
     return x.reshape(len(x), -1) if x.dim() > 1 else x.reshape(1, -1)
 
 
 def compress(
-    differences: Mapping[str, Tensor],
+    differences: Differences,
     settings: Settings,
     budget: int | None,
     size: Callable[[Mapping[str, Part], Settings], int],
@@ -181,16 +182,16 @@ def compress(
     and the search measures the file itself, so that a budget is used to within that. A tensor that the step rounds
     to nothing has no part.
     """
-    spectra = {name: Spectrum.of(x) for name, x in differences.items()}
+    spectra = dict(differences.each(Spectrum.of, dict.fromkeys(differences.shapes, ())))
     at, told = lambda notch: replace(settings, notch=notch), set()
 
     def sources_at(notch: int) -> dict[str, Tensor | Decomposition | None]:
-        sources = {}
-        for name, x in differences.items():
+        sources, ranks = {}, {name: (spectrum.rank(at(notch)),) for name, spectrum in spectra.items()}
+        for name, source in differences.each(_source, ranks):
+            sources[name] = source
             if name not in told:
                 progress(name)
                 told.add(name)
-            sources[name] = _source(x, spectra[name].rank(at(notch)))
         return sources
 
     def parts_at(notch: int) -> dict[str, Part]:
