@@ -20,9 +20,10 @@ from torch import Tensor
 
 from dts_mini.core.budget import fit
 from dts_mini.core.coding import PEAK, code_bits
+from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
-from dts_mini.core.tensor import Decomposition, bounds, decompose
+from dts_mini.core.tensor import Decomposition, bounds, decompose, gram_matrix
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
 _FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
@@ -33,11 +34,11 @@ class Settings:
     """How a remainder is compressed; ``notch`` says how fine, the rest was chosen on validation images."""
 
     notch: int = 7 * NOTCHES  # the step is 2^(-notch / NOTCHES) ||M||^weight; a budget sets it
-    weight: float = (
-        0.5  # from 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||
-    )
+    # From 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||.
+    weight: float = 0.7
     cut: float = 0.5  # a component goes where the root mean square of its longer vector is below so many steps
-    dead: float = 0.6  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
+    flat: float = 5.0  # the step of a single row, a bias or a norm's gain, is so many times as large
+    dead: float = 0.65  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
     fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
     norm: float = 0.5  # each tensor is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
 
@@ -46,6 +47,8 @@ class Settings:
             raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
         if not 0 <= self.weight <= 1:
             raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
+        if not 1 <= self.flat <= 64:
+            raise DTSError(f"flat is {self.flat}: it must lie in [1, 64]")
         if not 0 <= self.cut <= 2:
             raise DTSError(f"cut is {self.cut}: it must lie in [0, 2]")
         if not 0.5 <= self.dead < 1:
@@ -132,18 +135,18 @@ class Spectrum:
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
-        matrix = as_matrix(x).double()
+        matrix = as_matrix(x)
         if min(matrix.shape) <= 256:
-            return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix))
-        gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-        return cls(tuple(matrix.shape), torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt())
+            return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix.double()))
+        return cls(tuple(matrix.shape), torch.linalg.eigvalsh(gram_matrix(matrix)).flip(0).clamp(min=0).sqrt())
 
     @property
     def norm(self) -> float:
         return torch.linalg.vector_norm(self.s).item()
 
     def step(self, settings: Settings) -> float:
-        return 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
+        coarser = settings.flat if self.sides[0] == 1 else 1.0
+        return coarser * 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
 
     def rank(self, settings: Settings) -> int:
         """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more."""
@@ -162,11 +165,12 @@ class Spectrum:
 
 
 def as_matrix(x: Tensor) -> Tensor:
+    """A view (m x n): a convolution as out x (in k k), one dimension as a single row."""
     return x.reshape(len(x), -1) if x.dim() > 1 else x.reshape(1, -1)
 
 
 def compress(
-    differences: Mapping[str, Tensor],
+    differences: Differences,
     settings: Settings,
     budget: int | None,
     size: Callable[[Mapping[str, Part], Settings], int],
@@ -178,16 +182,16 @@ def compress(
     and the search measures the file itself, so that a budget is used to within that. A tensor that the step rounds
     to nothing has no part.
     """
-    spectra = {name: Spectrum.of(x) for name, x in differences.items()}
+    spectra = dict(differences.each(Spectrum.of, dict.fromkeys(differences.shapes, ())))
     at, told = lambda notch: replace(settings, notch=notch), set()
 
     def sources_at(notch: int) -> dict[str, Tensor | Decomposition | None]:
-        sources = {}
-        for name, x in differences.items():
+        sources, ranks = {}, {name: (spectrum.rank(at(notch)),) for name, spectrum in spectra.items()}
+        for name, source in differences.each(_source, ranks):
+            sources[name] = source
             if name not in told:
                 progress(name)
                 told.add(name)
-            sources[name] = _source(x, spectra[name].rank(at(notch)))
         return sources
 
     def parts_at(notch: int) -> dict[str, Part]:
@@ -199,11 +203,13 @@ def compress(
         sources = sources_at(best)
     else:
         limit = min((spectrum.finest(settings) for spectrum in spectra.values()), default=_FINEST)
-        best = finest = fit(lambda n: int(sum(s.bits(at(n)) for s in spectra.values()) / 8), budget, limit, best)
-        while best == finest < limit:  # what the estimate allows, and half an octave more for where it errs
-            finest = min(finest + NOTCHES // 2, limit)
+        best = fit(lambda n: int(sum(s.bits(at(n)) for s in spectra.values()) / 8), budget, limit, best)
+        while True:  # what the estimate allows, and half an octave more for where it errs
+            finest = min(best + NOTCHES // 2, limit)
             sources = sources_at(finest)
             best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best)
+            if best < finest or finest == limit:
+                break
     parts = parts_at(best)
     bound = {
         name: _bounds(differences[name], sources[name].first(part.rank), part)
@@ -261,7 +267,7 @@ def _integers(x: Tensor, dead: float) -> Tensor:
     magnitudes = (x.abs() + 1 - dead).clamp(min=0).floor()
     if magnitudes.numel() and magnitudes.max() > PEAK:
         raise DTSError(f"an integer of {int(magnitudes.max()):,} is beyond {PEAK:,}: give a smaller budget or notch")
-    return (magnitudes * x.sign()).to(torch.int16)
+    return (magnitudes * x.sign()).to(torch.int16).contiguous()  # as a file gives them back
 
 
 def _ridged(gram: Tensor) -> Tensor:

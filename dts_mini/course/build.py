@@ -95,14 +95,16 @@ def execute(
     progress: Progress = lambda done, cells: None,
     folder: Path = NOTEBOOKS,
     claims_to: Path | None = None,
+    timeout: int | None = 600,
 ) -> NotebookNode:
     """Runs a notebook in its folder and stores its outputs, and in each cell when it ran.
 
     nbclient's error names the cell that failed. ``claims_to``: the file to which the notebook's claims are added.
+    ``timeout``: seconds for one cell.
     """
     client = NotebookClient(
         notebook,
-        timeout=600,
+        timeout=timeout,
         kernel_name="python3",
         coalesce_streams=True,  # how a print is cut into messages depends on the moment
         resources={"metadata": {"path": str(folder)}},

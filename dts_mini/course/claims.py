@@ -38,10 +38,17 @@ def claim(
     An estimate is given with its 95 % ``interval``, all of which has to lie in [low, high]. ``unit`` is how the number
     reads: with "%" the value is a share in [0, 1], with "points" a difference of two such shares, else as it is.
     Where the environment variable DTS_CLAIMS names a file, the claim is added to it, as a line of JSON.
+
+    The bounds are the mini suite's. On another suite (DTS_SUITE) a claim that does not hold says so and what was
+    measured, and the notebook goes on: that is a finding, not a fault.
     """
     ends = (value, *(interval or ()))
-    if not all(low <= end <= high for end in ends):
-        got = f"{value:.6g}" + (f" (95 % interval {interval[0]:.6g} to {interval[1]:.6g})" if interval else "")
+    holds = all(low <= end <= high for end in ends)
+    got = f"{value:.6g}" + (f" (95 % interval {interval[0]:.6g} to {interval[1]:.6g})" if interval else "")
+    if (os.environ.get("DTS_SUITE") or "mini") != "mini":
+        print(f"{'holds' if holds else 'does not hold on this suite'}: {sentence} Measured: {got}.")
+        return
+    if not holds:
         raise ClaimError(f"claim {name!r} does not hold: {got} is outside [{low:g}, {high:g}] ({sentence})")
     if path := os.environ.get("DTS_CLAIMS"):
         short = lambda end: float(end if float(end).is_integer() else f"{end:.6g}")

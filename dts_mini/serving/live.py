@@ -171,7 +171,13 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Self-attention (tokens, samples, width) as ``nn.MultiheadAttention`` asks for it, in its plain form."""
     special = (bias_k, bias_v, key_padding_mask) != (None,) * 3 or add_zero or need_weights or use_separate_proj_weight
-    if special or query is not key or key is not value or query.dim() != 3 or (attn_mask is not None and attn_mask.dim() != 2):
+    if (
+        special
+        or query is not key
+        or key is not value
+        or query.dim() != 3
+        or (attn_mask is not None and attn_mask.dim() != 2)
+    ):
         return NotImplemented
     x = query.transpose(0, 1)
     inner = mode.over(_LINEAR, x, in_weight, in_bias).view(*x.shape[:2], 3, heads, -1)
@@ -216,7 +222,7 @@ class SidePaths(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
-        if not (self._touches(args) or kwargs and self._touches(kwargs.values())) or _about(func):
+        if not (self._touches(args) or (kwargs and self._touches(kwargs.values()))) or _about(func):
             return func(*args, **kwargs)
         if func in HANDLERS and (result := HANDLERS[func](self, *args, **kwargs)) is not NotImplemented:
             return result

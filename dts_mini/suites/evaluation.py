@@ -6,18 +6,53 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dts_mini.core.state import State
+from dts_mini.core.delta import TaskDelta
+from dts_mini.core.personal import personalise
+from dts_mini.core.state import State, fingerprint
 from dts_mini.suites.streams import stream
 from dts_mini.suites.suite import Suite
+
+PART = 2_000  # images whose logits are kept together where a suite keeps them: what a kill may lose
 
 
 @torch.no_grad()
 def logits(suite: Suite, state: State, task: str, split: str = "test", batch: int = 500) -> Tensor:
-    """Logits (n, classes) of an image tower's state dict on a task's split, under the task's head."""
-    tower, head = suite.tower(), suite.head(task)
-    tower.load_state_dict(state)
-    pixels, _ = suite.images(task, split)
-    return torch.cat([F.normalize(tower(part), dim=-1) @ head.T for part in pixels.split(batch)])
+    """Logits (n, classes) of an image tower's state dict on a task's split, under the task's head.
+
+    A suite with a store keeps them, for this state dict and all that the answers depend on beside it.
+    """
+    (pixels, _), head, tower = suite.images(task, split), suite.head(task), None
+
+    def answer(part: Tensor) -> Tensor:
+        nonlocal tower
+        if tower is None:
+            tower = suite.tower()
+            tower.load_state_dict(state)
+        return torch.cat([F.normalize(tower(few), dim=-1) @ head.T for few in part.split(batch)])
+
+    if suite.store is None:
+        return answer(pixels)
+    key = {"model": fingerprint(state), **suite.identity(task, split)}
+    parts = [
+        suite.store.tensor("logits", key | {"first": PART * number}, lambda part=part: answer(part))
+        for number, part in enumerate(pixels.split(PART))
+    ]
+    return torch.cat(parts)
+
+
+def deltas(suite: Suite, base: State, experts: Mapping[str, State], **settings) -> dict[str, TaskDelta]:
+    """``personalise``, through the suite's store where it has one: a delta that is there is not made again."""
+    if suite.store is None:
+        return personalise(base, experts, **settings)
+    shared = {"base": fingerprint(base), "settings": settings}
+    return {
+        task: suite.store.delta(
+            "deltas",
+            shared | {"expert": fingerprint(expert)},
+            lambda task=task, expert=expert: personalise(base, {task: expert}, **settings)[task],
+        )
+        for task, expert in experts.items()
+    }
 
 
 def correct(suite: Suite, state: State, task: str, split: str = "test") -> Tensor:

@@ -17,5 +17,5 @@ def zero_shot_head(
     (Radford et al. 2021, arXiv 2103.00020, section 3.1.4).
     """
     prompts = torch.stack([tokenize(t.replace("{c}", c)) for c in classes for t in templates])
-    text = F.normalize(model.encode_text(prompts), dim=-1)
+    text = F.normalize(torch.cat([model.encode_text(part) for part in prompts.split(256)]), dim=-1)
     return F.normalize(text.view(len(classes), len(templates), -1).mean(1), dim=-1)

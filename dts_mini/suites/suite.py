@@ -3,20 +3,41 @@
 The mini suite and the real one differ in what they load, not in how they are used.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from dts_mini.core.state import State
+from dts_mini.suites.store import Store
+
+
+class About(Protocol):
+    """What a suite says of a task."""
+
+    name: str
+    mirrors: str  # the data set of the paper's suite that it is, or stands in for
+    real: bool  # photographs or scans, not drawn by a generator
+    classes: tuple[str, ...]  # names, in the order of the labels
+    templates: tuple[str, ...]  # prompts, "{c}" standing for the class name
 
 
 class Suite(Protocol):
-    """Image towers are state dicts; images are what ``pixels`` takes, labels int64."""
+    """Image towers are state dicts; images are what the tower takes, labels int64."""
 
     name: str
     tasks: tuple[str, ...]
     unseen: tuple[str, ...]  # the tasks held out in the unseen-task tables
     example: str  # the task that the notebooks follow where they follow one
+    folder: Path  # where what was measured on it lies: results.json
+    store: Store | None  # where long computations are kept between runs; None where everything is quick
+
+    def task(self, name: str) -> About:
+        """What is known of a task, by any of its names."""
+
+    def named(self, name: str) -> str:
+        """This suite's name of a task; the mini suite's names also find the data sets that they mirror."""
 
     def pretrained(self) -> State:
         """theta_0: the pretrained image tower."""
@@ -33,5 +54,14 @@ class Suite(Protocol):
     def descriptor(self, task: str) -> Tensor:
         """Task descriptor (d,): what the task is about, through the text tower."""
 
+    def classes(self, task: str) -> Sequence[str]:
+        """The names of a task's classes, in the order of the head's rows."""
+
+    def text(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (n, d) of n texts by the pretrained text tower."""
+
     def images(self, task: str, split: str) -> tuple[Tensor, Tensor]:
         """Pixels ready for the tower and labels, of ``validation`` or ``test``."""
+
+    def identity(self, task: str, split: str) -> Mapping:
+        """What answers depend on beside the image tower's state dict: revisions, precision; plain data for JSON."""

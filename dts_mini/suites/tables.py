@@ -16,37 +16,38 @@ from torch import Tensor
 
 from dts_mini.core.delta import rebuild, storage
 from dts_mini.core.errors import DTSError
-from dts_mini.core.merging import average, dare, task_arithmetic, ties
-from dts_mini.core.personal import fuse, fusion_weights, personalise
-from dts_mini.core.state import State
-from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
+from dts_mini.core.merging import average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
+from dts_mini.core.personal import fuse, fusion_weights
+from dts_mini.core.state import State, fingerprint
+from dts_mini.suites.evaluation import bootstrap, deltas, divergence, interval, logits
 from dts_mini.suites.suite import Suite
 
 KEEP_RATIOS = (0.05, 0.1, 0.3)
+PAPER_BASES, OTHER_BASES = ("average", "TIES"), ("TSV-M", "Iso-C", "Consensus")  # of DTS-D; the others at 0.1 alone
 Progress = Callable[[str], None]
 
 
 def headline(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
-    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, and the experts.
+    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, DTS-D over others at one, the experts.
 
     ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
     """
     theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
-    merges = base_merges(theta_0, list(experts.values()))
+    merges = base_merges(theta_0, list(experts.values()), suite)
     reference = {task: logits(suite, expert, task, split) for task, expert in experts.items()}
     answers: dict[str, dict[str, Tensor]] = {}
     shares: dict[str, float] = {}
     for name, state in {"zero-shot": theta_0, **merges}.items():
         progress(name)
         answers[name], shares[name] = {task: logits(suite, state, task, split) for task in suite.tasks}, 0.0
-    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in ("average", "TIES")}
+    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in (*PAPER_BASES, *OTHER_BASES)}
     for method, base in bases.items():
-        for keep_ratio in KEEP_RATIOS:
+        for keep_ratio in (0.1,) if method.endswith(OTHER_BASES) else KEEP_RATIOS:
             name = f"{method}, {keep_ratio}"
             progress(name)
-            deltas = personalise(base, experts, keep_ratio=keep_ratio)
-            answers[name] = {t: logits(suite, rebuild(base, delta), t, split) for t, delta in deltas.items()}
-            shares[name] = sum(storage(delta).share("file") for delta in deltas.values()) / len(deltas)
+            made = deltas(suite, base, experts, keep_ratio=keep_ratio)
+            answers[name] = {t: logits(suite, rebuild(base, delta), t, split) for t, delta in made.items()}
+            shares[name] = sum(storage(delta).share("file") for delta in made.values()) / len(made)
     answers["experts"], shares["experts"] = reference, 1.0
     right = _right(suite, answers, split)
     draws = bootstrap(right)
@@ -82,13 +83,13 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
         progress(name)
         answers[name] = {task: logits(suite, state_of(task), task, split) for task in suite.unseen}
 
-    merges = base_merges(theta_0, list(experts.values()))
+    merges = base_merges(theta_0, list(experts.values()), suite)
     for name, state in {"zero-shot": theta_0, **merges}.items():
         answer(name, lambda task, state=state: state)
     for merge in ("average", "TIES"):
-        deltas = list(personalise(merges[merge], experts).values())
+        made = list(deltas(suite, merges[merge], experts).values())
         weights = {task: fusion_weights(suite.descriptor(task), descriptors) for task in suite.unseen}
-        answer(f"DTS unseen, {merge}", functools.partial(_fused, merges[merge], deltas, weights))
+        answer(f"DTS unseen, {merge}", functools.partial(_fused, merges[merge], made, weights))
     for task, expert in experts.items():
         answer(f"expert of {task}", lambda _, expert=expert: expert)
     answer("oracle: its own expert", suite.expert)
@@ -101,14 +102,44 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
     }
 
 
-def base_merges(theta_0: State, experts: list[State]) -> dict[str, State]:
-    """The merges of the tables, by the names that the tables use; settings as in the DTS paper."""
-    return {
-        "average": average(experts),
-        "Task Arithmetic": task_arithmetic(theta_0, experts),
-        "TIES": ties(theta_0, experts),
-        "DARE": dare(theta_0, experts),
+def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None) -> dict[str, State]:
+    """The merges of the tables, by the names that the tables use. With a suite that has a store they are made once.
+
+    Settings as in the DTS paper; where it has none, the merge's own paper's, or chosen on validation (Consensus).
+    """
+    merges = {
+        "average": lambda: average(experts),
+        "Task Arithmetic": lambda: task_arithmetic(theta_0, experts),
+        "TIES": lambda: ties(theta_0, experts),
+        "DARE": lambda: dare(theta_0, experts),
+        "TSV-M": lambda: tsv_m(theta_0, experts),
+        "Iso-C": lambda: iso_c(theta_0, experts),
+        "Consensus": lambda: consensus(theta_0, experts),
     }
+    if suite is None or suite.store is None:
+        return {name: merge() for name, merge in merges.items()}
+    key = {"theta_0": fingerprint(theta_0), "experts": [fingerprint(expert) for expert in experts]}
+    return {name: suite.store.state("merges", key | {"merge": name}, merge) for name, merge in merges.items()}
+
+
+def passes(suite: Suite) -> dict[str, int]:
+    """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
+    seen, merges = len(suite.tasks) - len(suite.unseen), 7
+    rows = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES)
+    return {
+        "headline": 2 + merges + rows,
+        "unseen": 2 + merges + 2 + seen,
+        "deltas": rows * len(suite.tasks) + 2 * seen,
+    }
+
+
+def curves(table: Mapping) -> dict[str, list[Mapping]]:
+    """The rows of a headline table, by DTS variant and by rising keep ratio; of variants with one keep ratio none."""
+    found: dict[str, list] = {}
+    for row in table["rows"]:
+        if row["name"].startswith("DTS"):
+            found.setdefault(row["name"].rsplit(", ", 1)[0], []).append(row)
+    return {name: rows for name, rows in found.items() if len(rows) > 1}
 
 
 def markdown(table: Mapping) -> str:
@@ -137,7 +168,7 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
         same = [table["rows"][number] for table in tables.values()]
         entry = {"name": row["name"], "storage": row["storage"]}
         for column in ("mean", "share of experts"):
-            entry[column] = _over([r[column]["value"] for r in same])
+            entry[column] = over([r[column]["value"] for r in same])
         entry["per task"] = {t: [r["accuracy"][t]["value"] for r in same] for t in first["columns"]}
         rows.append(entry)
     return {"title": "Over seeds", "seeds": list(tables), "rows": rows, "provenance": provenance()}
@@ -166,9 +197,12 @@ def provenance() -> dict:
     }
 
 
-def _over(values: list[float]) -> dict:
+def over(values: list[float]) -> dict:
+    """Their mean, rounded, and Student's 95 % interval of it; of one value there is none."""
     sample = torch.tensor(values, dtype=torch.float64)
     mean = sample.mean().item()
+    if len(values) == 1:
+        return {"value": round(mean, 5), "each": [round(mean, 5)]}
     half = stats.t.ppf(0.975, len(values) - 1) * sample.std().item() / len(values) ** 0.5
     each = [round(value, 5) for value in values]
     return {"value": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5), "each": each}

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 
-suite = load_suite()
+suite = load_suite("mini")  # the later notebooks run on other suites too: see notebook 09
 
 # %% [markdown]
 # ## Step 1 · Does everything work here?

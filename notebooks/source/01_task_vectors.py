@@ -37,7 +37,7 @@ theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in sui
 # length and angle to scale. The two arrows are what fine-tuning did. The third arrow ends at their average.
 
 # %%
-names = ("house numbers", "digits")
+names = tuple(map(suite.named, ("house numbers", "digits")))
 figure, data = figures.triangle(theta_0, *(experts[name] for name in names), names)
 alt = (
     "Three arrows from theta_0, to scale: to the house-numbers expert, to the digits expert, and to their average, "
@@ -294,13 +294,13 @@ claim("01-conflicts", sentence, split, low=0.5, unit="%")
 # task's head, so it says what the task is *about*.
 
 # %%
-task = "house numbers"
+task, digits = map(suite.named, ("house numbers", "digits"))
 partners = [name for name in suite.tasks if name != task]
 alike = {
     "task vectors": {p: cosines[suite.tasks.index(task), suite.tasks.index(p)].item() for p in partners},
     "task descriptors": {p: (suite.descriptor(task) @ suite.descriptor(p)).item() for p in partners},
 }
-same = alike["task descriptors"]["digits"]
+same = alike["task descriptors"][digits]
 claim(
     "01-same-words",
     "By its words, digits is the same task as house numbers: a cosine of at least 0.999.",
@@ -339,8 +339,8 @@ claim("01-most-lose", "With at least four of its seven partners it loses (95 % i
 claim(
     "01-digits-spare",
     "With digits, the same task by its words, it loses at most three points.",
-    (outcomes["expert"].float().mean() - outcomes["digits"].float().mean()).item(),
-    interval=lost["digits"],
+    (outcomes["expert"].float().mean() - outcomes[digits].float().mean()).item(),
+    interval=lost[digits],
     high=0.03,
     unit="points",
 )

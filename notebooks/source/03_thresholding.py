@@ -38,7 +38,7 @@ suite = load_suite()
 # Here is a corner of its factor $U$, a row for each component, before and after.
 
 # %%
-task, name = "house numbers", "transformer.resblocks.2.mlp.c_fc.weight"
+task, name = suite.example, "transformer.resblocks.2.mlp.c_fc.weight"
 theta_0, expert = suite.pretrained(), suite.expert(task)
 M = expert[name] - theta_0[name]
 u, s, vh, _ = decompose(M, rank_of(M.shape, keep_ratio=0.1))

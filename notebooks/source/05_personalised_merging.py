@@ -32,12 +32,13 @@ from IPython.display import Markdown, display
 
 from dts_mini import StateError, average, personalise, rebuild, storage
 from dts_mini.course import check, claim, figures, hint, show, sliders
-from dts_mini.results import RESULTS, SEEDS
+from dts_mini.results import SEEDS
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
 from dts_mini.suites.tables import base_merges, markdown, seeds_markdown
 
-suite, committed = load_suite(), json.loads(RESULTS.read_text())
+suite = load_suite()
+committed = json.loads((suite.folder / "results.json").read_text())
 table = {row["name"]: row for row in committed["headline"]["rows"]}
 
 # %%
@@ -77,7 +78,8 @@ def length(base: dict, expert: dict) -> float:
 
 
 theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
-bases = {"theta_0": theta_0} | base_merges(theta_0, list(experts.values()))
+merges = base_merges(theta_0, list(experts.values()))
+bases = {"theta_0": theta_0} | {name: merges[name] for name in ("average", "Task Arithmetic", "TIES", "DARE")}
 ratios = {name: [length(b, e) / length(theta_0, e) for e in experts.values()] for name, b in bases.items()}
 print(len(experts), "experts; bases:", ", ".join(bases))
 
@@ -141,7 +143,7 @@ claim("05-formula", "Formula and measured mean differ by less than 0.03 task vec
 # seconds: each row has to answer the test images of both tasks.
 
 # %%
-some = ("house numbers", "vehicles")
+some = tuple(map(suite.named, ("house numbers", "vehicles")))
 chosen = {task: experts[task] for task in some}
 deltas = {name: personalise(base, chosen, keep_ratio=0.1) for name, base in bases.items()}
 
@@ -211,7 +213,7 @@ rebuild_expert = check(rebuild_expert)
 # hint("rebuild_expert")
 
 # %%
-base, delta = bases["average"], deltas["average"]["vehicles"]
+base, delta = bases["average"], deltas["average"][some[1]]
 remainder = {name: part for name in base if (part := delta.remainder(name)) is not None}
 mine, core = rebuild_expert(base, remainder), rebuild(base, delta)
 apart = max((mine[name] - core[name]).abs().max().item() for name in core)
@@ -321,10 +323,10 @@ claim(
 # nothing over the new one. The core refuses to mix them up:
 
 # %%
-newcomer = "textures"
+newcomer = suite.named("textures")
 old = average([expert for task, expert in experts.items() if task != newcomer])
 try:
-    rebuild(old, deltas["average"]["vehicles"])
+    rebuild(old, deltas["average"][some[1]])
 except StateError as error:
     print("refused:", type(error).__name__)
 

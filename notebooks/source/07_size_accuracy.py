@@ -32,10 +32,11 @@ from dts_mini.core.merging import average
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
+from dts_mini.suites.tables import curves
 
 suite = load_suite()
 table = json.loads((suite.folder / "results.json").read_text())["headline"]
-rows = {row["name"]: row for row in table["rows"] if row["name"].startswith("DTS")}
+rows = {row["name"]: row for points in curves(table).values() for row in points}
 print(len(rows), "points:", *rows, sep="\n  ")
 
 # %% [markdown]

@@ -35,6 +35,17 @@ def made(tmp_path, monkeypatch):
     return lambda: gathered((tmp_path / "made").read_text(), "07_small") if (tmp_path / "made").exists() else []
 
 
+def test_on_another_suite_a_claim_says_what_it_measured_and_raises_and_records_nothing(made, monkeypatch, capsys):
+    monkeypatch.setenv("DTS_SUITE", "clip-vit-b-32")
+    claim("07-a", "It is small.", 2, high=1, interval=(1.5, 2.5))
+    claim("07-b", "It is small.", 0.5, high=1)
+    assert capsys.readouterr().out.splitlines() == [
+        "does not hold on this suite: It is small. Measured: 2 (95 % interval 1.5 to 2.5).",
+        "holds: It is small. Measured: 0.5.",
+    ]
+    assert made() == []
+
+
 def test_a_claim_records_its_number_where_the_environment_says(made):
     claim("07-b", "It is small.", 1 / 3, high=1)
     claim("07-a", "It is large.", 2, low=1, unit="bits")

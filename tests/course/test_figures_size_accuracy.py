@@ -13,7 +13,8 @@ def row(name: str, share: float, kl: float, storage: float) -> dict:
 @pytest.fixture
 def table() -> dict:
     rows = [row("DTS-T, 0.1", 0.9, 0.2, 0.01), row("DTS-T, 0.3", 0.95, 0.1, 0.03), row("experts", 1.0, 0.0, 1.0)]
-    return {"rows": [*rows, row("DTS-D, TIES, 0.1", 0.92, 0.1, 0.01)]}
+    more = [row("DTS-D, TIES, 0.1", 0.92, 0.1, 0.01), row("DTS-D, TIES, 0.3", 0.96, 0.05, 0.03)]
+    return {"rows": [*rows, *more, row("DTS-D, TSV-M, 0.1", 0.93, 0.1, 0.01)]}  # the last is no curve, but a point
 
 
 def test_each_method_is_a_curve_and_only_dts_is_drawn(table):

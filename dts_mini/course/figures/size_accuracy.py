@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from dts_mini.course.style import cue, styled
+from dts_mini.suites.tables import curves
 
 
 @styled
@@ -16,13 +17,9 @@ def size_curves(table: Mapping) -> tuple[Figure, dict]:
     Left: mean accuracy as a share of the experts', in %, with its 95 % interval over test images. Right: KL
     divergence from the experts, in nats (log axis), for which the table holds no interval.
     """
-    curves: dict[str, list] = {}
-    for row in table["rows"]:
-        if row["name"].startswith("DTS"):
-            curves.setdefault(row["name"].rsplit(", ", 1)[0], []).append(row)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9))
     data = {}
-    for number, (name, rows) in enumerate(curves.items()):
+    for number, (name, rows) in enumerate(curves(table).items()):
         size = [100 * row["storage"] for row in rows]
         value, low, high = ([100 * row["share of experts"][key] for row in rows] for key in ("value", "low", "high"))
         kl = [row["kl from experts"] for row in rows]

@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,6 +37,7 @@ class MiniSuite:
     tasks = tuple(task.name for task in TASKS)
     unseen = ("aerial", "house numbers")
     example = "house numbers"
+    store = None  # everything is quick
 
     def __init__(self, folder: str | Path = DATA) -> None:
         self.folder = Path(folder)
@@ -48,6 +51,9 @@ class MiniSuite:
         if name not in self.tasks:
             raise DTSError(f"task {name!r} is unknown: choose one of {', '.join(self.tasks)}")
         return TASKS[self.tasks.index(name)]
+
+    def named(self, name: str) -> str:
+        return self.task(name).name
 
     def _path(self, file: str) -> Path:
         path, entry = self.folder / file, self.manifest["files"].get(file)
@@ -82,7 +88,17 @@ class MiniSuite:
     def descriptor(self, task: str) -> Tensor:
         return F.normalize(F.normalize(self.head(task), dim=1).mean(0), dim=0)
 
+    def classes(self, task: str) -> Sequence[str]:
+        return self.task(task).classes
+
+    @torch.no_grad()
+    def text(self, texts: Sequence[str]) -> Tensor:
+        return self.model.encode_text(torch.stack([tokenize(text) for text in texts]))
+
     @functools.cache  # noqa: B019
     def images(self, task: str, split: str) -> tuple[Tensor, Tensor]:
         raw, labels = self.task(task).images(split, IMAGES[split])
         return pixels(raw), labels
+
+    def identity(self, task: str, split: str) -> dict:
+        return {"suite": self.name, "task": task, "split": split, "images": IMAGES[split]}

@@ -1,0 +1,308 @@
+"""A suite's tables and figures in one command, ``dts-mini reproduce``: what is missing is fetched, the rest is kept.
+
+    plan(suite)       what a run would download, and how long it takes: nothing is fetched
+    reproduce(suite)  measures, writes results.json after each table, and report.md beside what is published
+
+A run that was killed goes on where it was: files are resumed, images and logits are kept as they are made
+(``dts_mini.suites.store``), and a finished table is not measured again while its revisions stay the same.
+"""
+
+import base64
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from nbclient.exceptions import CellExecutionError
+
+from dts_mini.core.delta import compress
+from dts_mini.core.errors import FileError
+from dts_mini.core.file import read_bytes, write_bytes, write_json
+from dts_mini.suites.clip.suite import ClipSuite
+from dts_mini.suites.tables import headline, markdown, passes, provenance, unseen
+
+PUBLISHED = Path(__file__).parents[1] / "data" / "published.json"
+Progress = Callable[[str], None]
+
+# What is measured, by name: how, and how it reads. Another measure is another line here.
+MEASURES: dict[str, tuple[Callable[..., dict], Callable[[Mapping], str]]] = {
+    "headline": (headline, markdown),
+    "unseen": (unseen, markdown),
+}
+FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a reproduction
+
+
+# --- before a run ---
+
+
+def plan(suite: ClipSuite) -> dict:
+    """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
+
+    Where the Hub cannot be asked, a repository's bytes are None. The seconds are extrapolated from a few images and
+    one block of the model, timed here and now, with random weights.
+    """
+    repositories, images = [], sum(suite.task_size(task) for task in suite.tasks)
+    for repo, files in suite.wanted_files().items():
+        entry = {"repository": str(repo)}
+        try:
+            found = files()
+            missing = suite.hub.missing(found)
+            entry |= {"commit": suite.hub.commit(repo), "files": len(found), "download": sum(missing.values())}
+            entry |= {"cached": sum(suite.hub.files(repo)[file] for _, file in found) - entry["download"]}
+        except FileError as error:
+            entry |= {"commit": None, "files": None, "download": None, "cached": None, "why": str(error)}
+        repositories.append(entry)
+    known = [entry["download"] for entry in repositories if entry["download"] is not None]
+    runs = passes(suite)
+    held = sum(suite.task_size(task) for task in suite.unseen)
+    each, compression = _timed(suite)
+    towers = runs["headline"] * images + runs["unseen"] * held
+    return {
+        "suite": suite.name,
+        "protocol": suite.protocol,
+        "repositories": repositories,
+        "download": sum(known),
+        "unknown": sum(entry["download"] is None for entry in repositories),
+        "images": images,
+        "decoded": images * suite.image_bytes,
+        "device": str(suite.device),
+        "images per second": 1 / each,
+        "seconds": {"evaluation": each * towers, "compression": compression * runs["deltas"]},
+    }
+
+
+def plan_text(found: Mapping) -> str:
+    """A plan for people."""
+    lines = [f"{found['suite']}, protocol {found['protocol']}: nothing is downloaded, this is the plan", ""]
+    width = max(len(entry["repository"]) for entry in found["repositories"])
+    lines.append(f"{'repository':<{width}}  {'commit':<8}  files   to download   in the cache")
+    for entry in found["repositories"]:
+        if entry["files"] is None:
+            lines.append(f"{entry['repository']:<{width}}  {'?':<8}      ?             ?               ?")
+        else:
+            sizes = (_size(entry[what]) for what in ("download", "cached"))
+            lines.append(
+                f"{entry['repository']:<{width}}  {entry['commit'][:8]}  {entry['files']:>5}  {next(sizes):>12}  {next(sizes):>14}"
+            )
+    lines += ["", f"to download: {_size(found['download'])} ({found['download']:,} bytes)"]
+    if found["unknown"]:
+        why = next(entry["why"] for entry in found["repositories"] if entry["files"] is None)
+        lines.append(f"  and {found['unknown']} repositories of unknown size: {why}")
+    minutes = found["download"] / 60
+    if found["download"]:
+        lines.append(f"  about {minutes / 1e7:.0f} min at 10 MB/s, {minutes / 1e8:.0f} min at 100 MB/s")
+    lines.append(
+        f"decoded images, kept on disk: {_size(found['decoded'])} ({found['images']:,} test images as published)"
+    )
+    speed = f"{found['images per second']:.3g} images/s on {found['device']}, timed just now"
+    lines.append(f"evaluation: about {_duration(found['seconds']['evaluation'])} ({speed})")
+    lines.append(f"compression: about {_duration(found['seconds']['compression'])} on this CPU")
+    return "\n".join(lines) + "\n"
+
+
+@torch.no_grad()
+def _timed(suite: ClipSuite) -> tuple[float, float]:
+    """Seconds for an image through the tower, and for the compression of one expert; both of random weights."""
+    tower, size = suite.random_tower()
+    pixels = torch.zeros(8 if suite.device.type == "cpu" else 64, 3, size, size, dtype=torch.uint8)
+    tower(pixels[:1])
+    start = time.perf_counter()
+    tower(pixels)
+    each = (time.perf_counter() - start) / len(pixels)
+    state = tower.visual.state_dict()
+    block = {name: tensor.cpu() for name, tensor in state.items() if ".resblocks.0." in name}
+    moved = {name: tensor + 0.01 * torch.randn(tensor.shape) for name, tensor in block.items()}
+    start = time.perf_counter()
+    compress(block, moved)
+    blocks = len({name.split(".resblocks.")[1].split(".")[0] for name in state if ".resblocks." in name})
+    return each, (time.perf_counter() - start) * blocks
+
+
+# --- the run ---
+
+
+def reproduce(
+    suite: ClipSuite, *, figures: bool = False, overwrite: bool = False, progress: Progress = lambda text: None
+) -> dict:
+    """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
+
+    ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures. ``overwrite``: measures
+    finished tables again. Returns what report.json holds. Raises DTSError, before anything is measured, for files that
+    cannot be had, disks that are too small, and test images that were trained on.
+    """
+    suite.folder.mkdir(parents=True, exist_ok=True)
+    suite.hub.fetch_all(suite.wanted())
+    checks = suite.check()
+    path = suite.folder / "results.json"
+    results = json.loads(read_bytes(path)) if path.exists() else {}
+    inputs = [version("dts_mini"), *(suite.identity(task, "test") for task in suite.tasks)]
+    made_from = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    for name, (make, _) in MEASURES.items():
+        if not overwrite and results.get(name, {}).get("made from") == made_from and suite.protocol == "P3":
+            continue
+        progress(name)
+        results[name] = make(suite, progress=lambda row, name=name: progress(f"{name}: {row}")) | {
+            "made from": made_from
+        }
+        write_json(results, path, overwrite=True)
+    drawn = draw(suite, progress) if figures else {}
+    report = {
+        "suite": suite.name,
+        "protocol": suite.protocol,
+        "precision": suite.precision,
+        "revisions": dict(suite.hub.pinned),
+        "checks": checks,
+        **results,
+        "published": published(suite),
+        "figures": drawn,
+        "provenance": provenance(),
+    }
+    write_json(report, suite.folder / "report.json", overwrite=True)
+    write_bytes(report_text(report).encode(), suite.folder / "report.md", overwrite=True)
+    return report
+
+
+def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, dict]:
+    """Runs notebooks 05 to 09 on the suite; their pages and figures go to ``figures/`` in its folder.
+
+    A notebook that stops does not stop the others: where and why stands in what is returned, by notebook.
+    """
+    from nbconvert import HTMLExporter  # the extra "notebooks"
+
+    from dts_mini.course.build import execute, read, sources
+
+    folder, found = suite.folder / "figures", {}
+    folder.mkdir(exist_ok=True)
+    settings = {"DTS_SUITE": suite.name, "DTS_HOME": str(suite.home.parent.resolve()), "DTS_DEVICE": str(suite.device)}
+    with _environment(settings | {"DTS_PRECISION": suite.precision}):
+        for source in (source for source in sources() if source.stem.startswith(FIGURES)):
+            progress(f"figures of {source.stem}")
+            notebook, entry = read(source), {"figures": []}
+            try:
+                execute(notebook, timeout=None)
+            except CellExecutionError as error:
+                entry["stopped"] = f"{error.ename}: {error.evalue}"
+            for cell in notebook.cells:
+                for output in cell.get("outputs", []):
+                    if image := output.get("data", {}).get("image/png"):
+                        name = f"{source.stem}-{len(entry['figures'])}.png"
+                        write_bytes(base64.b64decode(image), folder / name, overwrite=True)
+                        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+                        entry["figures"].append({"file": f"figures/{name}", "alt": alt})
+            page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
+            write_bytes(page.encode(), folder / f"{source.stem}.html", overwrite=True)
+            found[source.stem] = entry
+    return found
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+# --- the report ---
+
+
+@functools.cache
+def _published() -> dict:
+    return json.loads(read_bytes(PUBLISHED))
+
+
+def published(suite: ClipSuite) -> list[dict]:
+    """The published tables of a suite's model, those of its own protocol first."""
+    same = [table for table in _published()["tables"] if table["model"] == suite.architecture]
+    return sorted(same, key=lambda table: table["protocol"] != suite.protocol)
+
+
+def report_text(report: Mapping) -> str:
+    """The report as Markdown: ours, beside it what is published for the same checkpoints, then what is for others."""
+    about = _published()["protocols"]
+    own = about.get(report["protocol"], "checkpoints of your own")
+    lines = [
+        f"# {report['suite']}: what was measured, beside what is published",
+        f"Protocol {report['protocol']}: {own}. Accuracies in % on test images, {report['precision']}; brackets are 95 % "
+        "bootstrap intervals over test images. Storage is what each task's file takes on disk, as a share of a float32 "
+        "expert.",
+    ]
+    for name, (_, text) in MEASURES.items():
+        if name in report:
+            lines += [f"## {report[name]['title']}", text(report[name])]
+            lines += [side_by_side(report[name], t) for t in report["published"] if _same(t, name, report["protocol"])]
+    others = [t for t in report["published"] if t["protocol"] != report["protocol"]]
+    if others:
+        lines.append(
+            "## Published for other checkpoints\n\nOther experts, so other numbers: compare orders and gaps, never digits."
+        )
+        lines += [f"Protocol {t['protocol']} ({t['table']}): {about[t['protocol']]}\n\n{_listed(t)}" for t in others]
+    if report["checks"]:
+        lines += ["## Checks"]
+        lines += [
+            f"- {task}: {found['in training too']} of {found['test images']} test images stand in the training split."
+            for task, found in report["checks"].items()
+        ]
+    for notebook, entry in report["figures"].items():
+        lines += [f"## Figures of {notebook}"]
+        lines += [f"![{figure['alt']}]({figure['file']})" for figure in entry["figures"]]
+        lines += [f"The notebook stopped: {entry['stopped']}"] if "stopped" in entry else []
+    if report["revisions"]:
+        rows = [f"| {repo} | {commit} |" for repo, commit in report["revisions"].items()]
+        lines += ["## Revisions", "\n".join(["| repository | commit |", "|---|---|", *rows])]
+    return "\n\n".join(line.strip() for line in lines) + "\n"
+
+
+def _same(table: Mapping, name: str, protocol: str) -> bool:
+    return table["table"] == name and table["protocol"] == protocol
+
+
+def side_by_side(ours: Mapping, theirs: Mapping) -> str:
+    """Our rows beside the published ones of the same protocol: ours, and in brackets theirs; theirs alone after that."""
+    rows = {row["name"]: row for row in ours["rows"]}
+    if theirs["table"] != "headline":
+        return f"Published ({theirs['source']}):\n\n{_listed(theirs)}"
+    columns = theirs["columns"]
+    lines = ["| ours (published) | " + " | ".join([*columns, "mean"]) + " |", "|---" * (len(columns) + 2) + "|"]
+    for row in theirs["rows"]:
+        mine = rows.get(row["name"])
+        pairs = [(mine and mine["accuracy"].get(task), row["accuracy"][task]) for task in columns]
+        pairs.append(((mine and len(ours["columns"]) == len(columns) and mine["mean"]) or None, row["mean"]))
+        cells = [f"{100 * m['value']:.1f} ({t:.1f})" if m else f"({t:.1f})" for m, t in pairs]
+        lines.append("| " + " | ".join([row["name"], *cells]) + " |")
+    return f"Beside what is published ({theirs['source']}):\n\n" + "\n".join(lines)
+
+
+def _listed(table: Mapping) -> str:
+    """A published table that gives means: one line a row, with its source and what it stores."""
+    columns = [c for c in ("mean", "seen", "unseen", "storage", "source") if any(c in row for row in table["rows"])]
+    cell = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    rows = ["| " + " | ".join([row["name"], *(cell(row.get(c, "")) for c in columns)]) + " |" for row in table["rows"]]
+    return "\n".join(["| published | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *rows])
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds > 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds > 90
+        else f"{seconds:.0f} s"
+    )

@@ -1,0 +1,176 @@
+"""``dts-mini reproduce`` on the miniature Hub, as a command of its own, with the network off: first to last."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import minihub
+import pytest
+from huggingface_hub import constants
+
+import dts_mini.reproduce as module
+from dts_mini.cli import main
+from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
+from dts_mini.suites.clip import suite as clip_suite
+from dts_mini.suites.tables import passes
+
+RUNS = passes(SimpleNamespace(tasks=range(8), unseen=range(2)))  # a row is a pass over the images
+PUBLISHED = json.loads(module.PUBLISHED.read_text())
+
+
+def command(cache, out, *more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dts_mini", "reproduce", "--suite", "clip-vit-b-32", "--out", str(out), *more],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_reports_and_a_killed_run_goes_on(_cache, tmp_path):
+    killed = command(_cache, tmp_path)
+    logits = tmp_path / "clip-vit-b-32" / "store" / "logits"
+    while killed.poll() is None and not (logits.exists() and len(list(logits.glob("*.safetensors"))) > 20):
+        time.sleep(0.05)
+    killed.kill()
+    killed.communicate()
+    kept = {path: path.stat().st_mtime_ns for path in logits.iterdir() if path.suffix == ".safetensors"}
+    assert kept
+    again = command(_cache, tmp_path)
+    out, error = again.communicate()
+    assert again.returncode == 0, error
+    assert out.strip().endswith("report.md: the tables, beside what is published")
+    assert all(path.stat().st_mtime_ns == made for path, made in kept.items())  # nothing was made twice
+    folder = tmp_path / "clip-vit-b-32" / "P3-8-fused"
+    report = json.loads((folder / "report.json").read_text())
+    assert [len(report[table]["rows"]) for table in ("headline", "unseen")] == [RUNS["headline"], RUNS["unseen"]]
+    assert len(report["revisions"]) == 17 and report["checks"]["DTD"]["in training too"] == 0
+    text = (folder / "report.md").read_text()
+    assert re.search(r"\| experts \| [\d.]+ \(75\.0\) \|.* [\d.]+ \(90\.3\) \|", text)
+
+
+def test_a_second_run_makes_and_measures_nothing(done, clip, monkeypatch):
+    first, report = done
+    monkeypatch.setattr(clip_suite.Tower, "forward", lambda *args: pytest.fail("a tower ran"))
+    for overwrite in (False, True):  # a finished table is read, or made anew from the kept logits
+        again = clip(home=first.home.parent)
+        repeated = reproduce(again, overwrite=overwrite)
+        assert not again.store.made
+        assert repeated["headline"]["rows"] == report["headline"]["rows"]
+        assert (repeated["unseen"] == report["unseen"]) is not overwrite
+
+
+def test_the_plan_counts_passes_as_the_tables_make_them(done):
+    suite, report = done
+    expected = passes(suite)
+    assert len(report["headline"]["rows"]) == expected["headline"]
+    assert len(report["unseen"]["rows"]) == expected["unseen"]
+    assert suite.store.made["deltas"] == expected["deltas"]
+
+
+def test_the_report_puts_our_numbers_beside_those_of_the_same_protocol_alone(done):
+    suite, report = done
+    text = (suite.folder / "report.md").read_text()
+    mine, _, others = text.partition("## Published for other checkpoints")
+    (theirs,) = [t for t in PUBLISHED["tables"] if t["protocol"] == "P3" and t["table"] == "headline"]
+    assert theirs["source"] in mine and "P1" not in mine
+    assert "compare orders and gaps, never digits" in others and "P1" in others
+    zero_shot = next(row for row in report["headline"]["rows"] if row["name"] == "zero-shot")
+    ours = 100 * zero_shot["accuracy"]["SUN397"]["value"]
+    assert f"| zero-shot | {ours:.1f} (63.2) |" in side_by_side(report["headline"], theirs)
+    assert "DTS-D over TIES, keep ratio 0.3 | 90.4 | 3.68 %" in others
+
+
+def test_a_dry_run_fetches_nothing_and_says_bytes_and_time(_cache, tmp_path, monkeypatch, capsys, offline):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(_cache))
+    arguments = ["reproduce", "--suite", "clip-vit-b-32", "--out", str(tmp_path), "--dry-run", "--device", "cpu"]
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "to download: 0 bytes (0 bytes)" in text and "evaluation: about" in text and "images/s on cpu" in text
+    assert text.count("c0ffeec0") == 17
+    assert not (tmp_path / "clip-vit-b-32" / "images").exists()
+
+
+def test_a_plan_counts_what_is_missing_and_what_nobody_knows(clip, cache, repositories):
+    suite = clip(cache)
+    whole = plan(suite)
+    assert (whole["download"], whole["unknown"]) == (0, 0)
+    folder = minihub.folder_of(cache, "tanganke/clip-vit-base-patch32_dtd")
+    for path in (folder / "snapshots").rglob("model.safetensors"):
+        path.unlink()
+    for path in sorted((folder / "refs").iterdir()):
+        path.unlink()
+    part = plan(clip(cache, home=cache.parent / "other"))
+    assert part["unknown"] == 1
+    assert "and 1 repositories of unknown size: tanganke/clip-vit-base-patch32_dtd is not in the cache" in plan_text(
+        part
+    )
+
+
+def test_a_dry_run_needs_neither_cache_nor_network(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))  # the real model's shape takes its time
+    found = plan(clip(tmp_path / "empty"))
+    assert found["unknown"] == 17 and found["decoded"] == found["images"] * 3 * 224 * 224
+    hours = (RUNS["headline"] * found["images"] + RUNS["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
+    assert f"evaluation: about {hours:.1f} h (100 images/s on cpu" in plan_text(found)
+
+
+def test_what_is_wrong_is_said_before_anything_is_measured(_cache, tmp_path, monkeypatch, capsys, offline):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    assert main(["reproduce", "--suite", "clip-vit-b-32", "--out", str(tmp_path)]) == 1
+    assert "HF_HUB_OFFLINE is set: unset it" in capsys.readouterr().err
+
+
+def test_published_rows_add_up_and_name_their_sources():
+    for table in PUBLISHED["tables"]:
+        assert table["protocol"] in PUBLISHED["protocols"] and table["source"]
+        for row in table["rows"]:
+            if "accuracy" in row:
+                assert list(row["accuracy"]) == table["columns"]
+                assert sum(row["accuracy"].values()) / len(row["accuracy"]) == pytest.approx(row["mean"], abs=0.1)
+            elif table["table"] == "headline":
+                assert row["source"]
+
+
+def test_published_tables_of_the_same_protocol_come_first(clip):
+    assert [t["protocol"] for t in published(clip())] == ["P3", "P3", "P1", "P1"]
+
+
+NOTEBOOKS = {
+    "05_figure": """# %%
+import matplotlib.pyplot as plt
+from dts_mini.course import claim, show
+from dts_mini.suites import load_suite
+suite = load_suite()
+print(suite.name, len(suite.tasks), suite.home)
+claim("05-x", "Two is more than three.", 2, low=3)
+figure, axis = plt.subplots(figsize=(1, 1))
+show(figure, alt="A figure of the suite's own.")
+""",
+    "06_stops": "# %%\nraise RuntimeError('no such task')\n",
+    "10_other": "# %%\nraise RuntimeError('not asked for')\n",
+}
+
+
+@pytest.mark.slow
+def test_the_notebooks_run_on_the_suite_and_their_figures_are_kept(done, tmp_path, monkeypatch):
+    suite, report = done
+    for name, text in NOTEBOOKS.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr("dts_mini.course.build.sources", lambda: sorted(tmp_path.glob("*.py")))
+    found = module.draw(suite)
+    assert list(found) == ["05_figure", "06_stops"]
+    (figure,) = found["05_figure"]["figures"]
+    assert (suite.folder / figure["file"]).read_bytes().startswith(b"\x89PNG")
+    assert figure["alt"] == "A figure of the suite's own." and "stopped" not in found["05_figure"]
+    page = (suite.folder / "figures" / "05_figure.html").read_text()
+    assert f"clip-vit-b-32 8 {suite.home}" in page and "does not hold on this suite: Two is more" in page
+    assert found["06_stops"]["stopped"] == "RuntimeError: no such task"
+    text = module.report_text(report | {"figures": found})
+    assert f"![{figure['alt']}]({figure['file']})" in text and "The notebook stopped: RuntimeError" in text
