@@ -80,13 +80,20 @@ class TaskDelta:
 
     def to_bytes(self) -> bytes:
         """The file's bytes: the same delta, the same bytes."""
+        return self._encoded(_information_bytes(self))
+
+    def size(self) -> int:
+        """Bytes of the file, or a few more: without the count of information, which takes as long as the rest."""
+        return len(self._encoded(_model_bytes(self)))
+
+    def _encoded(self, information: int) -> bytes:
         table, writer = [], Writer()
         for name, part in self.parts.items():
             entry = [name, type(part).__name__, list(self.shapes[name]), str(self.dtypes[name]).removeprefix("torch.")]
             if bounded := name in self.bounds:
                 writer.add("halves", torch.tensor(self.bounds[name]).half())
             table.append([*entry, int(bounded), *part.write(writer)])
-        counts = {"information": _information_bytes(self), "model": _model_bytes(self)}
+        counts = {"information": information, "model": _model_bytes(self)}
         if (paper := _paper_bytes(self)) is not None:
             counts["paper"] = paper
         manifest = {
@@ -175,7 +182,7 @@ def compress(
 
     def size(parts: Mapping[str, Part], settings) -> int:
         blank = {name: Bounds(1.0, 1.0, 1.0) for name, part in parts.items() if part.rank}  # as long as real ones
-        return len(delta(parts, settings, blank).to_bytes())
+        return delta(parts, settings, blank).size()
 
     parts, bounds, chosen = METHODS[method].compress(differences, chosen, budget, size, progress)
     return delta(parts, chosen, bounds)
