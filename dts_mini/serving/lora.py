@@ -173,10 +173,10 @@ def _plan(delta: TaskDelta, base: Base) -> tuple[dict[str, dict[str, Part]], lis
     outer = {name for name in whole if not any(name.startswith(f"{other}.") for other in whole)}
     within = lambda name: any(name == other or name.startswith(f"{other}.") for other in outer)
     factored = {name: leaves for name, leaves in factored.items() if not within(name)}
-    for full, part in base.module.named_modules():  # so it does with modules to adapt
-        if full not in factored and not within(full) and any(full.endswith(f".{name}") for name in factored):
-            if _takes_factors(base, full, {}):
-                factored[full] = {}
+    for full, _ in base.module.named_modules():  # so it does with modules to adapt
+        like = full not in factored and not within(full) and any(full.endswith(f".{name}") for name in factored)
+        if like and _takes_factors(base, full, {}):
+            factored[full] = {}
     return factored, sorted(outer), lost
 
 
@@ -233,7 +233,9 @@ def _config(path: Path) -> dict:
         raise FileError(f"{path}: is no JSON ({error}); copy the adapter again") from error
     if config.get("peft_type") != "LORA":
         raise FileError(f"{path}: is an adapter of the kind {config.get('peft_type')!r}; only LORA is read")
-    if special := [key for key in ("use_dora", "use_qalora", "layer_replication", "target_parameters") if config.get(key)]:
+    if special := [
+        key for key in ("use_dora", "use_qalora", "layer_replication", "target_parameters") if config.get(key)
+    ]:
         raise FileError(f"{path}: the adapter uses {special[0]}; only plain LoRA is read, merge it with peft instead")
     return config
 
@@ -241,7 +243,9 @@ def _config(path: Path) -> dict:
 def _scaling(config: Mapping, module: str, rank: int) -> float:
     """alpha / r, or alpha / sqrt(r) of rsLoRA (arXiv 2312.03732), where a pattern may set the module's own alpha."""
     fitting = (
-        alpha for pattern, alpha in (config.get("alpha_pattern") or {}).items() if re.match(rf"(.*\.)?({pattern})$", module)
+        alpha
+        for pattern, alpha in (config.get("alpha_pattern") or {}).items()
+        if re.match(rf"(.*\.)?({pattern})$", module)
     )
     alpha = next(fitting, config["lora_alpha"])
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)

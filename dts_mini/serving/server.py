@@ -113,7 +113,9 @@ class Server:
         with self._lock:
             if task not in self._entries:
                 known = ", ".join(sorted(self._entries)[:8]) or "none"
-                raise DTSError(f"task {task!r} is unknown; served are {known}{', ...' if len(self._entries) > 8 else ''}")
+                raise DTSError(
+                    f"task {task!r} is unknown; served are {known}{', ...' if len(self._entries) > 8 else ''}"
+                )
             return self._entries[task]
 
     def _held(self) -> int:
