@@ -12,7 +12,7 @@ products are made on its own samples, which lie side by side. A module that vmap
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -36,9 +36,11 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     if isinstance(experts, Expert):
         with SidePaths(experts):
             return experts.base.module(*args, **kwargs)
+    check_batch(len(experts), args, kwargs)
+    if any(expert.base is not experts[0].base for expert in experts):
+        raise DTSError("the experts belong to several modules; decode them over one Base")
     leaves, form = pytree.tree_flatten((args, kwargs))
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    _check_batch(experts, inputs)
     members = list(dict.fromkeys(experts))
     if len(members) == 1:
         return run(members[0], *args, **kwargs)
@@ -88,15 +90,15 @@ def _one_by_one(members: Sequence[Expert], counts: Sequence[int], inputs: Sequen
     return [torch.cat(same) if isinstance(same[0], Tensor) else same[0] for same in zip(*each, strict=True)], form
 
 
-def _check_batch(experts: Sequence[Expert], inputs: Sequence[Tensor]) -> None:
-    if not experts:
+def check_batch(count: int, args: tuple, kwargs: Mapping) -> None:
+    """DTSError unless there are as many experts or tasks as samples, and at least one."""
+    if not count:
         raise DTSError("there are no experts; pass one for each sample")
-    if any(expert.base is not experts[0].base for expert in experts):
-        raise DTSError("the experts belong to several modules; decode them over one Base")
+    inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     sizes = {len(x) if x.dim() else 0 for x in inputs}
-    if sizes != {len(experts)}:
+    if sizes != {count}:
         raise DTSError(
-            f"there are {len(experts)} experts and {' or '.join(map(str, sorted(sizes))) or 'no'} samples; "
+            f"there are {count} experts and {' or '.join(map(str, sorted(sizes))) or 'no'} samples; "
             "pass one expert for each sample"
         )
 

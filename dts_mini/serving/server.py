@@ -14,7 +14,7 @@ from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import read_bytes
 from dts_mini.serving.expert import Base, Expert
-from dts_mini.serving.live import run
+from dts_mini.serving.live import check_batch, run
 
 SUFFIX = ".dts.safetensors"
 
@@ -84,15 +84,21 @@ class Server:
     def __call__(self, tasks: str | Sequence[str], *args, **kwargs) -> Any:
         """The module's output as the expert of one task, or with a task for each sample of the batch.
 
-        As ``live.run``, whose conditions on mixed batches hold. DTSError for an unknown task, or for as many tasks
-        as there are no samples.
+        As ``live.run``, whose conditions on mixed batches hold. DTSError, before any expert is decoded, for an unknown
+        task and for a list that has not a task for each sample.
         """
-        if isinstance(tasks, str):
-            return run(self.expert(tasks), *args, **kwargs)
-        for task in tasks:
+        alone = isinstance(tasks, str)
+        if not alone:
+            check_batch(len(tasks), args, kwargs)
+        each = dict.fromkeys([tasks] if alone else tasks)
+        for task in each:
             self._entry(task)
-        experts = {task: self.expert(task) for task in dict.fromkeys(tasks)}
-        return run([experts[task] for task in tasks], *args, **kwargs)
+        experts = {task: self.expert(task) for task in each}
+        try:
+            return run(experts[tasks] if alone else [experts[task] for task in tasks], *args, **kwargs)
+        finally:
+            with self._lock:
+                self._evict()  # an expert may have laid out matrices that have no side path
 
     def expert(self, task: str) -> Expert:
         """The decoded expert, from memory or from its file; DTSError for an unknown task."""
@@ -102,11 +108,11 @@ class Server:
             if expert is None:
                 data = read_bytes(entry.path) if data is None else data
                 expert = Expert(self.base, TaskDelta.from_bytes(data, str(entry.path)))
-        with self._lock:
-            if self._entries.get(task) is entry:  # not replaced meanwhile
-                entry.data, entry.expert = data, expert
-                self._entries.move_to_end(task)
-                self._evict()
+            with self._lock:
+                if self._entries.get(task) is entry:  # not replaced meanwhile
+                    entry.data, entry.expert = data, expert
+                    self._entries.move_to_end(task)
+                    self._evict()
         return expert
 
     def _entry(self, task: str) -> _Entry:
