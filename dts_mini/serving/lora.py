@@ -6,7 +6,7 @@ second, alpha = r for each module, so that nothing is scaled. What an adapter ho
 - ``weight`` of ``nn.Linear``, transformers' ``Conv1D`` and convolutions (groups and dilation 1) as factors of the
   part's own rank (``rank_pattern``), and their ``bias`` (``lora_bias``);
 - ``weight`` of ``nn.Embedding`` as factors if no bias differs, since peft knows no ``lora_bias`` beside an embedding;
-- any other module that owns a tensor that differs, a LayerNorm, an ``nn.MultiheadAttention`` or a convolution without
+- any other module that owns a tensor that differs, a LayerNorm, PyTorch's own attention or a convolution without
   factors, as a whole in full precision (``modules_to_save``).
 
 What no adapter can hold are tensors that the model itself owns, bare parameters of open_clip's image tower for
@@ -28,7 +28,7 @@ from dts_mini.core.delta import TaskDelta, rebuild, rebuild_tensor
 from dts_mini.core.errors import DTSError, FileError, StateError
 from dts_mini.core.file import check_writable, load_tensors, read_bytes, write_bytes, write_json
 from dts_mini.core.parts import Factors, Kept, Part, Unchanged
-from dts_mini.core.state import State, fingerprint
+from dts_mini.core.state import State, check_values, fingerprint
 from dts_mini.serving.expert import Base
 
 PREFIX = "base_model.model."
@@ -57,6 +57,8 @@ def export_lora(
     folder = Path(folder)
     if not folder.parent.is_dir():
         raise FileError(f"{folder}: the folder {folder.parent} does not exist; make it first")
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{folder}: is a file; name a folder")
     if folder.is_dir():
         for name in (CONFIG, WEIGHTS):
             check_writable(folder / name, overwrite=overwrite)
@@ -115,33 +117,24 @@ def import_lora(folder: str | Path, base: State) -> TaskDelta:
     folder = Path(folder)
     config, tensors = _config(folder / CONFIG), load_tensors(folder / WEIGHTS)
     parts: dict[str, Part] = {}
+    pairs: dict[str, dict[str, Tensor]] = {}  # by module
     for key, value in tensors.items():
-        module, _, kind = key.removeprefix(PREFIX).replace(".base_layer", "").partition(".lora_")
-        match kind:
-            case "A.weight" | "embedding_A":
-                other = tensors.get(key.replace("lora_A", "lora_B").replace("lora_embedding_A", "lora_embedding_B"))
-                if other is None:
-                    raise FileError(f"{folder / WEIGHTS}: {key} has no partner lora_B; copy the adapter again")
-                name = _weight_of(module, base, folder)
-                left, right = other.flatten(1), value.flatten(1)
-                if kind == "embedding_A" or (config.get("fan_in_fan_out") and value.dim() == 2):
-                    left, right = right.T, left.T
-                dtype = torch.promote_types(left.dtype, right.dtype)
-                _check_shape(name, (len(left), right.shape[1]), base, folder)
-                parts[name] = Factors(left.to(dtype), right.to(dtype), _scaling(config, module, len(value)))
-            case "B.weight" | "embedding_B":
-                pass
-            case "B.bias":
-                rank = len(tensors[key.replace("lora_B.bias", "lora_A.weight")])
-                _check_shape(f"{module}.bias", tuple(value.shape), base, folder)
-                parts[f"{module}.bias"] = Kept(value.float() * _scaling(config, module, rank))
-            case "":
-                _check_shape(module, tuple(value.shape), base, folder)
-                known = base[module].detach().cpu()
-                difference = value.float() - known.float() if known.is_floating_point() else value
-                parts[module] = Unchanged() if torch.equal(value.to(known), known) else Kept(difference)
-            case _:
-                raise FileError(f"{folder / WEIGHTS}: {key} is nothing that plain LoRA has; only plain LoRA is read")
+        check_values(value, key, str(folder / WEIGHTS))
+        if ".base_layer.out_proj." in key:  # which of peft's versions trained it is not known
+            raise FileError(
+                f"{folder / WEIGHTS}: {key} is of nn.MultiheadAttention, whose output projection peft 0.21 adapts twice; "
+                "merge the adapter with peft, and compress the merged model"
+            )
+        name, _, kind = key.removeprefix(PREFIX).replace(".base_layer", "").partition(".lora_")
+        if kind:
+            pairs.setdefault(name, {})[kind.removesuffix(".weight")] = value
+            continue
+        known = _tensor(name, tuple(value.shape), base, folder)
+        parts[name] = Kept(value.float() - known.float() if known.is_floating_point() else value)
+        if torch.equal(value.to(known), known):
+            parts[name] = Unchanged()
+    for module, held in pairs.items():
+        parts |= _factors(module, held, config, base, folder)
     every = {name: parts.get(name, Unchanged()) for name in sorted(base)}
     shapes = {name: tuple(base[name].shape) for name in every}
     dtypes = {name: base[name].dtype for name in every}
@@ -181,10 +174,13 @@ def _plan(delta: TaskDelta, base: Base) -> tuple[dict[str, dict[str, Part]], lis
 
 
 def _attention_around(module: nn.Module, name: str) -> str | None:
-    """The ``nn.MultiheadAttention`` that a module is or lies in: it reads its parts' weights without calling them."""
-    steps = name.split(".")
+    """The module that ``name`` is or lies in, and that reads its parts' weights without calling them, if there is one.
+
+    That is PyTorch's attention, and its transformer layer, which has a fast path.
+    """
+    steps, kinds = name.split("."), (nn.MultiheadAttention, nn.TransformerEncoderLayer)
     around = (".".join(steps[:end]) for end in range(1, len(steps) + 1))
-    return next((each for each in around if isinstance(module.get_submodule(each), nn.MultiheadAttention)), None)
+    return next((each for each in around if isinstance(module.get_submodule(each), kinds)), None)
 
 
 def _takes_factors(base: Base, name: str, leaves: Mapping[str, Part]) -> bool:
@@ -231,8 +227,9 @@ def _config(path: Path) -> dict:
         config = json.loads(read_bytes(path))
     except ValueError as error:
         raise FileError(f"{path}: is no JSON ({error}); copy the adapter again") from error
-    if config.get("peft_type") != "LORA":
-        raise FileError(f"{path}: is an adapter of the kind {config.get('peft_type')!r}; only LORA is read")
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind != "LORA":
+        raise FileError(f"{path}: is an adapter of the kind {kind!r}; only LORA is read")
     if special := [
         key for key in ("use_dora", "use_qalora", "layer_replication", "target_parameters") if config.get(key)
     ]:
@@ -240,27 +237,50 @@ def _config(path: Path) -> dict:
     return config
 
 
+def _factors(module: str, held: dict[str, Tensor], config: Mapping, base: State, folder: Path) -> dict[str, Part]:
+    """The parts of a module: its weight's from lora_A (r x n) and lora_B (m x r), and its bias's where it has one."""
+    turned = "embedding_A" in held  # an embedding's B A is the transpose of what its weight gains
+    a, b = (held.pop(f"embedding_{side}" if turned else side, None) for side in "AB")
+    bias = held.pop("B.bias", None)
+    where = f"{folder / WEIGHTS}: {module}"
+    if held:
+        raise FileError(
+            f"{where} has a lora_{min(held)}, which is nothing that plain LoRA has; only plain LoRA is read"
+        )
+    if a is None or b is None:
+        raise FileError(f"{where} has no partner lora_{'A' if a is None else 'B'}; copy the adapter again")
+    rank, left, right = len(a), b.flatten(1), a.flatten(1)
+    if left.shape[1] != rank:
+        raise FileError(f"{where} has rank {rank} in lora_A and {left.shape[1]} in lora_B; copy the adapter again")
+    if turned or (config.get("fan_in_fan_out") and a.dim() == 2):
+        left, right = right.T, left.T
+    name = f"{module}.weight"
+    if name not in base:
+        raise StateError(
+            f"{folder}: the adapter changes {module!r}, which the base has no weight for; pass its own base"
+        )
+    _tensor(name, (len(left), right.shape[1]), base, folder)
+    dtype, scaling = torch.promote_types(left.dtype, right.dtype), _scaling(config, module, rank)
+    parts = {name: Factors(left.to(dtype), right.to(dtype), scaling)}
+    if bias is not None:
+        _tensor(f"{module}.bias", tuple(bias.shape), base, folder)
+        parts[f"{module}.bias"] = Kept(bias.float() * scaling)
+    return parts
+
+
 def _scaling(config: Mapping, module: str, rank: int) -> float:
     """alpha / r, or alpha / sqrt(r) of rsLoRA (arXiv 2312.03732), where a pattern may set the module's own alpha."""
-    fitting = (
-        alpha
-        for pattern, alpha in (config.get("alpha_pattern") or {}).items()
-        if re.match(rf"(.*\.)?({pattern})$", module)
-    )
-    alpha = next(fitting, config["lora_alpha"])
+    own = (config.get("alpha_pattern") or {}).items()
+    fitting = (alpha for pattern, alpha in own if re.match(rf"(.*\.)?({pattern})$", module))
+    alpha = next(fitting, config.get("lora_alpha", 8))
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _weight_of(module: str, base: State, folder: Path) -> str:
-    for name in (f"{module}.weight", f"{module}.in_proj_weight"):
-        if name in base:
-            return name
-    raise StateError(f"{folder}: the adapter changes {module!r}, which the base has no weight for; pass its own base")
-
-
-def _check_shape(name: str, shape: tuple[int, ...], base: State, folder: Path) -> None:
+def _tensor(name: str, shape: tuple[int, ...], base: State, folder: Path) -> Tensor:
+    """The base's tensor of that name; StateError unless it has that shape, as it is or as a matrix."""
     if name not in base:
         raise StateError(f"{folder}: the adapter has a tensor {name!r}, the base has none; pass its own base")
     found = tuple(base[name].shape)
-    if found != shape and (found[0], torch.Size(found[1:]).numel()) != shape:
+    if shape not in (found, (*found[:1], torch.Size(found[1:]).numel())):
         raise StateError(f"{folder}: tensor {name!r} has shape {found} in the base and {shape} in the adapter")
+    return base[name].detach().cpu()

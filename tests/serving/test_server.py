@@ -181,6 +181,7 @@ def test_threads_that_ask_for_one_task_at_once_decode_it_once(shop, decodings):
     assert len(decodings) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.zoo
 def test_the_eight_tasks_of_the_mini_suite_interleaved_are_their_experts(tmp_path):
     from dts_mini.suites import load_suite
