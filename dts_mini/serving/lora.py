@@ -17,18 +17,18 @@ times the bytes of the delta's file.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from dts_mini.core.delta import TaskDelta, rebuild, rebuild_tensor
+from dts_mini.core.delta import Rebuilt, TaskDelta, rebuild_tensor
 from dts_mini.core.errors import DTSError, FileError, StateError
 from dts_mini.core.file import check_writable, load_tensors, read_bytes, write_bytes, write_json
 from dts_mini.core.parts import Factors, Kept, Part, Unchanged
-from dts_mini.core.state import State, check_values, fingerprint
+from dts_mini.core.state import State, check_values, fingerprint, outline
 from dts_mini.serving.expert import Base
 
 PREFIX = "base_model.model."
@@ -54,14 +54,7 @@ def export_lora(
     another, FileError when the files exist and ``overwrite`` is not set, and DTSError for tensors that no adapter
     holds; with ``partial`` those are left out and named in what is returned.
     """
-    folder = Path(folder)
-    if not folder.parent.is_dir():
-        raise FileError(f"{folder}: the folder {folder.parent} does not exist; make it first")
-    if folder.exists() and not folder.is_dir():
-        raise FileError(f"{folder}: is a file; name a folder")
-    if folder.is_dir():
-        for name in (CONFIG, WEIGHTS):
-            check_writable(folder / name, overwrite=overwrite)
+    folder = check_folder(folder, overwrite=overwrite)
     base = Base(module)
     base.check(delta)
     factored, whole, lost = _plan(delta, base)
@@ -107,6 +100,18 @@ def export_lora(
     return Adapter(ranks, tuple(sorted(whole)), tuple(lost))
 
 
+def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
+    """The folder, once it is sure that an adapter may be put there; FileError else."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{folder}: is a file; name a folder")
+    if not folder.parent.is_dir():
+        raise FileError(f"{folder}: the folder {folder.parent} does not exist; make it first")
+    for name in (CONFIG, WEIGHTS) if folder.is_dir() else ():
+        check_writable(folder / name, overwrite=overwrite)
+    return folder
+
+
 @torch.no_grad()
 def import_lora(folder: str | Path, base: State) -> TaskDelta:
     """The delta of a peft LoRA adapter over a model's state dict: the adapter's own factors, in its own dtype.
@@ -115,7 +120,7 @@ def import_lora(folder: str | Path, base: State) -> TaskDelta:
     files that cannot be read and adapters of another kind (DoRA too), StateError for one that does not fit the base.
     """
     folder = Path(folder)
-    config, tensors = _config(folder / CONFIG), load_tensors(folder / WEIGHTS)
+    config, tensors = _lora_config(folder / CONFIG), load_tensors(folder / WEIGHTS)
     parts: dict[str, Part] = {}
     pairs: dict[str, dict[str, Tensor]] = {}  # by module
     for key, value in tensors.items():
@@ -129,17 +134,18 @@ def import_lora(folder: str | Path, base: State) -> TaskDelta:
         if kind:
             pairs.setdefault(name, {})[kind.removesuffix(".weight")] = value
             continue
-        known = _tensor(name, tuple(value.shape), base, folder)
+        _check_tensor(name, tuple(value.shape), base, folder)
+        known = base[name].detach().cpu()
         parts[name] = Kept(value.float() - known.float() if known.is_floating_point() else value)
         if torch.equal(value.to(known), known):
             parts[name] = Unchanged()
     for module, held in pairs.items():
         parts |= _factors(module, held, config, base, folder)
     every = {name: parts.get(name, Unchanged()) for name in sorted(base)}
-    shapes = {name: tuple(base[name].shape) for name in every}
-    dtypes = {name: base[name].dtype for name in every}
+    shapes = {name: tuple(outline(base)[name].shape) for name in every}
+    dtypes = {name: outline(base)[name].dtype for name in every}
     delta = TaskDelta(every, shapes, dtypes, "lora", {}, fingerprint(base), "")
-    return TaskDelta(every, shapes, dtypes, "lora", {}, delta.base, fingerprint(rebuild(base, delta)))
+    return replace(delta, expert=fingerprint(Rebuilt(base, delta)))
 
 
 # --- what goes where ---
@@ -222,13 +228,20 @@ def _adapted(
 # --- reading ---
 
 
-def _config(path: Path) -> dict:
+def read_config(path: Path) -> dict:
+    """A JSON file that holds an object; FileError else."""
     try:
         config = json.loads(read_bytes(path))
     except ValueError as error:
-        raise FileError(f"{path}: is no JSON ({error}); copy the adapter again") from error
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind != "LORA":
+        raise FileError(f"{path}: is no JSON ({error}); copy it again") from error
+    if not isinstance(config, dict):
+        raise FileError(f"{path}: holds no settings; copy it again")
+    return config
+
+
+def _lora_config(path: Path) -> dict:
+    config = read_config(path)
+    if (kind := config.get("peft_type")) != "LORA":
         raise FileError(f"{path}: is an adapter of the kind {kind!r}; only LORA is read")
     if special := [
         key for key in ("use_dora", "use_qalora", "layer_replication", "target_parameters") if config.get(key)
@@ -259,11 +272,11 @@ def _factors(module: str, held: dict[str, Tensor], config: Mapping, base: State,
         raise StateError(
             f"{folder}: the adapter changes {module!r}, which the base has no weight for; pass its own base"
         )
-    _tensor(name, (len(left), right.shape[1]), base, folder)
+    _check_tensor(name, (len(left), right.shape[1]), base, folder)
     dtype, scaling = torch.promote_types(left.dtype, right.dtype), _scaling(config, module, rank)
     parts = {name: Factors(left.to(dtype), right.to(dtype), scaling)}
     if bias is not None:
-        _tensor(f"{module}.bias", tuple(bias.shape), base, folder)
+        _check_tensor(f"{module}.bias", tuple(bias.shape), base, folder)
         parts[f"{module}.bias"] = Kept(bias.float() * scaling)
     return parts
 
@@ -276,11 +289,10 @@ def _scaling(config: Mapping, module: str, rank: int) -> float:
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _tensor(name: str, shape: tuple[int, ...], base: State, folder: Path) -> Tensor:
-    """The base's tensor of that name; StateError unless it has that shape, as it is or as a matrix."""
+def _check_tensor(name: str, shape: tuple[int, ...], base: State, folder: Path) -> None:
+    """StateError unless the base has a tensor of that name and shape, as it is or as a matrix."""
     if name not in base:
         raise StateError(f"{folder}: the adapter has a tensor {name!r}, the base has none; pass its own base")
-    found = tuple(base[name].shape)
+    found = tuple(outline(base)[name].shape)
     if shape not in (found, (*found[:1], torch.Size(found[1:]).numel())):
         raise StateError(f"{folder}: tensor {name!r} has shape {found} in the base and {shape} in the adapter")
-    return base[name].detach().cpu()
