@@ -3,6 +3,6 @@
 from dts_mini.serving.expert import Base, Expert
 from dts_mini.serving.live import run
 from dts_mini.serving.server import Server
-from dts_mini.serving.swap import Swapper
+from dts_mini.serving.swap import Swapper, unpacked
 
-__all__ = ["Base", "Expert", "Server", "Swapper", "run"]
+__all__ = ["Base", "Expert", "Server", "Swapper", "run", "unpacked"]

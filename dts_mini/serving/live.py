@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C import _functorch as functorch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -317,7 +318,7 @@ class MixedPaths(SidePaths):
 
     def laid_out(self, name: str) -> Tensor:
         table = torch.stack([expert.whole(name) for expert in self.members])
-        return _OnSamples.apply(lambda number: table[number], self._number)
+        return _on_samples(lambda number: table[number], self._number)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **options) -> Tensor:
         def work(number: Tensor, *inputs: Tensor) -> Tensor:
@@ -326,7 +327,7 @@ class MixedPaths(SidePaths):
 
         if mask is not None and mask.dim() == 2:
             mask = mask[None, None]
-        return _OnSamples.apply(work, self._number, q, k, v, *(() if mask is None else (mask,)))
+        return _on_samples(work, self._number, q, k, v, *(() if mask is None else (mask,)))
 
     def over(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         parts = list(zip(self.slices, self.members, strict=True))
@@ -344,21 +345,22 @@ class MixedPaths(SidePaths):
                     y[part] += expert.whole(bias_name) - bias
             return y
 
-        return _OnSamples.apply(work, self._number, x)
+        return _on_samples(work, self._number, x)
 
 
-class _OnSamples(torch.autograd.Function):
-    """Under vmap: ``work`` on the tensors of all samples, samples first. The first tensor is always a batched one."""
+def _on_samples(work: Callable[..., Tensor], number: Tensor, *tensors: Tensor) -> Tensor:
+    """Under vmap: ``work`` on the tensors of all samples, samples first, beginning with ``number``.
 
-    @staticmethod
-    def forward(work: Callable, *tensors: Tensor) -> Tensor:
-        raise RuntimeError("outside vmap there are no samples")
+    An ``autograd.Function`` with a rule for vmap does the same, but takes half a millisecond each time.
+    """
+    level = functorch.maybe_get_level(number)
+    numbers = functorch.get_unwrapped(number)
 
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        pass
+    def whole(x: Tensor) -> Tensor:
+        if not functorch.is_batchedtensor(x):
+            return x.expand(len(numbers), *x.shape)
+        if functorch.maybe_get_level(x) != level:
+            raise RuntimeError("a vmap within the module: its samples are run task by task")
+        return functorch.get_unwrapped(x).movedim(functorch.maybe_get_bdim(x), 0)
 
-    @staticmethod
-    def vmap(info, in_dims, work: Callable, *tensors: Tensor) -> tuple[Tensor, int]:
-        place = lambda x, dim: x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
-        return work(*map(place, tensors, in_dims[1:])), 0
+    return functorch._add_batch_dim(work(numbers, *map(whole, tensors)), 0, level)

@@ -150,6 +150,20 @@ def test_what_vmap_cannot_take_runs_task_by_task():
             assert apart(found["y"][place], materialised(module, deltas[i])(x[place : place + 1])["y"][0]) < 1e-5
 
 
+def test_a_module_with_a_vmap_of_its_own_answers_as_well():
+    class Each(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.func.vmap(self.inner)(x)
+
+    torch.manual_seed(0)
+    module = Each().eval().requires_grad_(False)
+    assert_one_answer(module, experts_of(module, 3), [torch.randn(len(MIXED), 8)])
+
+
 def test_an_error_of_the_module_is_its_own_and_leaves_nothing_behind():
     torch.manual_seed(0)
     module = Choosing().eval().requires_grad_(False)

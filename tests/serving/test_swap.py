@@ -8,7 +8,7 @@ from torch import nn
 from dts_mini import rebuild
 from dts_mini.core import delta as delta_module
 from dts_mini.core.errors import StateError
-from dts_mini.serving import Swapper
+from dts_mini.serving import Swapper, unpacked
 from dts_mini.serving import swap as swap_module
 
 
@@ -22,9 +22,10 @@ def test_a_swap_is_rebuild_to_the_bit_and_none_is_the_base(name, settings):
     module = make(name)
     before, deltas = bits(module), experts_of(module, 2, **settings)
     swapper = Swapper(module)
-    for delta in (*deltas, None, deltas[0]):
+    for delta in (*deltas, None, unpacked(deltas[0])):
         swapper.to(delta)
         assert has(module, before if delta is None else rebuild(before, delta))
+    assert has(module, rebuild(before, deltas[0])), "unpacked or not"
     swapper.to(None)
     assert same(module, before)
 
