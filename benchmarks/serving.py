@@ -8,6 +8,8 @@ machine slows both sides alike. What each row measures, and what it leaves out, 
 
 import argparse
 import copy
+import ctypes
+import gc
 import json
 import statistics
 import subprocess
@@ -26,14 +28,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dts_mini.core.delta as dts
 from benchmarks.compress import MIB, Times, clock, commit, drop_from_cache, hardware, make_states, spread
-from dts_mini.serving import Base, Expert, Server, Swapper, run
+from dts_mini.serving import Base, Expert, Server, Swapper, run, unpacked
 
 MODELS = {"mini": (32, 8, 192, 4, 6), "ViT-B/32": (224, 32, 768, 12, 12)}  # image, patch, width, layers, heads
 OUTPUT = {"mini": 128, "ViT-B/32": 512}
 METHODS = {"dts": {"keep_ratio": 0.1}, "drc": {"budget": "1%"}}
 BATCHES, TASKS, MANY = (1, 8, 32), 8, 100
+BOUND = 1.17  # of the hundred tasks' files: what the server is told to stay within; it leaves room for one expert
 # Of the issue: median ratio at most.
-GOALS = {"on the fly / base, batch 32": 1.2, "mixed / base, batch 32": 1.5, "swap / read": 1 / 3, "memory / files": 1.2}
+GOALS = {"on the fly / base, batch 32": 1.2, "mixed / base, batch 32": 1.5, "memory / files": 1.2}
+GOALS |= {"swap / read": 1 / 3, "swap, unpacked / read": 1 / 3}
 
 
 def tower(model: str) -> nn.Module:
@@ -99,19 +103,20 @@ def requests(module: nn.Module, file: Path, image: int, seconds: float) -> dict:
     """A request each way, for every batch size: the next one is always for another task."""
     deltas = [dts.load(file) for _ in range(TASKS)]
     base, other = Base(module), tower_like(module)
-    experts, swapper = [Expert(base, delta) for delta in deltas], Swapper(other)
+    experts, swapper, plain = [Expert(base, delta) for delta in deltas], Swapper(other), list(map(unpacked, deltas))
     result = {}
     for batch in BATCHES:
         x = torch.randn(batch, 3, image, image)
         mixture = [experts[i % TASKS] for i in range(batch)]
 
-        def swapped(turn: int, x: Tensor = x) -> Tensor:
-            swapper.to(deltas[turn % TASKS])
+        def swapped(turn: int, held: list, x: Tensor = x) -> Tensor:
+            swapper.to(held[turn % TASKS])
             return other(x)
 
         ways = {
             "base": lambda turn, x=x: module(x),
-            "swap": swapped,
+            "swap": lambda turn, swapped=swapped: swapped(turn, deltas),
+            "swap, unpacked": lambda turn, swapped=swapped: swapped(turn, plain),
             "on the fly": lambda turn, x=x: run(experts[turn % TASKS], x),
         }
         if batch > 1:
@@ -129,8 +134,10 @@ def requests(module: nn.Module, file: Path, image: int, seconds: float) -> dict:
             for name, way in ways.items()
         } | {"rounds": len(found["base"])}
     whole, expert = sum(x.nbytes for x in module.state_dict().values()), experts[0].nbytes
-    held = {"base": whole, "swap": 2 * whole, "on the fly": whole + expert, "mixed": whole + TASKS * expert}
-    return {"batches": result, "weights_bytes": held, "expert_bytes": expert, "file_bytes": file.stat().st_size}
+    size = file.stat().st_size
+    held = {"base": whole, "swap": 2 * whole + size, "swap, unpacked": 2 * whole + expert}
+    held |= {"on the fly": whole + expert, "mixed": whole + TASKS * expert}
+    return {"batches": result, "weights_bytes": held, "expert_bytes": expert, "file_bytes": size}
 
 
 def tower_like(module: nn.Module) -> nn.Module:
@@ -141,13 +148,18 @@ def tower_like(module: nn.Module) -> nn.Module:
 def reading(module: nn.Module, file: Path, expert: Path, seconds: float) -> dict:
     """A swap beside what it replaces: the expert's file, read from the disk into the module."""
     deltas, swapper, tensors = [dts.load(file) for _ in range(TASKS)], Swapper(module), module.state_dict()
+    plain = list(map(unpacked, deltas))
 
     def read(turn: int) -> None:
         for name, x in safetensors.torch.load_file(expert).items():
             tensors[name].copy_(x)
 
-    ways = {"swap": lambda turn: swapper.to(deltas[turn % TASKS]), "read, in the page cache": read}
-    ways["load and swap"] = lambda turn: swapper.to(dts.load(file))
+    ways = {
+        "swap": lambda turn: swapper.to(deltas[turn % TASKS]),
+        "swap, unpacked": lambda turn: swapper.to(plain[turn % TASKS]),
+        "load and swap": lambda turn: swapper.to(dts.load(file)),
+        "read, in the page cache": read,
+    }
     found = {}
     if cold := drop_from_cache(expert):
         # Its file was written and flushed long ago: before each read its pages are dropped, outside the clock.
@@ -158,7 +170,7 @@ def reading(module: nn.Module, file: Path, expert: Path, seconds: float) -> dict
         found = in_turn(ways, seconds)
     result = {"times": medians(found), "rounds": len(found["swap"])}
     for name in ("read from disk", "read, in the page cache")[not cold :]:
-        result |= {f"{way} / {name}": ratios(found, way, name) for way in ("swap", "load and swap")}
+        result |= {f"{way} / {name}": ratios(found, way, name) for way in list(ways)[:3]}
     return result
 
 
@@ -169,6 +181,13 @@ def resident() -> int:
         return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
         return 0
+
+
+def give_back() -> None:
+    """Has the C library return to the system what it keeps of memory that was freed, where it can (glibc)."""
+    gc.collect()
+    if hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def serve_many(model: str, seed: int, file: str) -> None:
@@ -184,12 +203,15 @@ def serve_many(model: str, seed: int, file: str) -> None:
     for request in ("task", ["task"] * TASKS):
         warm(request, x)  # the libraries' own buffers, and what decoding and a forward need for a moment
     del warm
+    give_back()
     before = resident()
-    server = Server(module, files, memory=round(GOALS["memory / files"] * MANY * size))
+    server = Server(module, files, memory=round(BOUND * MANY * size))
     most = 0
     for i in range(MANY):
         server(f"task {7 * i % MANY}", x)
-        most = max(most, resident() - before)
+        if i % 10 == 9:
+            give_back()
+            most = max(most, resident() - before)
     print(json.dumps({"files_bytes": MANY * size, "held_bytes": server.held, "resident_bytes": most}))
 
 
@@ -206,6 +228,7 @@ def goals(found: dict) -> list[dict]:
         "on the fly / base, batch 32": largest["on the fly"]["to_base"],
         "mixed / base, batch 32": largest["mixed"]["to_base"],
         "swap / read": found["reading"].get("swap / read from disk"),
+        "swap, unpacked / read": found["reading"].get("swap, unpacked / read from disk"),
     }
     rows = [
         {"goal": name, "at_most": GOALS[name], **ratio, "reached": ratio["wall"]["median"] <= GOALS[name]}
@@ -232,9 +255,9 @@ def show(found: dict) -> None:
             if name != "rounds":
                 times = f"{1e3 * way['latency_s']:9.1f} ms {way['images_a_second']:9.1f} images/s {way['flops'] / 1e9:8.2f} GFLOP"
                 ratio = f"  {way['to_base']['wall']['median']:.2f} x base" if "to_base" in way else ""
-                print(f"  batch {batch:>2}  {name:11} {times}{ratio}")
+                print(f"  batch {batch:>2}  {name:14} {times}{ratio}")
     for name, value in found["weights_bytes"].items():
-        print(f"  weights   {name:11} {value / MIB:9.1f} MiB")
+        print(f"  weights   {name:14} {value / MIB:9.1f} MiB")
     for name, value in found["reading"]["times"].items():
         print(f"  {name:24} {1e3 * value['wall']:8.1f} ms, CPU {1e3 * value['cpu']:8.1f} ms")
     for row in found["goals"]:
