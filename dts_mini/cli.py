@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dts_mini.core import merging
 from dts_mini.core.container import decode
-from dts_mini.core.delta import compress, load, rebuild, storage
+from dts_mini.core.delta import METHODS, compress, load, rebuild, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_json
 from dts_mini.suites import CLIP, SUITES, load_suite
@@ -29,8 +29,10 @@ def _compress(o: argparse.Namespace) -> None:
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = load_tensors(o.base), load_tensors(o.expert)
     bar = _progress(len(expert), "compress")
-    settings = {"keep_ratio": o.keep_ratio, "groups": o.groups, "scale": o.scale, "per": o.per}
-    delta = compress(base, expert, **settings, progress=lambda name: bar.update())
+    own = ("keep_ratio", "groups", "scale", "per", "levels", "refit", "block", "norm")
+    settings = {name: value for name in own if (value := getattr(o, name)) is not None}
+    budget = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
+    delta = compress(base, expert, method=o.method, budget=budget, **settings, progress=lambda name: bar.update())
     bar.close()
     delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
@@ -54,7 +56,7 @@ def _inspect(o: argparse.Namespace) -> None:
     print("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
     print(f"made for     base {delta.base}\n             expert {delta.expert}")
     for count, meaning in (
-        ("paper", "3 bits a code, as the paper counts"),
+        *([("paper", "3 bits a code, as the paper counts")] if counts.paper is not None else []),
         ("information", "codes, values and scales that it holds"),
         ("file", "the file on disk"),
     ):
@@ -63,8 +65,13 @@ def _inspect(o: argparse.Namespace) -> None:
     width = max(map(len, delta.parts))
     for name, part in delta.parts.items():
         shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
-        rank = f"  rank {part.rank}" if part.rank else ""
-        print(f"{name:<{width}}  {shape:<18} {type(part).__name__}{rank}")
+        line = f"{name:<{width}}  {shape:<18} {type(part).__name__:<13}"
+        if name in delta.bounds:
+            truncation, coding, error = delta.bounds[name]
+            line += f" rank {part.rank:<4} error {error:.3f} <= {truncation:.3f} + {coding:.3f}"
+        print(line.rstrip())
+    if delta.bounds:
+        print("\nerror: ||M - M_hat|| / ||M||; at most what the rank leaves out, exactly, and what coding may add")
 
 
 def _merge(o: argparse.Namespace) -> None:
@@ -149,10 +156,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--base", required=True, help="safetensors of the pretrained or the merged model")
     sub.add_argument("--expert", required=True, help="safetensors of the fine-tuned model")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
-    sub.add_argument("--keep-ratio", type=float, default=0.1, help="share of each matrix's components, in (0, 1]")
-    sub.add_argument("--groups", type=int, choices=(2, 4, 8), default=4, help="values a partition may hold")
-    sub.add_argument("--scale", choices=("rms", "mean"), default="rms", help="a group's value")
-    sub.add_argument("--per", choices=("matrix", "vector"), default="matrix", help="what is partitioned at once")
+    sub.add_argument("--method", choices=METHODS, default="dts", help="the paper's (the default), or drc, ours")
+    sub.add_argument("--budget", help="the file's size at most: bytes, or as 1%% of the float32 expert (drc: 1%%)")
+    own = sub.add_argument_group("of dts")
+    own.add_argument("--keep-ratio", type=float, help="share of each matrix's components, in (0, 1] (0.1)")
+    own.add_argument("--groups", type=int, choices=(2, 4, 8), help="values a partition may hold (4)")
+    own.add_argument("--scale", choices=("rms", "mean"), help="a group's value (rms)")
+    own.add_argument("--per", choices=("matrix", "vector"), help="what is partitioned at once (matrix)")
+    own.add_argument(
+        "--levels", choices=("halves", "lloyd-max"), help="groups of equal counts or of least error (halves)"
+    )
+    own.add_argument("--refit", action="store_true", default=None, help="fit the singular values to the coded vectors")
+    own.add_argument("--block", type=int, help="components a block of residual correction; 0 is none (0)")
+    sub.add_argument(
+        "--norm", type=float, help="share of each norm's loss that is restored, in [0, 1] (dts 0, drc 0.5)"
+    )
 
     sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")
     sub.add_argument("--base", required=True, help="the base that the file was made for")

@@ -92,6 +92,22 @@ def make_expert() -> Callable[..., State]:
 
 
 @pytest.fixture(scope="session")
+def layered() -> tuple[State, State]:
+    """Two states whose difference has falling spectra: 110,000 parameters, enough for a budget of some percent."""
+    generator = torch.Generator().manual_seed(7)
+    randn = lambda *shape: torch.randn(*shape, generator=generator)
+    shapes = {"a": (96, 160), "b": (256, 128), "c": (128, 128), "conv": (64, 3, 8, 8), "embedding": (400, 80)}
+    base = {name: randn(*shape) for name, shape in shapes.items()} | {"bias": randn(160), "norm": randn(96)}
+    expert = {}
+    for name, x in base.items():
+        matrix = randn(*x.shape).reshape(len(x), -1)
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        falling = s / torch.arange(1, len(s) + 1) ** 0.7
+        expert[name] = x + 0.1 * ((u * falling) @ vh).reshape(x.shape)
+    return base, expert
+
+
+@pytest.fixture(scope="session")
 def tower() -> tuple[State, State]:
     """A base and an expert of the mini suite's shapes."""
     state = random_state(TOWER, seed=0)

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load, load_file, save_file
 
 import dts_mini
-from dts_mini import average, compress, dare, rebuild, task_arithmetic, ties
+from dts_mini import average, compress, rebuild
 from dts_mini.cli import main
+from dts_mini.core.merging import MERGES
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -114,9 +115,7 @@ def test_inspect_as_json_prints_the_manifest_alone(run):
     assert manifest["storage"]["file"] == Path("a.dts.safetensors").stat().st_size
 
 
-@pytest.mark.parametrize(
-    ("name", "method"), [("average", average), ("task-arithmetic", task_arithmetic), ("ties", ties), ("dare", dare)]
-)
+@pytest.mark.parametrize(("name", "method"), MERGES.items())
 def test_merge_writes_what_the_library_merges(run, base, experts, name, method):
     code, out, err = run(
         f"merge --method {name} --base base.safetensors --experts a.safetensors b.safetensors --out m.safetensors"
@@ -326,7 +325,7 @@ def test_two_experts_under_one_name_are_refused_by_their_paths(refused, again):
     assert f"two experts go by one name: a.safetensors and {again};" in complaint
 
 
-@pytest.mark.parametrize("method", ["task-arithmetic", "ties", "dare"])
+@pytest.mark.parametrize("method", [name for name in MERGES if name != "average"])
 def test_a_merge_that_needs_the_pretrained_model_says_so(refused, method):
     line = f"merge --method {method} --experts a.safetensors --out m.safetensors"
     assert f"{method} needs the pretrained model: pass --base" in refused(line)

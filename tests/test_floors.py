@@ -20,6 +20,7 @@ ORDER = [
     {"dts", "drc"},
     {"delta"},
     {"merging", "personal"},
+    {"fusion", "routing"},
 ]
 LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}
 

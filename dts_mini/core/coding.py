@@ -38,7 +38,8 @@ class Encoder:
 
     def finish(self) -> Tensor:
         """uint8: the peak (2 bytes), a model a row, the range coder's words. The same rows give the same bytes."""
-        peak = max((int(block.abs().max()) for block in self._blocks if block.numel()), default=0)
+        peak = max((int(block.abs().max()) for block in self._blocks if block.numel()), default=1)
+        peak = max(peak, 1)
         coder, models = constriction.stream.queue.RangeEncoder(), []
         for block in self._blocks:
             chosen = _cheapest(block, peak)[1]
@@ -73,6 +74,7 @@ def _cheapest(rows: Tensor, peak: int) -> tuple[Tensor, Tensor]:
     """The bits that each row takes under the model that suits it best, and that model."""
     if peak > PEAK:
         raise DTSError(f"an integer of {peak} is beyond {PEAK}: take a larger step, that is, a smaller budget")
+    peak = max(peak, 1)
     magnitudes = rows.abs().long()
     counts = torch.zeros(len(rows), peak + 1, dtype=torch.float64)
     counts.scatter_add_(1, magnitudes, torch.ones_like(magnitudes, dtype=torch.float64))

@@ -64,11 +64,13 @@ class TaskDelta:
 
     def remainder(self, name: str) -> Tensor | None:
         """What tensor ``name`` adds to the base's, in the tensor's shape; None where nothing, or no difference."""
-        part = self.parts[name]
-        if isinstance(part, Tied):
-            return self.remainder(part.to)
-        restored = part.restore()
+        restored = self.resolved(name).restore()
         return None if restored is None else restored.reshape(self.shapes[name])
+
+    def resolved(self, name: str) -> Part:
+        """The part of tensor ``name``, of a tied one that of the tensor to which it is tied."""
+        part = self.parts[name]
+        return self.parts[part.to] if isinstance(part, Tied) else part
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the file, atomically; FileError when the path exists or cannot be written."""
@@ -224,23 +226,33 @@ def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
     check_base(base, delta)
     result: dict[str, Tensor] = {}
     for name, part in delta.parts.items():
-        dtype = delta.dtypes[name]
-        match part:
-            case Tied(to=first):
-                result[name] = result[first]
-            case Kept(value=value) if not value.is_floating_point():
-                result[name] = value.clone()
-            case Unchanged():
-                result[name] = base[name].to(dtype, copy=True)
-            case _:
-                x = base[name].to(torch.promote_types(dtype, torch.float32), copy=True)
-                if (factors := part.factors()) is not None and x.is_contiguous():
-                    # Added while it is multiplied, never laid out by itself.
-                    x.view(len(x), -1).addmm_(*(factor.to(x) for factor in factors))
-                else:
-                    x.add_(delta.remainder(name).to(x.device))
-                result[name] = x.to(dtype)
+        result[name] = result[part.to] if isinstance(part, Tied) else rebuild_tensor(base[name], delta, name)
     return result
+
+
+@torch.no_grad()
+def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None = None) -> Tensor:
+    """Tensor ``name`` of the approximate expert: ``base``'s plus the remainder, in the expert's dtype.
+
+    With ``out``, of the base's shape and device, it is written there, the same bits in ``out``'s dtype.
+    """
+    part, dtype = delta.resolved(name), delta.dtypes[name]
+    match part:
+        case Kept(value=value) if not value.is_floating_point():
+            x = value
+        case Unchanged():
+            x = base
+        case _:
+            working = torch.promote_types(dtype, torch.float32)
+            in_place = out is not None and out.dtype == dtype == working
+            x = out.copy_(base) if in_place else base.to(working, copy=True)
+            if (factors := part.factors()) is not None and x.is_contiguous():
+                # Added while it is multiplied, never laid out by itself.
+                x.view(len(x), -1).addmm_(*(factor.to(x) for factor in factors))
+            else:
+                x.add_(delta.remainder(name).to(x.device))
+            return x.to(dtype) if out is None else x if in_place else out.copy_(x.to(dtype))
+    return x.to(dtype, copy=True) if out is None else out.copy_(x.to(dtype))
 
 
 def check_base(base: State, delta: TaskDelta) -> None:

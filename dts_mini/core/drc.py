@@ -33,11 +33,11 @@ class Settings:
     """How a remainder is compressed; ``notch`` says how fine, the rest was chosen on validation images."""
 
     notch: int = 7 * NOTCHES  # the step is 2^(-notch / NOTCHES) ||M||^weight; a budget sets it
-    weight: float = (
-        0.5  # from 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||
-    )
+    # From 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||.
+    weight: float = 0.7
     cut: float = 0.5  # a component goes where the root mean square of its longer vector is below so many steps
-    dead: float = 0.6  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
+    flat: float = 5.0  # the step of a single row, a bias or a norm's gain, is so many times as large
+    dead: float = 0.65  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
     fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
     norm: float = 0.5  # each tensor is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
 
@@ -46,6 +46,8 @@ class Settings:
             raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
         if not 0 <= self.weight <= 1:
             raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
+        if not 1 <= self.flat <= 64:
+            raise DTSError(f"flat is {self.flat}: it must lie in [1, 64]")
         if not 0 <= self.cut <= 2:
             raise DTSError(f"cut is {self.cut}: it must lie in [0, 2]")
         if not 0.5 <= self.dead < 1:
@@ -143,7 +145,8 @@ class Spectrum:
         return torch.linalg.vector_norm(self.s).item()
 
     def step(self, settings: Settings) -> float:
-        return 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
+        coarser = settings.flat if self.sides[0] == 1 else 1.0
+        return coarser * 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
 
     def rank(self, settings: Settings) -> int:
         """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more."""

@@ -5,7 +5,7 @@ Experts must share names and shapes; a StateError says which does not.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def ties(
     limits = [_trim_limit(base, expert, density) for expert in experts]
 
     def merged(name: str, x: Tensor) -> Tensor:
-        vectors = torch.stack([e[name].to(x.dtype) - x for e in experts])
+        vectors = _task_vectors(name, x, experts)
         limit = torch.tensor(limits, dtype=x.dtype, device=x.device).view(-1, *[1] * x.dim())
         vectors = torch.where(vectors.abs() >= limit, vectors, 0)
         agree = torch.where(vectors.sign() == vectors.sum(0).sign(), vectors, 0)
@@ -70,7 +70,73 @@ def dare(
     return _each(base, lambda name, x: x + coefficient * sum(sparse(e[name].to(x.dtype) - x) for e in experts))
 
 
-MERGES = {"average": average, "task-arithmetic": task_arithmetic, "ties": ties, "dare": dare}
+def tsv_m(base: State, experts: Sequence[State], *, coefficient: float = 1.0) -> dict[str, Tensor]:
+    """Task Singular Vectors Merge (TSV-M, arXiv 2412.00081).
+
+    Of each of the N task matrices (m x n) the floor(min(m, n) / N) leading components stay, at least one. Their
+    singular vectors, concatenated over the tasks, are replaced by the nearest orthonormal ones (Procrustes), so that
+    tasks do not interfere, and everything is multiplied together again. Tensors of other than two dimensions are
+    averaged. The paper needs no other ``coefficient`` than 1.
+    """
+
+    def merged(matrices: Tensor) -> Tensor:
+        rank = max(1, min(matrices.shape[1:]) // len(matrices))
+        u, s, vh = torch.linalg.svd(matrices, full_matrices=False)
+        u, s, vh = u[:, :, :rank], s[:, :rank], vh[:, :rank]
+        u, vh = torch.where(s[:, None] > 0, u, 0), torch.where(s[..., None] > 0, vh, 0)  # no energy: no direction
+        return _polar(torch.cat(list(u), 1))[0] * s.reshape(-1) @ _polar(torch.cat(list(vh)))[0]
+
+    return _by_matrix(base, experts, merged, coefficient)
+
+
+def iso_c(base: State, experts: Sequence[State], *, coefficient: float = 1.0) -> dict[str, Tensor]:
+    """Isotropic merging in the common subspace (Iso-C, arXiv 2502.04959).
+
+    The singular values of the summed task matrix are all replaced by their mean, so that no task's directions
+    dominate; directions of no energy stay out. Tensors of other than two dimensions are averaged. The paper chooses
+    ``coefficient`` on validation images.
+    """
+
+    def merged(matrices: Tensor) -> Tensor:
+        directions, s = _polar(matrices.sum(0))
+        return directions * s.sum() / max(1, len(s))
+
+    return _by_matrix(base, experts, merged, coefficient)
+
+
+def consensus(
+    base: State, experts: Sequence[State], *, coefficient: float = 0.6, used_by: int = 2, mask_lambda: float = 0.4
+) -> dict[str, Tensor]:
+    """Consensus merging: Task Arithmetic on positions that several tasks use (arXiv 2405.07813).
+
+    A task uses a position where |tau_n| >= mask_lambda * |sum_k tau_k - tau_n|: its TALL mask. Positions that fewer
+    than ``used_by`` tasks use (the paper's k) keep the base's value. The paper chooses the coefficient, and a lambda
+    for each task, on validation images; the defaults were the best on those of the mini suite, one lambda for all.
+    """
+    _check(experts, base)
+    if not 1 <= used_by <= len(experts):
+        raise DTSError(f"used_by is {used_by}: it must lie between 1 and the number of experts, {len(experts)}")
+    if not mask_lambda >= 0:
+        raise DTSError(f"mask_lambda is {mask_lambda}: it must be 0 or more")
+
+    def merged(name: str, x: Tensor) -> Tensor:
+        vectors = _task_vectors(name, x, experts)
+        total = vectors.sum(0)
+        users = (vectors.abs() >= mask_lambda * (total - vectors).abs()).sum(0)
+        return x + coefficient * torch.where(users >= used_by, total, 0)
+
+    return _each(base, merged)
+
+
+MERGES = {
+    "average": average,
+    "task-arithmetic": task_arithmetic,
+    "ties": ties,
+    "dare": dare,
+    "tsv-m": tsv_m,
+    "iso-c": iso_c,
+    "consensus": consensus,
+}
 """By their names on the command line. All but ``average`` take the base first."""
 
 
@@ -85,6 +151,11 @@ def _check(experts: Sequence[State], base: State | None = None) -> None:
         check_same_layout(first, expert, f"expert {number}", what)
 
 
+def _task_vectors(name: str, x: Tensor, experts: Sequence[State]) -> Tensor:
+    """What each expert adds to the base's tensor ``x``: (N, ...)."""
+    return torch.stack([expert[name].to(x.dtype) - x for expert in experts])
+
+
 @torch.no_grad()
 def _each(like: State, merged) -> dict[str, Tensor]:
     """``merged(name, tensor in float32 or better)`` for each floating tensor, back in its dtype; copies of the rest."""
@@ -93,6 +164,33 @@ def _each(like: State, merged) -> dict[str, Tensor]:
         x = like[name]
         result[name] = merged(name, x.to(compute_dtype(x))).to(x.dtype) if x.is_floating_point() else x.clone()
     return {name: result[name] for name in like}
+
+
+def _by_matrix(
+    base: State, experts: Sequence[State], merge: Callable[[Tensor], Tensor], coefficient: float
+) -> dict[str, Tensor]:
+    """base + coefficient * ``merge(task matrices (N, m, n))`` for 2-D tensors, the mean task vector for the others.
+
+    Matrices are float64: what lifts small singular values to the size of large ones lifts their rounding, too.
+    """
+    _check(experts, base)
+
+    def merged(name: str, x: Tensor) -> Tensor:
+        vectors = _task_vectors(name, x, experts)
+        is_matrix = x.dim() == 2 and x.numel() > 0
+        return x + coefficient * (merge(vectors.double()).to(x.dtype) if is_matrix else vectors.mean(0))
+
+    return _each(base, merged)
+
+
+def _polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest matrix (m x n) whose singular values are one, and those that it had, without those of no energy.
+
+    What lies below float32's precision is rounding: without it the result is unique, whichever LAPACK runs.
+    """
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    kept = s > s[0] * torch.finfo(torch.float32).eps * max(matrix.shape)
+    return u[:, kept] @ vh[kept], s[kept]
 
 
 def _trim_limit(base: State, expert: State, density: float) -> float:

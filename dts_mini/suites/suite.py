@@ -3,7 +3,7 @@
 The mini suite and the real one differ in what they load, not in how they are used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -53,6 +53,12 @@ class Suite(Protocol):
 
     def descriptor(self, task: str) -> Tensor:
         """Task descriptor (d,): what the task is about, through the text tower."""
+
+    def classes(self, task: str) -> Sequence[str]:
+        """The names of a task's classes, in the order of the head's rows."""
+
+    def text(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (n, d) of n texts by the pretrained text tower."""
 
     def images(self, task: str, split: str) -> tuple[Tensor, Tensor]:
         """Pixels ready for the tower and labels, of ``validation`` or ``test``."""

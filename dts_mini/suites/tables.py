@@ -16,18 +16,28 @@ from torch import Tensor
 
 from dts_mini.core.delta import rebuild, storage
 from dts_mini.core.errors import DTSError
-from dts_mini.core.merging import average, dare, task_arithmetic, ties
+from dts_mini.core.merging import average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
 from dts_mini.core.personal import fuse, fusion_weights
 from dts_mini.core.state import State, fingerprint
 from dts_mini.suites.evaluation import bootstrap, deltas, divergence, interval, logits
 from dts_mini.suites.suite import Suite
 
 KEEP_RATIOS = (0.05, 0.1, 0.3)
+PAPER_BASES, OTHER_BASES = ("average", "TIES"), ("TSV-M", "Iso-C", "Consensus")  # of DTS-D; the others at 0.1 alone
+MERGES: dict[str, Callable[[State, list[State]], State]] = {
+    "average": lambda theta_0, experts: average(experts),
+    "Task Arithmetic": task_arithmetic,
+    "TIES": ties,
+    "DARE": dare,
+    "TSV-M": tsv_m,
+    "Iso-C": iso_c,
+    "Consensus": consensus,
+}
 Progress = Callable[[str], None]
 
 
 def headline(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
-    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, and the experts.
+    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, DTS-D over others at one, the experts.
 
     ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
     """
@@ -39,9 +49,9 @@ def headline(suite: Suite, split: str = "test", progress: Progress = lambda row:
     for name, state in {"zero-shot": theta_0, **merges}.items():
         progress(name)
         answers[name], shares[name] = {task: logits(suite, state, task, split) for task in suite.tasks}, 0.0
-    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in ("average", "TIES")}
+    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in (*PAPER_BASES, *OTHER_BASES)}
     for method, base in bases.items():
-        for keep_ratio in KEEP_RATIOS:
+        for keep_ratio in (0.1,) if method.endswith(OTHER_BASES) else KEEP_RATIOS:
             name = f"{method}, {keep_ratio}"
             progress(name)
             made = deltas(suite, base, experts, keep_ratio=keep_ratio)
@@ -85,7 +95,7 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
     merges = base_merges(theta_0, list(experts.values()), suite)
     for name, state in {"zero-shot": theta_0, **merges}.items():
         answer(name, lambda task, state=state: state)
-    for merge in ("average", "TIES"):
+    for merge in PAPER_BASES:
         made = list(deltas(suite, merges[merge], experts).values())
         weights = {task: fusion_weights(suite.descriptor(task), descriptors) for task in suite.unseen}
         answer(f"DTS unseen, {merge}", functools.partial(_fused, merges[merge], made, weights))
@@ -102,29 +112,28 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
 
 
 def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None) -> dict[str, State]:
-    """The merges of the tables, by the names that the tables use; settings as in the DTS paper.
+    """The merges of the tables, by the names that the tables use.
 
+    Settings as in the DTS paper; where it has none, the merge's own paper's, or chosen on validation (Consensus).
     With a suite that has a store they are made once.
     """
-    merges = {
-        "average": lambda: average(experts),
-        "Task Arithmetic": lambda: task_arithmetic(theta_0, experts),
-        "TIES": lambda: ties(theta_0, experts),
-        "DARE": lambda: dare(theta_0, experts),
-    }
     if suite is None or suite.store is None:
-        return {name: merge() for name, merge in merges.items()}
+        return {name: merge(theta_0, experts) for name, merge in MERGES.items()}
     key = {"theta_0": fingerprint(theta_0), "experts": [fingerprint(expert) for expert in experts]}
-    return {name: suite.store.state("merges", key | {"merge": name}, merge) for name, merge in merges.items()}
+    kept = lambda name, merge: suite.store.state("merges", key | {"merge": name}, lambda: merge(theta_0, experts))
+    return {name: kept(name, merge) for name, merge in MERGES.items()}
 
 
 def passes(suite: Suite) -> dict[str, int]:
     """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
-    seen, merges = len(suite.tasks) - len(suite.unseen), 4
+    seen, compressed = (
+        len(suite.tasks) - len(suite.unseen),
+        (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES),
+    )
     return {
-        "headline": 2 + merges + 3 * len(KEEP_RATIOS),
-        "unseen": 2 + merges + 2 + seen,
-        "deltas": 3 * len(KEEP_RATIOS) * len(suite.tasks) + 2 * seen,
+        "headline": 2 + len(MERGES) + compressed,
+        "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen,
+        "deltas": compressed * len(suite.tasks) + len(PAPER_BASES) * seen,
     }
 
 
@@ -154,7 +163,7 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
         same = [table["rows"][number] for table in tables.values()]
         entry = {"name": row["name"], "storage": row["storage"]}
         for column in ("mean", "share of experts"):
-            entry[column] = _over([r[column]["value"] for r in same])
+            entry[column] = over([r[column]["value"] for r in same])
         entry["per task"] = {t: [r["accuracy"][t]["value"] for r in same] for t in first["columns"]}
         rows.append(entry)
     return {"title": "Over seeds", "seeds": list(tables), "rows": rows, "provenance": provenance()}
@@ -183,9 +192,12 @@ def provenance() -> dict:
     }
 
 
-def _over(values: list[float]) -> dict:
+def over(values: list[float]) -> dict:
+    """Their mean, rounded, and Student's 95 % interval of it; of one value there is none."""
     sample = torch.tensor(values, dtype=torch.float64)
     mean = sample.mean().item()
+    if len(values) == 1:
+        return {"value": round(mean, 5), "each": [round(mean, 5)]}
     half = stats.t.ppf(0.975, len(values) - 1) * sample.std().item() / len(values) ** 0.5
     each = [round(value, 5) for value in values]
     return {"value": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5), "each": each}

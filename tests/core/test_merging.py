@@ -1,4 +1,4 @@
-"""Base merges: average, Task Arithmetic, TIES, DARE."""
+"""Base merges: average, Task Arithmetic, TIES, DARE, TSV-M, Iso-C, Consensus."""
 
 import math
 from fractions import Fraction
@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dts_mini import DTSError, StateError, average, dare, task_arithmetic, ties
+from dts_mini import DTSError, StateError, average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
 from dts_mini.core.merging import MERGES
 
-WITH_BASE = [task_arithmetic, ties, dare]
+WITH_BASE = [task_arithmetic, ties, dare, tsv_m, iso_c, consensus]
 
 
 def close(x: dict, y: dict, tolerance: float = 1e-6) -> bool:
@@ -197,14 +197,133 @@ def test_dare_depends_on_its_seed_alone(base, experts):
     assert not torch.equal(first["embedding"], other["embedding"])
 
 
+# --- TSV-M ---
+
+
+def polar(matrix):
+    """A (A^T A)^(-1/2), the orthonormal matrix nearest to A, by eigenvalues instead of an SVD; A has full rank."""
+    if matrix.shape[0] < matrix.shape[1]:
+        return polar(matrix.T).T
+    values, vectors = torch.linalg.eigh(matrix.T @ matrix)
+    return matrix @ vectors @ torch.diag(values.rsqrt()) @ vectors.T
+
+
+def random_matrices(count, shape=(12, 9), seed=0):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def step(method, matrices, **options):
+    """What a merge of these task matrices adds to a base of zeros."""
+    base = {"w": torch.zeros_like(matrices[0])}
+    return method(base, [{"w": matrix} for matrix in matrices], **options)["w"]
+
+
+@pytest.mark.parametrize(("count", "shape"), [(2, (12, 9)), (3, (9, 12)), (4, (7, 7)), (3, (2, 5))])
+def test_tsv_m_is_what_a_dense_reference_finds(count, shape):
+    matrices = random_matrices(count, shape)
+    rank = max(1, min(shape) // count)
+    parts = [torch.linalg.svd(matrix, full_matrices=False) for matrix in matrices]
+    u = torch.cat([part[0][:, :rank] for part in parts], 1)
+    s = torch.cat([part[1][:rank] for part in parts])
+    vh = torch.cat([part[2][:rank] for part in parts])
+    assert torch.allclose(step(tsv_m, matrices), polar(u) @ torch.diag(s) @ polar(vh), atol=1e-9)
+
+
+def test_tsv_m_of_tasks_that_share_no_direction_is_the_sum_of_their_truncations():
+    one, two = torch.zeros(2, 8, 8, dtype=torch.float64)
+    one[:4, :4], two[4:, 4:] = random_matrices(2, (4, 4))
+    assert torch.allclose(step(tsv_m, torch.stack([one, two])), one + two, atol=1e-9)  # rank 4 of 8, and no more
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_tsv_m_of_one_expert_several_times_is_its_truncation(count):
+    (matrix,) = random_matrices(1, (12, 8))
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    rank = 8 // count
+    wanted = u[:, :rank] @ torch.diag(s[:rank]) @ vh[:rank]
+    assert torch.allclose(step(tsv_m, matrix.expand(count, -1, -1)), wanted, atol=1e-9)
+
+
+def test_an_expert_that_learnt_nothing_takes_no_direction_from_the_others_in_tsv_m():
+    one, nothing = random_matrices(1, (8, 8))[0], torch.zeros(8, 8, dtype=torch.float64)
+    u, s, vh = torch.linalg.svd(one)
+    wanted = u[:, :4] @ torch.diag(s[:4]) @ vh[:4]
+    assert torch.allclose(step(tsv_m, torch.stack([nothing, one])), wanted, atol=1e-9)
+
+
+# --- Iso-C ---
+
+
+@given(st.integers(1, 4), st.integers(0, 99))
+def test_iso_c_has_the_directions_of_the_sum_and_one_singular_value_their_mean(count, seed):
+    matrices = random_matrices(count, seed=seed)
+    total, found = matrices.sum(0), step(iso_c, matrices)
+    mean = torch.linalg.svdvals(total).mean()
+    assert torch.allclose(found, mean * polar(total), atol=1e-8)
+    assert torch.allclose(torch.linalg.svdvals(found), mean.expand(9), atol=1e-9)
+
+
+def test_iso_c_lifts_no_direction_that_the_sum_does_not_have():
+    (left,), (right,) = random_matrices(1, (12, 2)), random_matrices(1, (2, 9), seed=1)
+    found = torch.linalg.svdvals(step(iso_c, (left @ right)[None]))
+    wanted = torch.linalg.svdvals(left @ right)[:2].mean()
+    assert torch.allclose(found[:2], wanted.expand(2), atol=1e-9) and found[2:].max() < 1e-9
+
+
+@pytest.mark.parametrize("method", [tsv_m, iso_c])
+def test_merges_of_matrices_average_all_other_tensors(method, base, experts):
+    found, mean = method(base, experts), average(experts)
+    others = [name for name in base if base[name].dim() != 2]
+    assert len(others) == 4 and all(torch.allclose(found[n], mean[n], rtol=1e-5, atol=1e-6) for n in others)
+
+
+@pytest.mark.parametrize("method", [tsv_m, iso_c])
+def test_an_empty_matrix_stays_empty(method, base, experts):
+    several = [{**one, "none": torch.zeros(0, 3)} for one in (base, *experts)]
+    assert method(several[0], several[1:])["none"].shape == (0, 3)
+
+
+# --- Consensus ---
+
+
+@given(problems(), st.sampled_from([0.0, 0.2, 0.4, 1.0]), st.integers(1, 5))
+def test_consensus_is_what_a_slow_reference_finds_element_by_element(problem, mask_lambda, used_by):
+    base, experts = problem
+    used_by = min(used_by, len(experts))
+    wanted = []
+    for b, *column in zip(base, *experts, strict=True):
+        total = sum(x - b for x in column)
+        users = sum(abs(x - b) >= mask_lambda * abs(total - (x - b)) for x in column)
+        wanted.append(b + 0.3 * total if users >= used_by else b)
+    options = {"mask_lambda": mask_lambda, "used_by": used_by}
+    found = consensus(state(base), [state(e) for e in experts], coefficient=0.3, **options)
+    assert flat(found) == pytest.approx(wanted)
+
+
+def test_consensus_of_positions_that_one_task_suffices_for_drops_only_what_no_task_uses(base, experts):
+    found, whole = consensus(base, experts, mask_lambda=0, coefficient=0.3), task_arithmetic(base, experts)
+    assert close(found, whole)  # lambda 0: every task uses every position
+    few = consensus(base, experts, used_by=len(experts), mask_lambda=0.6)["embedding"]
+    some = consensus(base, experts, used_by=1, mask_lambda=0.6)["embedding"]
+    stays = lambda x: (x == base["embedding"]).float().mean()
+    assert stays(few) > stays(some) + 0.2
+
+
 # --- all of them ---
+
+
+@pytest.mark.parametrize("method", [average, tsv_m, iso_c])
+def test_one_expert_gives_that_expert_back(method, base, expert):
+    if method is iso_c:  # it flattens the spectrum: an expert whose matrices have a flat one already
+        expert = {n: base[n] + 0.1 * torch.eye(*t.shape) if t.dim() == 2 else expert[n] for n, t in base.items()}
+    assert close(merge(method, base, [expert]), expert, 1e-5)
 
 
 def merge(method, base, experts):
     return method(experts) if method is average else method(base, experts)
 
 
-@pytest.mark.parametrize("method", [average, task_arithmetic, ties])
+@pytest.mark.parametrize("method", [average, task_arithmetic, ties, tsv_m, iso_c, consensus])
 def test_the_order_of_the_experts_does_not_matter(method, base, experts):
     assert close(merge(method, base, experts), merge(method, base, experts[::-1]))
 
@@ -287,6 +406,10 @@ def test_no_experts_are_refused(method, base):
         (dare, {"drop": 1}, r"drop is 1: it must lie in \[0, 1\)"),
         (dare, {"drop": -0.1}, "drop is -0.1"),
         (dare, {"drop": float("nan")}, "drop is nan"),
+        (consensus, {"used_by": 0}, "used_by is 0: it must lie between 1 and the number of experts, 3"),
+        (consensus, {"used_by": 4}, "used_by is 4"),
+        (consensus, {"mask_lambda": -0.1}, "mask_lambda is -0.1: it must be 0 or more"),
+        (consensus, {"mask_lambda": float("nan")}, "mask_lambda is nan"),
     ],
 )
 def test_an_option_out_of_range_is_refused(method, options, message, base, experts):

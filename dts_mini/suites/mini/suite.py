@@ -3,8 +3,10 @@
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -85,6 +87,13 @@ class MiniSuite:
 
     def descriptor(self, task: str) -> Tensor:
         return F.normalize(F.normalize(self.head(task), dim=1).mean(0), dim=0)
+
+    def classes(self, task: str) -> Sequence[str]:
+        return self.task(task).classes
+
+    @torch.no_grad()
+    def text(self, texts: Sequence[str]) -> Tensor:
+        return self.model.encode_text(torch.stack([tokenize(text) for text in texts]))
 
     @functools.cache  # noqa: B019
     def images(self, task: str, split: str) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,303 @@
+"""The size-accuracy curve: every method at the same bytes on disk, on one seed of experts after another.
+
+``python -m dts_mini.curves`` (``make curves``) measures cells, a method at a size each, and keeps every one in
+``build/curves/`` as soon as it is done: a run that was cut off goes on where it was. ``--seeds`` takes other zoos that
+``make zoo`` trained. What was measured is put together in ``data/mini/curves.json``, with intervals.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from dts_mini.core.budget import fit, in_bytes
+from dts_mini.core.delta import compress, rebuild
+from dts_mini.core.errors import DTSError
+from dts_mini.core.file import read_bytes, write_json
+from dts_mini.core.state import State, fingerprint
+from dts_mini.peers import BUDGETED, NATURAL, PEERS
+from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
+from dts_mini.suites.mini.suite import DATA, MiniSuite
+from dts_mini.suites.suite import Suite
+from dts_mini.suites.tables import base_merges, over, provenance
+
+SIZES = ("0.25%", "0.5%", "1%", "2%", "3.7%", "6.25%")
+KEEP_RATIOS = (0.1, 0.2, 0.3)
+GROUPS = ("curve", "bases", "ablation")
+GOALS = {0.1: 0.5, 0.2: 0.5, 0.3: 1 / 3}
+"""For the KL divergence that DTS has at a keep ratio, DRC is to need at most this share of its bytes."""
+
+# What a task is rebuilt as, and the bytes that it takes.
+Rebuilt = tuple[Callable[[str], State], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experts:
+    """What a cell starts from: one seed's models, and their merges."""
+
+    theta_0: State
+    experts: Mapping[str, State]
+
+    @functools.cached_property
+    def bases(self) -> dict[str, State]:
+        return {"theta_0": self.theta_0, **base_merges(self.theta_0, list(self.experts.values()))}
+
+    @functools.cached_property
+    def model(self) -> int:
+        """Bytes of an expert in float32."""
+        return 4 * sum(tensor.numel() for tensor in self.theta_0.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One point: a method's name in the tables, its size there, and how its models are made."""
+
+    group: str
+    name: str
+    size: str
+    make: Callable[[Experts], Rebuilt]
+
+    @property
+    def file(self) -> str:
+        text = f"{self.group} {self.name} {self.size}".lower()
+        return "".join(c if c.isalnum() or c in ".%" else "-" for c in text) + ".json"
+
+
+def deltas(base: str, models: Experts, **settings) -> Rebuilt:
+    """DTS or DRC over one of the bases, by the settings of ``compress``."""
+    start = models.bases[base]
+    made = {task: compress(start, expert, **settings) for task, expert in models.experts.items()}
+    return lambda task: rebuild(start, made[task]), {task: float(len(d.to_bytes())) for task, d in made.items()}
+
+
+def by_keep_ratio(base: str, budget: str, models: Experts) -> Rebuilt:
+    """The paper's own way to a size: one keep ratio for all matrices, in 200ths, the largest whose files all fit."""
+    limit, example = in_bytes(budget, models.model), next(iter(models.experts.values()))
+    one = lambda step: len(compress(models.bases[base], example, keep_ratio=(step + 1) / 200).to_bytes())
+    step = fit(one, limit, 199, 20)
+    while max((found := deltas(base, models, keep_ratio=(step + 1) / 200))[1].values()) > limit:
+        step -= 1  # files of one keep ratio differ by a few stored zeros
+        if step < 0:
+            raise DTSError(f"a budget of {limit:,} bytes is too small for one of the tasks")
+    return found
+
+
+def peer(name: str, budget: str | None, models: Experts) -> Rebuilt:
+    found = PEERS[name](models.theta_0, models.experts, budget)
+    return found.rebuild, found.bytes_per_task()
+
+
+def merged(base: str, models: Experts) -> Rebuilt:
+    return lambda task: models.bases[base], dict.fromkeys(models.experts, 0.0)
+
+
+# --- the cells ---
+
+PAPER = {"method": "dts"}
+DRC = {"method": "drc"}
+# What each switch is worth by itself, over theta_0, ranks by the budget unless the row says otherwise.
+ABLATION: dict[str, dict] = {
+    "DTS, ranks by budget": PAPER,
+    "2 groups": PAPER | {"groups": 2},
+    "8 groups": PAPER | {"groups": 8},
+    "a partition a vector": PAPER | {"per": "vector"},
+    "group means": PAPER | {"scale": "mean"},
+    "Lloyd-Max levels": PAPER | {"levels": "lloyd-max", "scale": "mean"},
+    "singular values refitted": PAPER | {"refit": True},
+    "norm restored": PAPER | {"norm": 1.0},
+    "norm half restored": PAPER | {"norm": 0.5},
+    "errors relative to each matrix": PAPER | {"weight": 1.0},
+    "errors of all matrices alike": PAPER | {"weight": 0.0},
+    "residual-corrected blocks of 4": PAPER | {"per": "vector", "block": 4},
+    "all that helps, 2 bits": PAPER
+    | {"per": "vector", "block": 4, "levels": "lloyd-max", "scale": "mean", "norm": 0.5},
+    "DRC": DRC,
+    "DRC, nothing fitted": DRC | {"fitted": False},
+    "DRC, norm not restored": DRC | {"norm": 0.0},
+    "DRC, norm wholly restored": DRC | {"norm": 1.0},
+    "DRC, rounded to nearest": DRC | {"dead": 0.5},
+    "DRC, no component cut": DRC | {"cut": 0.0},
+    "DRC, errors of all tensors alike": DRC | {"weight": 0.0},
+    "DRC, errors relative to each tensor": DRC | {"weight": 1.0},
+}
+
+
+def cells(groups: Iterable[str]) -> list[Cell]:
+    """All points of ``curve``, ``bases`` and ``ablation``, in the order of the tables."""
+    made = []
+    add = lambda group, name, size, function, *arguments, **settings: made.append(
+        Cell(group, name, size, functools.partial(function, *arguments, **settings))
+    )
+    for keep_ratio in KEEP_RATIOS:
+        add("curve", "DTS-T", f"keep {keep_ratio}", deltas, "theta_0", keep_ratio=keep_ratio)
+        add("curve", "DTS-D, average", f"keep {keep_ratio}", deltas, "average", keep_ratio=keep_ratio)
+    for size in SIZES:
+        add("curve", "DTS-T", size, by_keep_ratio, "theta_0", size)
+        add("curve", "DTS-D, average", size, by_keep_ratio, "average", size)
+        add("curve", "DTS-T, ranks by budget", size, deltas, "theta_0", budget=size)
+        for name in BUDGETED:
+            add("curve", name, size, peer, name, size)
+    for size in sorted({*SIZES, "0.7%"}, key=lambda size: float(size[:-1])):
+        add("curve", "DRC-T", size, deltas, "theta_0", budget=size, **DRC)
+        add("curve", "DRC-D, average", size, deltas, "average", budget=size, **DRC)
+    for name in NATURAL:
+        add("curve", name, "natural", peer, name, None)
+    for base in ("average", "Task Arithmetic", "TIES", "DARE", "TSV-M", "Iso-C", "Consensus"):
+        add("bases", base, "none", merged, base)
+        add("bases", f"DTS-D, {base}", "1%", by_keep_ratio, base, "1%")
+        add("bases", f"DRC-D, {base}", "1%", deltas, base, budget="1%", **DRC)
+    for name, settings in ABLATION.items():
+        add("ablation", name, "1%", deltas, "theta_0", budget="1%", **settings)
+    return [cell for cell in made if cell.group in groups]
+
+
+# --- measuring ---
+
+
+def measure(suite: Suite, groups: Sequence[str], folder: Path, split: str = "test") -> dict[str, dict]:
+    """Every cell of the groups on one suite, by its file's name; those in ``folder`` are not measured again.
+
+    A cell holds, for each task, the share of its float32 model, the mean KL divergence from the expert and which
+    images are answered rightly; or why the size cannot be met.
+    """
+    models = Experts(suite.pretrained(), {task: suite.expert(task) for task in suite.tasks})
+    made_from = [fingerprint(state) for state in (models.theta_0, *models.experts.values())]
+    reference = {task: logits(suite, expert, task, split) for task, expert in models.experts.items()}
+    everything = [
+        Cell("curve", "experts", "whole", lambda m: (m.experts.get, dict.fromkeys(m.experts, float(m.model))))
+    ]
+    everything += [*cells(groups)]
+    found = {}
+    for cell in tqdm(everything, desc=f"{folder.name}, {split}", disable=not sys.stderr.isatty()):
+        path = folder / cell.file
+        if path.exists() and (held := json.loads(read_bytes(path)))["made from"] == made_from:
+            found[cell.file] = held
+            continue
+        entry = {"group": cell.group, "name": cell.name, "size": cell.size, "made from": made_from}
+        try:
+            state_of, sizes = cell.make(models)
+            entry["storage"] = {task: size / models.model for task, size in sizes.items()}
+            answers = {task: logits(suite, state_of(task), task, split) for task in suite.tasks}
+        except DTSError as error:
+            entry["impossible"] = str(error)
+        else:
+            entry["kl"] = {t: divergence(reference[t], found_).mean().item() for t, found_ in answers.items()}
+            right = {t: found_.argmax(1) == suite.images(t, split)[1] for t, found_ in answers.items()}
+            entry["right"] = {t: "".join("01"[bit] for bit in r.tolist()) for t, r in right.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(entry, path, overwrite=True)
+        found[cell.file] = entry
+    return found
+
+
+def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
+    """Rows of all seeds' cells: storage, accuracy as a share of the experts' and KL, each with what it varies by.
+
+    With several seeds an interval is Student's over them. ``images`` is the bootstrap's of the first seed's share
+    over test images. Where only the first seed was measured, it is the only interval.
+    """
+    first = next(iter(seeds.values()))
+    bits = lambda cell: {t: torch.tensor([c == "1" for c in text]) for t, text in cell["right"].items()}
+    mean = lambda values: sum(values) / len(values)
+    accuracy = lambda cell: mean([r.float().mean().item() for r in bits(cell).values()])
+    experts = {seed: next(c for c in found.values() if c["name"] == "experts") for seed, found in seeds.items()}
+    possible = {name: bits(cell) for name, cell in first.items() if "right" in cell}
+    draws = bootstrap(possible)
+    whole = next(name for name, cell in first.items() if cell["name"] == "experts")
+    rows = []
+    for name, cell in first.items():
+        row = {"group": cell["group"], "name": cell["name"], "size": cell["size"]}
+        rows.append(row)
+        same = {seed: found[name] for seed, found in seeds.items() if "right" in found.get(name, {})}
+        if not same:
+            row["impossible"] = cell["impossible"]
+            continue
+        row["storage"] = round(mean([mean(c["storage"].values()) for c in same.values()]), 6)
+        row["share of experts"] = over([accuracy(c) / accuracy(experts[seed]) for seed, c in same.items()])
+        row["kl from experts"] = over([mean(c["kl"].values()) for c in same.values()])
+        if name in draws:
+            low, high = interval(draws[name].mean(1) / draws[whole].mean(1))
+            row["images"] = {"low": round(low, 5), "high": round(high, 5)}
+    return rows
+
+
+def goals(rows: Sequence[Mapping]) -> list[dict]:
+    """What was aimed at, what was reached, and whether that is it; read off the rows, bytes between two of them
+    by a straight line in log-log."""
+    point = {(row["name"], row["size"]): row for row in rows if row["group"] == "curve" and "storage" in row}
+    drc = [row for row in rows if row["name"] == "DRC-T" and "storage" in row]
+    reached = []
+    note = lambda goal, value, bound, kept: reached.append(
+        {"goal": goal, "value": round(value, 4), "bound": round(bound, 4), "reached": kept}
+    )
+    for keep_ratio, bound in GOALS.items():
+        paper = point["DTS-T", f"keep {keep_ratio}"]
+        share = bytes_for(paper["kl from experts"]["value"], drc) / paper["storage"]
+        text = (
+            f"bytes that DRC-T needs for the KL divergence of DTS-T at keep ratio {keep_ratio}, as a share of its bytes"
+        )
+        note(text, share, bound, share <= bound)
+    for size, bound in (("1%", 0.995), ("0.7%", 0.99)):
+        best = max(
+            (point[name, size] for name in ("DRC-T", "DRC-D, average")),
+            key=lambda row: row["share of experts"]["value"],
+        )
+        value = best["share of experts"]["value"]
+        note(f"share of the experts' accuracy kept by {best['name']} at {size}", value, bound, value >= bound)
+    ours = [row for row in rows if row["name"] in ("DRC-T", "DRC-D, average") and "storage" in row]
+    for row in rows:
+        if row["group"] == "curve" and row["name"] in PEERS and row.get("storage", 1) <= 0.04:
+            best = min(
+                (r for r in ours if r["storage"] <= row["storage"] * 1.005),
+                key=lambda r: r["kl from experts"]["value"],
+                default=None,
+            )
+            if best:
+                beside = f"of {best['name']} at {best['size']}, beside {row['name']} at {100 * row['storage']:.2f}%"
+                value, bound = (r["kl from experts"]["value"] for r in (best, row))
+                note(f"KL divergence {beside}", value, bound, value <= bound)
+                value, bound = (r["share of experts"]["value"] for r in (best, row))
+                note(f"share of the experts' accuracy {beside}", value, bound, value >= bound)
+    return reached
+
+
+def bytes_for(kl: float, rows: Sequence[Mapping]) -> float:
+    """Where the line through the rows, log storage against log KL, comes down to ``kl``; in their unit of storage."""
+    points = sorted((row["kl from experts"]["value"], row["storage"]) for row in rows)
+    x, y = (torch.tensor(column, dtype=torch.float64).log() for column in zip(*points, strict=True))
+    right = int(torch.searchsorted(x, torch.tensor(kl, dtype=torch.float64).log()).clamp(1, len(x) - 1))
+    slope = (y[right] - y[right - 1]) / (x[right] - x[right - 1])
+    return (y[right] + slope * (torch.tensor(kl, dtype=torch.float64).log() - x[right])).exp().item()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measures the size-accuracy curve and writes data/mini/curves.json.")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="also measure the curve on these zoos")
+    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put them")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--groups", nargs="*", choices=GROUPS, default=GROUPS, help="what to measure on the first seed")
+    parser.add_argument("--cells", type=Path, default=Path("build/curves"), help="where measured cells are kept")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = {0: measure(MiniSuite(), options.groups, options.cells / options.split / "0", options.split)}
+    for seed in options.seeds:
+        suite = MiniSuite(options.zoo / str(seed))
+        found[seed] = measure(suite, ["curve"], options.cells / options.split / str(seed), options.split)
+    rows = gather(found)
+    table = {"title": "The size-accuracy curve", "split": options.split, "seeds": list(found), "rows": rows}
+    table |= {"goals": goals(rows), "provenance": provenance()}
+    if options.split == "test":
+        write_json(table, DATA / "curves.json", overwrite=True)
+    for goal in table["goals"]:
+        print(f"{'reached' if goal['reached'] else 'MISSED '}  {goal['goal']}: {goal['value']} (goal {goal['bound']})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The methods that DTS is measured against, written anew from their papers, in DTS's own file format.
+
+Each is a function ``peer(theta_0, experts, budget=None, **settings) -> Peer``. The deltas of its ``Peer`` are files
+like any other, so that all methods are counted by the same bytes: ``bytes_per_task``. ``budget`` is bytes a task at
+most, as a number or as "1%" of a float32 expert.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from dts_mini.peers.binary import bitdelta, t_switch
+from dts_mini.peers.direct import direct, direct_low_rank
+from dts_mini.peers.low_rank import low_rank
+from dts_mini.peers.masks import emr, tall
+from dts_mini.peers.peer import Peer, bytes_per_task
+from dts_mini.peers.pruned import pruned
+from dts_mini.peers.quantised import rtvq, tvq
+from dts_mini.peers.subspace import subspace
+
+BUDGETED: dict[str, Callable[..., Peer]] = {
+    "TSV-C": low_rank,
+    "low-rank, water-filling": partial(low_rank, ranks="water-filling"),
+    "T-Switch": t_switch,
+    "magnitude pruning": pruned,
+    "shared subspace": subspace,
+    "expert itself, low-rank": partial(direct_low_rank, ranks="water-filling"),
+    "expert itself, DTS": direct,
+    "expert itself, DRC": partial(direct, method="drc"),
+}
+"""Methods of any size, by name: they need a budget."""
+
+NATURAL: dict[str, Callable[..., Peer]] = {
+    "TVQ INT2": partial(tvq, bits=2),
+    "TVQ INT3": partial(tvq, bits=3),
+    "TVQ INT4": partial(tvq, bits=4),
+    "RTVQ B3O2": partial(rtvq, base_bits=3, bits=2),
+    "BitDelta": bitdelta,
+    "EMR-Merging": emr,
+    "TALL masks": tall,
+}
+"""Methods of one size, by name: a budget that is smaller is an error."""
+
+PEERS = BUDGETED | NATURAL
+
+__all__ = ["BUDGETED", "NATURAL", "PEERS", "Peer", "bytes_per_task"]

@@ -1,0 +1,119 @@
+"""Truncated SVD in half precision: what DTS is without thresholding and scaling.
+
+TSV-C (arXiv 2412.00081) keeps, of each matrix of a task vector, the leading singular triples, the same share of
+them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half precision, or
+in fewer bits where a caller says so.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dts_mini.core.delta import TaskDelta
+from dts_mini.core.errors import DTSError
+from dts_mini.core.parts import Part, Reader, Writer
+from dts_mini.core.state import State
+from dts_mini.core.tensor import Decomposition, decompose
+from dts_mini.peers.peer import Frame, Peer, frames, largest, prefix
+from dts_mini.peers.quantised import check_vector_bits, vector
+
+
+@dataclass(frozen=True)
+class HalfLowRank(Part):
+    """U^T (r x m) and V^T (r x n) in half precision, s (r) in float32."""
+
+    left: Tensor
+    s: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, x: Decomposition) -> "HalfLowRank":
+        return cls(x.u.T.half().cpu(), x.s.float().cpu(), x.vh.half().cpu())
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """U diag(s) (m x r) and V^T (r x n), float32."""
+        return (self.left.float() * self.s[:, None]).T, self.right.float()
+
+    def restore(self) -> Tensor:
+        u, vh = self.factors()
+        return u @ vh
+
+    def write(self, writer: Writer) -> list:
+        writer.add("values", self.s)
+        writer.add("halves", self.left)
+        writer.add("halves", self.right)
+        return [len(self.s)]
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "HalfLowRank":
+        (rank,) = arguments
+        s, sides = reader.take("values", rank), (shape[0], torch.Size(shape[1:]).numel())
+        left, right = (reader.take("halves", rank * side).view(rank, side) for side in sides)
+        return cls(left, s, right)
+
+    @property
+    def rank(self) -> int:
+        return len(self.s)
+
+    @property
+    def bits(self) -> int:
+        return 16 * (self.left.numel() + self.right.numel()) + 32 * self.rank
+
+
+@torch.no_grad()
+def low_rank(
+    theta_0: State,
+    experts: Mapping[str, State],
+    budget: int | str | None = None,
+    *,
+    share: float | None = None,
+    ranks: Literal["even", "water-filling"] = "even",
+    vector_bits: int = 16,
+) -> Peer:
+    """Rank-r task vectors in half precision.
+
+    ``share`` of the components of each matrix, in [0, 1], without a budget: 1 / N as TSV-C takes it. With a budget
+    components are added until the file is full: ``even`` raises the share of all matrices alike (TSV-C),
+    ``water-filling`` takes the component that buys most energy for its bytes (ours, the strongest such peer).
+    ``vector_bits``: of the elements of 1-D tensors; below 16 they are quantised as TVQ does it.
+    """
+    if ranks not in ("even", "water-filling"):
+        raise DTSError(f"ranks is {ranks!r}: choose even or water-filling")
+    if budget is not None and share is not None:
+        raise DTSError("both a budget and a share are given: pass one of them")
+    if share is not None and not 0 <= share <= 1:
+        raise DTSError(f"share is {share}: it must lie in [0, 1]")
+    check_vector_bits(vector_bits)
+    made = frames(theta_0, experts)
+    share = 1 / len(made) if share is None else share
+    return Peer(theta_0, {task: _delta(frame, budget, share, ranks, vector_bits) for task, frame in made.items()})
+
+
+def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vector_bits: int) -> TaskDelta:
+    vectors, found = {}, {}
+    for name, x in frame.vectors.items():
+        if x.dim() == 1:
+            vectors[name] = vector(x, vector_bits)
+        else:
+            matrix = x.reshape(len(x), -1)
+            found[name] = decompose(matrix, min(matrix.shape), "exact" if min(matrix.shape) <= 256 else "gram")
+
+    def of(kept: Mapping[str, int]) -> TaskDelta:
+        parts = {name: HalfLowRank.of(found[name].first(kept[name])) for name in found if kept[name]}
+        return frame.delta("low-rank", vectors | parts, {"ranks": ranks})
+
+    if budget is None:
+        return of({name: round(share * len(x.s)) for name, x in found.items()})
+    costs = {name: 2 * (len(x.u) + x.vh.shape[1]) + 4 for name, x in found.items()}
+    offers = sorted(
+        ((number + 1) / len(x.s) if ranks == "even" else -value * value / costs[name], name, number)
+        for name, x in found.items()
+        for number, value in enumerate(x.s.tolist())
+    )
+    order, budget = [name for _, name, _ in offers], frame.budget(budget)
+    guess = prefix((costs[name] for name in order), budget - len(of(Counter()).to_bytes()))
+    return largest(lambda count: of(Counter(order[:count])), budget, len(order), guess)

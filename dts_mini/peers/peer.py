@@ -1,0 +1,183 @@
+"""What every peer of DTS hands back, and how its bytes are counted: files of one format, and a share of a common one."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dts_mini.core.budget import fit, in_bytes
+from dts_mini.core.delta import Differences, TaskDelta, rebuild
+from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core.parts import Part, Reader, Tied, Unchanged, Writer
+from dts_mini.core.state import State, check_same_layout, check_state, fingerprint, tied_names
+
+NOTCHES = 20_000
+"""Densities that a budget chooses among."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A delta for each task, and what all tasks share, if anything.
+
+    ``base``: what the deltas are added to, theta_0, or zeros where the expert itself is compressed. ``shared``: a
+    file that every task needs beside its own.
+    """
+
+    base: State
+    deltas: dict[str, TaskDelta]
+    shared: TaskDelta | None = None
+
+    def rebuild(self, task: str) -> dict[str, Tensor]:
+        """The approximate expert of a task; DTSError for one that is not there."""
+        if task not in self.deltas:
+            raise DTSError(f"task {task!r} is unknown: choose one of {', '.join(self.deltas)}")
+        delta = self.deltas[task]
+        parts = {
+            name: part.join(self.shared.parts[name]) if isinstance(part, Relative) else part
+            for name, part in delta.parts.items()
+        }
+        return rebuild(self.base, replace(delta, parts=parts))
+
+    def bytes_per_task(self) -> dict[str, float]:
+        """Bytes that each task takes: see the function of that name."""
+        return bytes_per_task(self.deltas, self.shared)
+
+
+def bytes_per_task(deltas: Mapping[str, TaskDelta], shared: TaskDelta | None = None) -> dict[str, float]:
+    """Bytes on disk that each of N tasks takes: its own file, and the N-th part of the file that all share."""
+    common = len(shared.to_bytes()) / len(deltas) if shared else 0.0
+    return {task: len(delta.to_bytes()) + common for task, delta in deltas.items()}
+
+
+class Relative(Part):
+    """A part that is read against the shared file's part of the same tensor."""
+
+    def join(self, shared: Part) -> Part:
+        """The part that both are together."""
+        raise NotImplementedError
+
+    def restore(self) -> Tensor:
+        raise DTSError("this delta is one half of its tensors: rebuild it through its Peer, with the shared file")
+
+
+@dataclass(frozen=True)
+class Half(Part):
+    """A difference in half precision, flat."""
+
+    values: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Half":
+        return cls(x.reshape(-1).half().cpu())
+
+    def restore(self) -> Tensor:
+        return self.values.float()
+
+    def write(self, writer: Writer) -> list:
+        writer.add("halves", self.values)
+        return []
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Half":
+        return cls(reader.take("halves", torch.Size(shape).numel()))
+
+    @property
+    def bits(self) -> int:
+        return 16 * self.values.numel()
+
+
+class Frame:
+    """One task's file, but for the parts that a peer makes; ``vectors`` are the differences that it makes them of.
+
+    Integer and 0-D tensors are kept as they are, tied ones stay tied, unchanged ones cost nothing.
+    """
+
+    def __init__(self, base: State, expert: State) -> None:
+        expert = dict(sorted(expert.items()))
+        tied = {n: to for n, to in tied_names(expert).items() if torch.equal(base[n], base[to])}
+        self.vectors = Differences(base, expert)
+        self._whole = {name: Tied(tied[name]) if name in tied else self.vectors.whole(name) for name in expert}
+        self.vectors.names = [name for name, part in self._whole.items() if part is None]
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in expert.items()}
+        self._dtypes = {name: tensor.dtype for name, tensor in expert.items()}
+        self._prints = fingerprint(base), fingerprint(expert)
+        self.model = 4 * sum(tensor.numel() for name, tensor in expert.items() if name not in tied)
+
+    def delta(self, method: str, parts: Mapping[str, Part], settings: Mapping | None = None) -> TaskDelta:
+        """The task's delta; a tensor without a part stays the base's."""
+        every = {name: part or parts.get(name, Unchanged()) for name, part in self._whole.items()}
+        return TaskDelta(every, self._shapes, self._dtypes, method, dict(settings or {}), *self._prints)
+
+    def budget(self, budget: int | str) -> int:
+        """A budget in bytes."""
+        return in_bytes(budget, self.model)
+
+
+def frames(base: State, experts: Mapping[str, State]) -> dict[str, Frame]:
+    """A frame for each task; StateError for state dicts that do not fit each other or half precision."""
+    if not experts:
+        raise DTSError("there are no experts; pass a dict of task names and state dicts")
+    check_state(base, "base")
+    for task, expert in experts.items():
+        check_state(expert, f"expert of {task!r}")
+        check_same_layout(base, expert, f"expert of {task!r}")
+    made = {task: Frame(base, expert) for task, expert in experts.items()}
+    for task, frame in made.items():
+        for name, x in frame.vectors.items():
+            if x.abs().max() > torch.finfo(torch.float16).max:
+                raise StateError(f"expert of {task!r}, tensor {name!r}: the difference is too large for half precision")
+    return made
+
+
+def names_of(made: Mapping[str, Frame]) -> list[str]:
+    """The tensors that some task changes."""
+    return sorted({name for frame in made.values() for name in frame.vectors})
+
+
+def shared_delta(base: State, parts: Mapping[str, Part], method: str, settings: Mapping | None = None) -> TaskDelta:
+    """The file that all tasks share: parts of those tensors that some task changes."""
+    shapes, dtypes = {n: tuple(base[n].shape) for n in parts}, {n: base[n].dtype for n in parts}
+    return TaskDelta(dict(parts), shapes, dtypes, method, dict(settings or {}), fingerprint(base), "")
+
+
+def largest(make: Callable[[int], TaskDelta], budget: int, most: int, guess: int) -> TaskDelta:
+    """The delta of the largest number in 0..most whose file is within the budget; DTSError where none is."""
+    return make(fit(lambda number: len(make(number).to_bytes()), budget, most, guess))
+
+
+def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int) -> TaskDelta:
+    """The delta of the largest density, in [0, 1], whose file is within the budget.
+
+    ``bits``: what each of the ``elements`` takes that stays, beside its place. At a density d they take about
+    n (H(d) + bits d) bits together: a first guess.
+    """
+
+    def about(notch: int) -> int:
+        d = notch / NOTCHES
+        places = -d * math.log2(d) - (1 - d) * math.log2(1 - d) if 0 < d < 1 else 0.0
+        return int(elements * (places + bits * d) / 8)
+
+    spare = max(0, budget - len(make(0.0).to_bytes()))
+    return largest(lambda notch: make(notch / NOTCHES), budget, NOTCHES, fit(about, spare, NOTCHES, 0))
+
+
+def prefix(costs: Iterable[float], spare: float) -> int:
+    """How many of the costs, first to last, are within ``spare``."""
+    count = 0
+    for cost in costs:
+        spare -= cost
+        if spare < 0:
+            break
+        count += 1
+    return count
+
+
+def within(peer: Peer, made: Mapping[str, Frame], budget: int | str | None) -> Peer:
+    """The peer of a method that has one size; DTSError where a budget is given and a task exceeds it."""
+    if budget is not None:
+        for task, size in peer.bytes_per_task().items():
+            if size > (limit := made[task].budget(budget)):
+                raise DTSError(f"a budget of {limit:,} bytes is too small: this method takes {size:,.0f} for {task!r}")
+    return peer

@@ -1,0 +1,72 @@
+"""Magnitude pruning: the largest elements of a task vector in half precision, and where they stand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dts_mini.core.delta import TaskDelta
+from dts_mini.core.errors import DTSError
+from dts_mini.core.parts import Part, Reader, Writer
+from dts_mini.core.state import State
+from dts_mini.peers.bitmap import entropy, read_bits, write_bits
+from dts_mini.peers.peer import Frame, Peer, densest, frames
+
+
+@dataclass(frozen=True)
+class Sparse(Part):
+    """``values`` (half precision) where ``kept`` (n, bool), in order; zero elsewhere."""
+
+    kept: Tensor
+    values: Tensor
+
+    def restore(self) -> Tensor:
+        return torch.zeros(len(self.kept)).masked_scatter(self.kept, self.values.float())
+
+    def write(self, writer: Writer) -> list:
+        writer.add("halves", self.values)
+        return write_bits(self.kept, writer)
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Sparse":
+        count, length = arguments
+        values = reader.take("halves", count).half()
+        return cls(read_bits(reader, torch.Size(shape).numel(), count, length), values)
+
+    @property
+    def bits(self) -> int:
+        return entropy(self.kept) + 16 * len(self.values)
+
+
+@torch.no_grad()
+def pruned(
+    theta_0: State, experts: Mapping[str, State], budget: int | str | None = None, *, density: float | None = None
+) -> Peer:
+    """The share ``density`` of a task vector's elements that is largest in magnitude, over all tensors, 1-D ones too.
+
+    The trim step of TIES (arXiv 2306.01708), stored. A budget chooses the density.
+    """
+    if (budget is None) == (density is None):
+        raise DTSError("pruned needs a budget or a density, and one of them alone")
+    if density is not None and not 0 < density <= 1:
+        raise DTSError(f"density is {density}: it must lie in (0, 1]")
+    made = frames(theta_0, experts)
+    return Peer(theta_0, {task: _pruned(frame, budget, density) for task, frame in made.items()})
+
+
+def _pruned(frame: Frame, budget: int | str | None, density: float | None) -> TaskDelta:
+    flat = {name: x.reshape(-1).float().cpu() for name, x in frame.vectors.items()}
+    every = torch.cat([torch.empty(0), *(x.abs() for x in flat.values())])
+    order, sizes = every.argsort(descending=True, stable=True), [len(x) for x in flat.values()]
+
+    def at(density: float) -> TaskDelta:
+        kept = torch.zeros(len(every), dtype=torch.bool)
+        kept[order[: int(density * len(every) + 1e-9)]] = True
+        chosen = zip(flat.items(), kept.split(sizes), strict=True)
+        parts = {name: Sparse(mask, x[mask].half()) for (name, x), mask in chosen if mask.any()}
+        return frame.delta("pruned", parts, {"density": density})
+
+    if budget is None:
+        return at(density)
+    return densest(at, frame.budget(budget), len(every), bits=16)

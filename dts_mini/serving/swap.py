@@ -1,0 +1,46 @@
+"""Materialise: the module's own weights become those of one expert after another."""
+
+import torch
+from torch import Tensor, nn
+
+from dts_mini.core.delta import TaskDelta, rebuild_tensor
+from dts_mini.core.parts import Unchanged
+from dts_mini.serving.expert import Base
+
+
+class Swapper:
+    """Writes experts into a module, in place: each swap is a copy of the base plus one remainder.
+
+    Nothing is ever subtracted, so that the thousandth swap has the bits of the first, which are those of ``rebuild``.
+    It keeps a copy of the base (so the module's bytes twice); a swap writes the tensors that differ from the base in
+    the old expert or in the new one, and no other. While a module is swapped nothing else may run it.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._base = Base(module)
+        self._kept: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in self._base.tensors.items()}
+        self._written: set[str] = set()
+
+    @torch.no_grad()
+    def to(self, delta: TaskDelta | None) -> None:
+        """The module's weights are now those of ``rebuild(base, delta)``; of the base itself for None.
+
+        Raises StateError, and writes nothing, when the delta was not made for the base. If anything else goes wrong
+        on the way, the module is the base again.
+        """
+        if delta is not None:
+            self._base.check(delta)
+        parts = {} if delta is None else delta.parts
+        new = {name for name in parts if not isinstance(delta.resolved(name), Unchanged)}
+        try:
+            for name in self._written - new:
+                self._base.tensors[name].copy_(self._kept[name])
+            self._written |= new
+            for name in new:
+                rebuild_tensor(self._kept[name], delta, name, out=self._base.tensors[name])
+        except BaseException:
+            for name in self._written:
+                self._base.tensors[name].copy_(self._kept[name])
+            self._written = set()
+            raise
+        self._written = new
