@@ -241,8 +241,8 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the same method, the same data sets, and another number. Many a paper claims less than this as
-# its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can be
+# **What you should see:** the same method, the same data sets, and another number. Many a paper claims less than this
+# as its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can be
 # downloaded by name, and each download is pinned to a commit.
 
 # %% [markdown]
@@ -256,8 +256,8 @@ claim(
 # ```
 #
 # The answer has a line for each repository (its commit, its files, the bytes still to fetch) and times a few images on
-# your device, so that it can say how long the tables take. These are the repositories, and what their weights and the
-# decoded images will take:
+# your device, so that it can say how long the tables take: without a GPU, days. These are the repositories, and what
+# their weights and the decoded images will take:
 
 # %%
 from dts_mini.suites.clip.names import BASES, TASKS, expert_repo
@@ -277,9 +277,9 @@ claim("09-decoded", "The decoded test images take at most fourteen gigabytes.", 
 # dts-mini reproduce --suite clip-vit-b-32 --curves --figures all
 # ```
 #
-# It fetches what is missing, checks that no test image of DTD stands in the training split, measures the tables of
-# this course (with `--curves` the size-accuracy curve and the ablation too), and writes a report that puts the numbers beside those of the same protocol. Whatever is published for
-# other checkpoints stands in a part of its own.
+# It fetches what is missing, checks that no test image of DTD stands in the training split, measures the tables of this
+# course (with `--curves` the size-accuracy curve and the ablation too), and writes a report that puts the numbers
+# beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its own.
 #
 # **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges and
 # deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only what the
@@ -333,7 +333,7 @@ from dts_mini.suites.clip import keys
 base, one = keys.fused(suite.pretrained()), keys.fused(suite.expert(suite.example))
 theirs = keys.split(one)
 for key in ("conv1.weight", "transformer.resblocks.0.attn.in_proj_weight", "proj"):
-    print(key, "->", *[other for other in theirs if other in keys.split({key: one[key]})], sep="\n    ")
+    print(key, *keys.split({key: one[key]}), sep="\n    ")
 back = keys.fused(theirs)
 exact = all(torch.equal(tensor, back[key]) for key, tensor in one.items()) and len(back) == len(one)
 claim("09-map", "There and back, every tensor is bit for bit what it was.", exact, low=1)
@@ -421,14 +421,7 @@ claim("09-split-file", "The file of the split layout is at least 5 % larger.", h
 # it adds to the model.
 # </details>
 #
-# **3.** Does a model with more blocks of the same shape have a larger share?
-#
-# <details><summary>Answer</summary>
-#
-# No. File and model grow in the same proportion. Only the tensors outside the blocks weigh less.
-# </details>
-#
-# **4.** Your merge gets 74 % on checkpoints that you downloaded, TIES is printed with 73.6 %. Have you beaten it?
+# **3.** Your merge gets 74 % on checkpoints that you downloaded, TIES is printed with 73.6 %. Have you beaten it?
 #
 # <details><summary>Answer</summary>
 #
