@@ -22,7 +22,7 @@ export OMP_NUM_THREADS OMP_WAIT_POLICY PYTHONHASHSEED
 # A backend of the caller's would suppress the inline figures of the notebooks; the unit tests set Agg for themselves.
 unexport MPLBACKEND
 
-.PHONY: help tutorial test lint unit notebooks-test lab zoo results notebooks timings book bench format install clean distclean
+.PHONY: help tutorial test lint unit notebooks-test lab zoo results curves notebooks timings book bench format install clean distclean
 
 help: ## list the targets
 	@echo "usage: make TARGET    (everything runs in .venv, which is made on first use)"
@@ -57,6 +57,9 @@ zoo: $(STAMP) ## train the mini checkpoints again from nothing and compare (SEED
 
 results: $(STAMP) ## measure the published tables on test, write data/ and README (SEEDS="0 1 2": over zoos)
 	$(PY) -m dts_mini.results $(if $(SEEDS),--seeds $(SEEDS))
+
+curves: $(STAMP) ## measure the size-accuracy curve, write data/mini/curves.json (SEEDS="1 2": over zoos; resumable)
+	$(PY) -m dts_mini.curves $(if $(SEEDS),--seeds $(SEEDS))
 
 notebooks: $(STAMP) ## build the notebooks from notebooks/source, outputs and claims stored (NAME=02 for one)
 	$(PY) -m dts_mini.course.build $(NAME)

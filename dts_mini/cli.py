@@ -2,16 +2,22 @@
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dts_mini.core import merging
+from dts_mini.core.checkpoint import check_output, open_checkpoint, save_checkpoint
 from dts_mini.core.container import decode
-from dts_mini.core.delta import METHODS, compress, load, rebuild, storage
+from dts_mini.core.delta import METHODS, Rebuilt, compress, load, storage
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_json
+from dts_mini.core.file import check_writable, read_bytes, write_json
+from dts_mini.core.work import Each
 from dts_mini.suites import CLIP, SUITES, load_suite
+
+CHECKPOINT = "a .safetensors file, an index of shards, or a folder with either"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,21 +33,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _compress(o: argparse.Namespace) -> None:
     check_writable(o.out, overwrite=o.overwrite)
-    base, expert = load_tensors(o.base), load_tensors(o.expert)
-    bar = _progress(len(expert), "compress")
+    base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
     own = ("keep_ratio", "groups", "scale", "per", "levels", "refit", "block", "norm")
     settings = {name: value for name in own if (value := getattr(o, name)) is not None}
-    budget = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
-    delta = compress(base, expert, method=o.method, budget=budget, **settings, progress=lambda name: bar.update())
-    bar.close()
+    settings["budget"] = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
+    folder = o.out.with_name(f"{o.out.name}.parts")  # what a killed run has finished, until the file is written
+    with _workers(o.scheduler) as each, _progress(len(expert), "compress") as bar:
+        told = lambda name: bar.update()
+        delta = compress(base, expert, method=o.method, progress=told, each=each, folder=folder, **settings)
     delta.save(o.out, overwrite=o.overwrite)
+    shutil.rmtree(folder, ignore_errors=True)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
 
+def _workers(scheduler: str | None) -> AbstractContextManager[Each]:
+    if scheduler is None:
+        return nullcontext(map)
+    from dts_mini.cluster import workers
+
+    return workers(scheduler)
+
+
 def _rebuild(o: argparse.Namespace) -> None:
-    check_writable(o.out, overwrite=o.overwrite)
-    save_tensors(rebuild(load_tensors(o.base), load(o.delta)), o.out, overwrite=o.overwrite)
+    check_output(o.out, overwrite=o.overwrite)
+    base = open_checkpoint(o.base)
+    expert = Rebuilt(base, load(o.delta))
+    save_checkpoint(expert, o.out, base.shards, metadata=base.metadata, overwrite=o.overwrite)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
 
 
@@ -75,7 +93,7 @@ def _inspect(o: argparse.Namespace) -> None:
 
 
 def _merge(o: argparse.Namespace) -> None:
-    check_writable(o.out, overwrite=o.overwrite)
+    check_output(o.out, overwrite=o.overwrite)
     named: dict[str, Path] = {}
     for path in o.experts:
         if path.stem in named:
@@ -83,10 +101,10 @@ def _merge(o: argparse.Namespace) -> None:
         named[path.stem] = path
     if o.method != "average" and o.base is None:
         raise DTSError(f"{o.method} needs the pretrained model: pass --base")
-    experts = [load_tensors(path) for path in o.experts]
+    experts = [open_checkpoint(path) for path in o.experts]
     method = merging.MERGES[o.method]
-    merged = method(experts) if o.method == "average" else method(load_tensors(o.base), experts)
-    save_tensors(merged, o.out, overwrite=o.overwrite)
+    merged = method(experts) if o.method == "average" else method(open_checkpoint(o.base), experts)
+    save_checkpoint(merged, o.out, experts[0].shards, metadata=experts[0].metadata, overwrite=o.overwrite)
     print(f"{o.out}: {o.method} of {len(experts)} experts")
 
 
@@ -126,6 +144,20 @@ def _reproduce(o: argparse.Namespace) -> None:
     print(f"{suite.folder / 'report.md'}: the tables, beside what is published")
 
 
+def _push(o: argparse.Namespace) -> None:
+    from dts_mini.hub import push
+
+    print(push(o.deltas, o.repo, base_model=o.base_model, private=o.private))
+
+
+def _pull(o: argparse.Namespace) -> None:
+    check_writable(o.out, overwrite=o.overwrite)
+    from dts_mini.hub import pull
+
+    commit = pull(o.repo, o.out, name=o.name, revision=o.revision, overwrite=o.overwrite)
+    print(f"{o.out}: from {o.repo}, commit {commit}")
+
+
 def _grade(o: argparse.Namespace) -> None:
     from dts_mini.course.grade import grade_class  # the exercises are not needed by other commands
 
@@ -153,8 +185,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("compress", _compress, "Compress what an expert adds to a base into a small file.")
-    sub.add_argument("--base", required=True, help="safetensors of the pretrained or the merged model")
-    sub.add_argument("--expert", required=True, help="safetensors of the fine-tuned model")
+    sub.add_argument("--base", required=True, help=f"the pretrained or the merged model: {CHECKPOINT}")
+    sub.add_argument("--expert", required=True, help="the fine-tuned model, alike")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
     sub.add_argument("--method", choices=METHODS, default="dts", help="the paper's (the default), or drc, ours")
     sub.add_argument("--budget", help="the file's size at most: bytes, or as 1%% of the float32 expert (drc: 1%%)")
@@ -171,11 +203,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--norm", type=float, help="share of each norm's loss that is restored, in [0, 1] (dts 0, drc 0.5)"
     )
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="work on this dask.distributed cluster (tcp://host:port)")
 
     sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")
     sub.add_argument("--base", required=True, help="the base that the file was made for")
     sub.add_argument("--delta", required=True, help="the file that compress wrote")
-    sub.add_argument("--out", required=True, type=Path, help="the safetensors to write")
+    sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("inspect", _inspect, "Show what a file holds and what it weighs.", writes=False)
     sub.add_argument("delta", help="the file that compress wrote")
@@ -183,9 +216,9 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("merge", _merge, "Merge experts into one model.")
     sub.add_argument("--method", required=True, choices=sorted(merging.MERGES))
-    sub.add_argument("--base", help="safetensors of the pretrained model; average needs none")
-    sub.add_argument("--experts", required=True, nargs="+", type=Path, help="safetensors of the experts")
-    sub.add_argument("--out", required=True, type=Path, help="the safetensors to write")
+    sub.add_argument("--base", help="the pretrained model; average needs none")
+    sub.add_argument("--experts", required=True, nargs="+", type=Path, help=f"each {CHECKPOINT}")
+    sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
     sub.add_argument("--suite", required=True, choices=SUITES)
@@ -211,6 +244,20 @@ def _parser() -> argparse.ArgumentParser:
         "--torchvision", type=Path, metavar="FOLDER", help="data sets of torchvision to take where it has them"
     )
     sub.add_argument("--repin", action="store_true", help="take the newest revisions instead of the pinned ones")
+
+    sub = command(
+        "push", _push, "Upload deltas over one base to the Hugging Face Hub, with a model card.", writes=False
+    )
+    sub.add_argument("deltas", nargs="+", type=Path, metavar="DELTA", help="files that compress wrote")
+    sub.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made where it does not exist")
+    sub.add_argument("--base-model", metavar="ID", help="the base's own name on the Hub, for the card")
+    sub.add_argument("--private", action="store_true", help="if the repository is made, make it private")
+
+    sub = command("pull", _pull, "Fetch a delta from the Hugging Face Hub, and check it.")
+    sub.add_argument("repo", metavar="OWNER/NAME")
+    sub.add_argument("--out", required=True, type=Path, help="the file to write")
+    sub.add_argument("--name", metavar="FILE", help="which delta, where the repository holds several")
+    sub.add_argument("--revision", help="a branch, tag or commit; the newest where none is named")
 
     sub = command("grade", _grade, "Grade the exercises of submitted notebooks; no notebook is executed.")
     sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION.ipynb", help="the learners' notebooks")

@@ -15,8 +15,11 @@ SUITES = sorted((PACKAGE / "suites").rglob("*.py"))
 # Within the core a module may import those that stand in a line above its own.
 ORDER = [
     {"errors"},
-    {"file", "packing", "tensor", "state", "coding", "budget"},
-    {"container", "parts"},
+    {"packing", "tensor", "state", "coding", "budget"},
+    {"file"},
+    {"checkpoint", "container", "parts"},
+    {"work"},
+    {"differences"},
     {"dts", "drc"},
     {"delta"},
     {"merging", "personal"},

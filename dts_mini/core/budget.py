@@ -45,16 +45,27 @@ def fit(size: Callable[[int], int], budget: int, most: int, guess: int) -> int:
     ``size`` grows with the number, so that a larger budget never gives a smaller one. DTSError where not even
     ``size(0)`` fits: it says the least possible budget.
     """
-    low, high, stride = -1, most + 1, 1  # size(low) fits, size(high) does not
-    number = min(max(guess, 0), most)
+    sizes: dict[int, int] = {}
+    low, high, number = -1, most + 1, min(max(guess, 0), most)  # size(low) fits, size(high) does not
     while high - low > 1:
-        if size(number) <= budget:
-            low, number = number, number + stride
-        else:
-            high, number = number, number - stride
-        stride *= 2
-        if not low < number < high:
-            number = (low + high) // 2
+        sizes[number] = size(number)
+        low, high = (number, high) if sizes[number] <= budget else (low, number)
+        number = _between(low, high, _crossing(sizes, budget, number) if len(sizes) % 4 else None)
     if low < 0:
-        raise DTSError(f"a budget of {budget:,} bytes is too small here: the least possible is {size(0):,} bytes")
+        raise DTSError(f"a budget of {budget:,} bytes is too small here: the least possible is {sizes[0]:,} bytes")
     return low
+
+
+def _crossing(sizes: Mapping[int, int], budget: int, last: int) -> float:
+    """Where a straight line through the last number and the one nearest to it comes to the budget."""
+    others = [number for number in sizes if number != last]
+    if not others:
+        return last + 1 if sizes[last] <= budget else last - 1
+    near = min(others, key=lambda number: abs(number - last))
+    slope = (sizes[last] - sizes[near]) / (last - near)
+    return last + (budget - sizes[last]) / slope if slope > 0 else math.inf
+
+
+def _between(low: int, high: int, wish: float | None) -> int:
+    """The number that is wished for, kept within the two; where none is, their middle."""
+    return (low + high) // 2 if wish is None else math.floor(min(max(wish, low + 1), high - 1))

@@ -88,34 +88,21 @@ def _probabilities(peak: int) -> np.ndarray:
     """(256, peak + 1): the probability of 0, and of +k as of -k, under each model."""
     # From one weight to the next a tail falls by a factor, and that factor by another.
     tails = [_tail(ratio, 1.0, peak) for ratio in _GEOMETRIC] + [_tail(g * g * g, g * g, peak) for g in _GAUSSIAN]
-    table = []
-    for zero, tail in itertools.product(_ZERO, tails):
-        total = 2 * _total(tail)
-        table.append([zero, *((1 - zero) * weight / total for weight in tail)])
-    wide = [(1 - 1 / scale, 1.0) for scale in _SCALES] + [
-        (1 - 0.5 / (scale * scale), 1 - 1 / (scale * scale)) for scale in _SCALES
+    totals = [2 * np.add.accumulate(tail)[-1] for tail in tails]
+    narrow = [
+        np.concatenate([[zero], (1 - zero) * tail / total])
+        for zero, (tail, total) in itertools.product(_ZERO, zip(tails, totals, strict=True))
     ]
-    for fall, faster in wide:
-        tail = _tail(fall, faster, peak + 1)
-        total = 2 * _total(tail) - tail[0]
-        table.append([weight / total for weight in tail])
-    return np.array(table)
+    falls = [(1 - 1 / scale, 1.0) for scale in _SCALES]
+    falls += [(1 - 0.5 / (scale * scale), 1 - 1 / (scale * scale)) for scale in _SCALES]
+    tails = [_tail(fall, faster, peak + 1) for fall, faster in falls]
+    return np.stack(narrow + [tail / (2 * np.add.accumulate(tail)[-1] - tail[0]) for tail in tails])
 
 
-def _total(weights: list[float]) -> float:
-    """Their sum, first to last: sum() and numpy do not add in the same order everywhere."""
-    total = 0.0
-    for weight in weights:
-        total += weight
-    return total
-
-
-def _tail(fall: float, faster: float, peak: int) -> list[float]:
-    weights, weight = [], 1.0
-    for _ in range(peak):
-        weights.append(max(weight, _FLOOR))
-        weight, fall = weight * fall, fall * faster
-    return weights
+def _tail(fall: float, faster: float, peak: int) -> np.ndarray:
+    """Weights from 1 on. ``accumulate`` goes first to last; ``sum`` and ``prod`` have another order elsewhere."""
+    falls = np.multiply.accumulate(np.concatenate([[1.0, fall], np.full(max(peak - 2, 0), faster)])[:peak][1:])
+    return np.maximum(np.multiply.accumulate(np.concatenate([[1.0], falls])), _FLOOR)
 
 
 @functools.lru_cache(maxsize=512)

@@ -16,10 +16,12 @@ from torch import Tensor
 
 from dts_mini.core import container, drc, dts
 from dts_mini.core.budget import in_bytes
+from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.core.parts import Bounds, Kept, Part, Reader, Tied, Unchanged, Writer, part_kind
-from dts_mini.core.state import State, check_same_layout, check_state, compute_dtype, fingerprint, tied_names
+from dts_mini.core.state import State, check_outline, check_same_layout, fingerprint
+from dts_mini.core.work import Each
 
 METHODS: dict[str, ModuleType] = {"dts": dts, "drc": drc}
 """By name: a module with ``Settings`` and ``compress(differences, settings, budget, size, progress)``."""
@@ -78,13 +80,20 @@ class TaskDelta:
 
     def to_bytes(self) -> bytes:
         """The file's bytes: the same delta, the same bytes."""
+        return self._encoded(_information_bytes(self))
+
+    def size(self) -> int:
+        """Bytes of the file, or a few more: without the count of information, which takes as long as the rest."""
+        return len(self._encoded(_model_bytes(self)))
+
+    def _encoded(self, information: int) -> bytes:
         table, writer = [], Writer()
         for name, part in self.parts.items():
             entry = [name, type(part).__name__, list(self.shapes[name]), str(self.dtypes[name]).removeprefix("torch.")]
             if bounded := name in self.bounds:
                 writer.add("halves", torch.tensor(self.bounds[name]).half())
             table.append([*entry, int(bounded), *part.write(writer)])
-        counts = {"information": _information_bytes(self), "model": _model_bytes(self)}
+        counts = {"information": information, "model": _model_bytes(self)}
         if (paper := _paper_bytes(self)) is not None:
             counts["paper"] = paper
         manifest = {
@@ -126,18 +135,23 @@ def compress(
     method: Literal["dts", "drc"] = "dts",
     budget: int | str | None = None,
     progress: Callable[[str], None] = lambda name: None,
+    each: Each = map,
+    folder: str | Path | None = None,
     **settings,
 ) -> TaskDelta:
     """Compresses what an expert adds to a base: every tensor of ``expert - base``, one after another.
 
-    Both are state dicts with the same names and shapes; computation is in float32 or better. Integer tensors are
-    kept where they differ, tied tensors are compressed once.
+    Both are state dicts with the same names and shapes, in memory or on disk (``open_checkpoint``); computation is in
+    float32 or better. All tensors are looked at before the first is compressed. Integer tensors are kept where they
+    differ; of tensors that are equal in the base and in the expert, as tied ones are, the first is compressed.
 
     ``method``: "dts", the paper's, or "drc", ours; ``settings`` are those of ``dts.Settings`` or ``drc.Settings``.
     ``budget``: the file's size at most, in bytes, or as "1%" of the expert in float32; it decides instead of
     ``keep_ratio`` or ``notch``. DRC without either takes 1%. ``progress`` is called once with each tensor's name.
+    ``each(work, jobs)`` yields ``work(job)`` in order, as ``map`` does, wherever it computes it. What is finished is kept
+    in ``folder``, and taken from there when the same work is done again: after a kill it goes on.
 
-    Raises DTSError, before any work, for a setting out of range and for state dicts that are empty, do not fit each
+    Raises DTSError, before any tensor is compressed, for a setting out of range and for state dicts that are empty, do not fit each
     other, or hold NaN or infinity; and for a budget that not even the smallest file meets.
     """
     if method not in METHODS:
@@ -147,19 +161,15 @@ def compress(
         raise DTSError(f"both a budget and {given.pop()} are given: pass one of them")
     if method == "drc" and budget is None and "notch" not in settings:
         budget = "1%"
-    check_state(base, "base")
-    check_state(expert, "expert")
+    check_outline(base, "base")
+    check_outline(expert, "expert")
     check_same_layout(base, expert, "expert")
-    expert = dict(sorted(expert.items()))  # so that the order of a state dict does not change the file
-    tied = {n: to for n, to in tied_names(expert).items() if torch.equal(base[n], base[to])}
-    differences = Differences(base, expert)
-    whole = {name: Tied(tied[name]) if name in tied else differences.whole(name) for name in expert}
+    differences = Differences(base, expert, each, folder)
+    shapes = {name: tuple(tensor.shape) for name, tensor in differences.outline.items()}
+    dtypes = {name: tensor.dtype for name, tensor in differences.outline.items()}
+    whole, prints = differences.examine()
     for name in (name for name, part in whole.items() if part):
         progress(name)
-    differences.names = [name for name, part in whole.items() if part is None]
-    shapes = {name: tuple(tensor.shape) for name, tensor in expert.items()}
-    dtypes = {name: tensor.dtype for name, tensor in expert.items()}
-    prints = fingerprint(base), fingerprint(expert)
 
     def delta(parts: Mapping[str, Part], settings, bounds: Mapping[str, Bounds]) -> TaskDelta:
         every = {name: part or parts.get(name, Unchanged()) for name, part in whole.items()}
@@ -168,46 +178,14 @@ def compress(
         )
 
     if budget is not None:
-        model = 4 * sum(tensor.numel() for name, tensor in expert.items() if name not in tied)
-        budget = in_bytes(budget, model)
+        budget = in_bytes(budget, _model_bytes(delta({}, chosen, {})))
 
     def size(parts: Mapping[str, Part], settings) -> int:
         blank = {name: Bounds(1.0, 1.0, 1.0) for name, part in parts.items() if part.rank}  # as long as real ones
-        return len(delta(parts, settings, blank).to_bytes())
+        return delta(parts, settings, blank).size()
 
     parts, bounds, chosen = METHODS[method].compress(differences, chosen, budget, size, progress)
     return delta(parts, chosen, bounds)
-
-
-class Differences(Mapping):
-    """expert - base, tensor by tensor and made anew at each look, of the ``names`` that a method is to compress."""
-
-    def __init__(self, base: State, expert: State) -> None:
-        self.base, self.expert, self.names = base, expert, list(expert)
-
-    def __getitem__(self, name: str) -> Tensor:
-        expert = self.expert[name].detach()
-        dtype = compute_dtype(expert)
-        return expert.to(dtype) - self.base[name].detach().to(device=expert.device, dtype=dtype)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def whole(self, name: str) -> Part | None:
-        """The part of a tensor that no method compresses: integers, scalars, no difference; None for any other."""
-        base, expert = self.base[name], self.expert[name]
-        if not expert.is_floating_point():
-            return Unchanged() if torch.equal(base, expert) else Kept(expert.detach().cpu().clone())
-        x = self[name]
-        low, high = x.aminmax() if x.numel() else (x.new_zeros(()),) * 2
-        if low == high == 0:
-            return Unchanged()
-        if not (low.float().isfinite() and high.float().isfinite()):
-            raise StateError(f"tensor {name!r}: expert - base does not fit into float32; check both values")
-        return Kept(x.cpu()) if x.dim() == 0 else None
 
 
 def _settings(method: str, given: Mapping):
@@ -217,16 +195,37 @@ def _settings(method: str, given: Mapping):
     return METHODS[method].Settings(**given)
 
 
-@torch.no_grad()
+class Rebuilt(Mapping[str, Tensor]):
+    """The approximate expert, base + remainder, each tensor computed whenever it is asked for, in the expert's dtype.
+
+    ``outline`` has its names, shapes and dtypes. StateError when ``base`` is not the one that the delta was made for.
+    """
+
+    def __init__(self, base: State, delta: TaskDelta) -> None:
+        check_base(base, delta)
+        self.base, self.delta = base, delta
+        self.outline = {
+            name: torch.empty(shape, dtype=delta.dtypes[name], device="meta") for name, shape in delta.shapes.items()
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return rebuild_tensor(self.base[name], self.delta, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.delta.parts)
+
+    def __len__(self) -> int:
+        return len(self.delta.parts)
+
+
 def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
     """The approximate expert: base + remainder, tensor by tensor, in the expert's dtypes; tied tensors stay tied.
 
     StateError when ``base`` is not the one that the delta was made for.
     """
-    check_base(base, delta)
-    result: dict[str, Tensor] = {}
+    rebuilt, result = Rebuilt(base, delta), {}
     for name, part in delta.parts.items():
-        result[name] = result[part.to] if isinstance(part, Tied) else rebuild_tensor(base[name], delta, name)
+        result[name] = result[part.to] if isinstance(part, Tied) else rebuilt[name]
     return result
 
 

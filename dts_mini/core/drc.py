@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dts_mini.core.budget import fit
 from dts_mini.core.coding import PEAK, code_bits
+from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
 from dts_mini.core.tensor import Decomposition, bounds, decompose
@@ -127,22 +128,19 @@ class RoundedFlat(Part):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row), and its singular values."""
+    """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row): ``s`` are its leading
+    singular values, falling, float64, and all of them if it is ``whole``; ``norm`` is ||M||."""
 
     sides: tuple[int, int]
     s: Tensor
+    norm: float
+    whole: bool = True
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
+        """All singular values of a tensor."""
         matrix = as_matrix(x).double()
-        if min(matrix.shape) <= 256:
-            return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix))
-        gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
-        return cls(tuple(matrix.shape), torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt())
-
-    @property
-    def norm(self) -> float:
-        return torch.linalg.vector_norm(self.s).item()
+        return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix), torch.linalg.vector_norm(matrix).item())
 
     def step(self, settings: Settings) -> float:
         coarser = settings.flat if self.sides[0] == 1 else 1.0
@@ -151,6 +149,10 @@ class Spectrum:
     def rank(self, settings: Settings) -> int:
         """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more."""
         return int((self.s >= settings.cut * self.step(settings) * max(self.sides) ** 0.5).sum())
+
+    def short(self, settings: Settings) -> bool:
+        """Whether components may count that are not among the leading ones."""
+        return not self.whole and self.rank(settings) == len(self.s)
 
     def bits(self, settings: Settings) -> float:
         """About what its components take, were their elements Gaussian: log2(1 + 2 pi e (rms / step)^2) / 2 each."""
@@ -165,11 +167,12 @@ class Spectrum:
 
 
 def as_matrix(x: Tensor) -> Tensor:
+    """A view (m x n): a convolution as out x (in k k), one dimension as a single row."""
     return x.reshape(len(x), -1) if x.dim() > 1 else x.reshape(1, -1)
 
 
 def compress(
-    differences: Mapping[str, Tensor],
+    differences: Differences,
     settings: Settings,
     budget: int | None,
     size: Callable[[Mapping[str, Part], Settings], int],
@@ -181,32 +184,43 @@ def compress(
     and the search measures the file itself, so that a budget is used to within that. A tensor that the step rounds
     to nothing has no part.
     """
-    spectra = {name: Spectrum.of(x) for name, x in differences.items()}
-    at, told = lambda notch: replace(settings, notch=notch), set()
+    at = lambda notch: replace(settings, notch=notch)
+    spectra: dict[str, Spectrum] = {}
+    sources: dict[str, Tensor | Decomposition] = {}
 
-    def sources_at(notch: int) -> dict[str, Tensor | Decomposition | None]:
-        sources = {}
-        for name, x in differences.items():
-            if name not in told:
+    def survey(ranks: Mapping[str, int]) -> None:
+        for name, (spectrum, source) in differences.each(_survey, {name: (rank,) for name, rank in ranks.items()}):
+            if name not in spectra:
                 progress(name)
-                told.add(name)
-            sources[name] = _source(x, spectra[name].rank(at(notch)))
-        return sources
+            spectra[name], sources[name] = spectrum, source
+
+    def deepen(notch: int) -> bool:
+        """Finds more components where the notch may need more than are at hand; whether it did."""
+        short = {name: spectrum for name, spectrum in spectra.items() if spectrum.short(at(notch))}
+        survey({name: 2 * len(spectrum.s) for name, spectrum in short.items()})
+        return bool(short)
 
     def parts_at(notch: int) -> dict[str, Part]:
         each = {name: _rounded(source, spectra[name], at(notch)) for name, source in sources.items()}
         return {name: part for name, part in each.items() if part is not None}
 
+    numbers = sum(shape.numel() for shape in differences.shapes.values())
+    share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; elements take some two thirds of one
+    survey({name: math.ceil(1.5 * share * _most(shape)) for name, shape in differences.shapes.items()})
     best = settings.notch
     if budget is None:
-        sources = sources_at(best)
+        while deepen(best):
+            pass
     else:
         limit = min((spectrum.finest(settings) for spectrum in spectra.values()), default=_FINEST)
-        best = finest = fit(lambda n: int(sum(s.bits(at(n)) for s in spectra.values()) / 8), budget, limit, best)
-        while best == finest < limit:  # what the estimate allows, and half an octave more for where it errs
-            finest = min(finest + NOTCHES // 2, limit)
-            sources = sources_at(finest)
+        best = fit(lambda notch: int(sum(s.bits(at(notch)) for s in spectra.values()) / 8), budget, limit, best)
+        while True:  # the estimate's notch and an eighth of an octave more; that again as often as it was too careful
+            finest = min(best + NOTCHES // 8, limit)
+            while deepen(finest):
+                pass
             best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best)
+            if best < finest or finest == limit:
+                break
     parts = parts_at(best)
     bound = {
         name: _bounds(differences[name], sources[name].first(part.rank), part)
@@ -216,19 +230,28 @@ def compress(
     return parts, bound, at(best)
 
 
-def _source(x: Tensor, rank: int) -> Tensor | Decomposition | None:
-    """What rounding takes: the elements (1 x n) of one dimension, else so many leading components."""
+def _most(shape: torch.Size) -> float:
+    """Components whose two vectors have together as many elements as the matrix."""
+    return shape[0] * shape[1:].numel() / (shape[0] + shape[1:].numel())
+
+
+def _survey(x: Tensor, rank: int) -> tuple[Spectrum, Tensor | Decomposition]:
+    """A tensor's spectrum, and what rounding takes: the elements (1 x n) of one dimension, else leading components."""
+    matrix = as_matrix(x)
+    norm = torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1).double()).item()
     if x.dim() == 1:
-        return x.reshape(1, -1).float().cpu()
-    return decompose(as_matrix(x), rank) if rank else None
+        return Spectrum((1, len(x)), torch.tensor([norm], dtype=torch.float64), norm), matrix.float().cpu()
+    small = min(matrix.shape)
+    rank = small if small <= 256 else min(small, rank + 8)  # small ones are decomposed whole anyhow
+    leading = decompose(matrix, rank)
+    whole = rank == small or len(leading.s) < rank
+    return Spectrum(tuple(matrix.shape), leading.s.double(), norm, whole), leading
 
 
 @torch.no_grad()
-def _rounded(source: Tensor | Decomposition | None, spectrum: Spectrum, settings: Settings) -> Part | None:
+def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Settings) -> Part | None:
     """A tensor's integers, their values fitted and its norm restored; None where all of them are 0."""
     step = spectrum.step(settings)
-    if source is None:
-        return None
     if isinstance(source, Tensor):
         integers = _integers(source / step, settings.dead)
         held = step * torch.linalg.vector_norm(integers.float()).item()
@@ -241,16 +264,16 @@ def _rounded(source: Tensor | Decomposition | None, spectrum: Spectrum, settings
     if not len(left):
         return None
     a = left.to(s)
+    right, values = vh[:rank][some] * (strength / step)[:, None], step**2 / strength.double()
     if settings.fitted:  # C is the best that goes with A; A C ~ M, as U (S V^T) is
-        c = torch.linalg.solve(_ridged(a @ a.T), ((a @ u) * s).double() @ vh.double()).to(s)
-        right = _integers(c * (strength / step**2)[:, None], settings.dead)
-    else:
-        right = _integers(vh[:rank][some] * strength[:, None] / step, settings.dead)
+        inner = (a @ u) * s
+        c = torch.linalg.solve(_ridged(a @ a.T), inner.double()).to(s) @ vh
+        right = c * (strength / step**2)[:, None]
+    right = _integers(right, settings.dead)
     b = right.to(s)
     gram = (a @ a.T).double() * (b @ b.T).double()
-    values = step**2 / strength.double()
     if settings.fitted:
-        values = torch.linalg.solve(_ridged(gram), (((a @ u) * s) * (b @ vh.T)).sum(1).double())
+        values = torch.linalg.solve(_ridged(gram), (inner * (b @ vh.T)).sum(1).double())
     held = (values @ gram @ values).clamp(min=0).sqrt().item()
     if not held:
         return None
@@ -264,7 +287,7 @@ def _integers(x: Tensor, dead: float) -> Tensor:
     magnitudes = (x.abs() + 1 - dead).clamp(min=0).floor()
     if magnitudes.numel() and magnitudes.max() > PEAK:
         raise DTSError(f"an integer of {int(magnitudes.max()):,} is beyond {PEAK:,}: give a smaller budget or notch")
-    return (magnitudes * x.sign()).to(torch.int16)
+    return (magnitudes * x.sign()).to(torch.int16).contiguous()  # as a file gives them back
 
 
 def _ridged(gram: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.budget import fit, water_fill
+from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError
 from dts_mini.core.packing import pack, unpack
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
@@ -20,6 +21,7 @@ from dts_mini.core.tensor import (
     Algorithm,
     bounds,
     decompose,
+    frobenius,
     lloyd_max,
     rank_of,
     refit,
@@ -215,7 +217,7 @@ class Flat(Part):
 
 
 def compress(
-    differences: Mapping[str, Tensor],
+    differences: Differences,
     settings: Settings,
     budget: int | None,
     size: Callable[[Mapping[str, Part], Settings], int],
@@ -227,10 +229,11 @@ def compress(
     ``size`` gives the bytes of a file that holds such parts.
     """
     if budget is None:
-        found = {}
-        for name, x in differences.items():
+        rank = lambda shape: rank_of(shape, settings.keep_ratio) if len(shape) == 2 else 0
+        jobs, found = {name: (rank(shape), settings) for name, shape in differences.shapes.items()}, {}
+        for name, result in differences.each(_part, jobs):
             progress(name)
-            found[name] = _part(x, rank_of(x.shape, settings.keep_ratio) if x.dim() == 2 else 0, settings)
+            found[name] = result
     else:
         found = _within(differences, settings, budget, size, progress)
     parts = {name: part for name, (part, _) in found.items()}
@@ -239,21 +242,19 @@ def compress(
 
 def _within(differences, settings, budget, size, progress) -> dict[str, tuple[Part, Bounds | None]]:
     values, costs, found = {}, {}, {}
-    for name, x in differences.items():
+    for name, (result, value) in differences.each(_offer, {name: (settings,) for name in differences.shapes}):
         progress(name)
-        found[name] = _part(x, 1, settings)
-        if x.dim() == 2:
-            s = decompose(x, min(x.shape), "exact" if min(x.shape) <= 256 else "gram").s
-            values[name] = s.double().square() / torch.linalg.vector_norm(x.double()) ** (2 * settings.weight)
+        found[name] = result
+        if value is not None:
+            values[name] = value
             scales = 2 * settings.groups * 2 if settings.per == "vector" else 0
-            costs[name] = sum(x.shape) * settings.bits / 8 + s.element_size() + scales
+            costs[name] = sum(differences.shapes[name]) * settings.bits / 8 + 4 + scales
     order = water_fill(values, costs)
 
     def at(count: int) -> dict[str, tuple[Part, Bounds | None]]:
         ranks = Counter(order[:count])
-        for name in values:
-            if found[name][0].rank != 1 + ranks[name]:
-                found[name] = _part(differences[name], 1 + ranks[name], settings)
+        jobs = {n: (1 + ranks[n], settings) for n in values if found[n][0].rank != 1 + ranks[n]}
+        found.update(differences.each(_part, jobs))
         return found
 
     spare, guess = budget - size({name: part for name, (part, _) in found.items()}, settings), 0
@@ -262,6 +263,16 @@ def _within(differences, settings, budget, size, progress) -> dict[str, tuple[Pa
         guess += 1
     best = fit(lambda count: size({n: part for n, (part, _) in at(count).items()}, settings), budget, len(order), guess)
     return at(best)
+
+
+@torch.no_grad()
+def _offer(x: Tensor, settings: Settings) -> tuple[tuple[Part, Bounds | None], Tensor | None]:
+    """A tensor with one component, if it is a matrix, and what each component of it buys."""
+    part = _part(x, 1, settings)
+    if x.dim() != 2:
+        return part, None
+    s = decompose(x, min(x.shape), "exact" if min(x.shape) <= 256 else "gram").s
+    return part, s.double().square() / frobenius(x) ** (2 * settings.weight)
 
 
 @torch.no_grad()

@@ -1,19 +1,47 @@
-"""Files: safetensors and JSON read and written whole, atomically, with errors that name the file and the mend."""
+"""Files: safetensors and JSON written atomically and read, with errors that name the file and the mend."""
 
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-import safetensors.torch
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dts_mini.core.errors import FileError
+from dts_mini.core.errors import FileError, StateError
+from dts_mini.core.state import State, as_bytes, outline
+
+# As a safetensors header names them, in the order in which the library sorts them (the widest goes first in a file).
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "C64": torch.complex64,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+}
 
 
 def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes a file at once or not at all: into a temporary neighbour, flushed to disk, then renamed.
+    """Writes a file at once or not at all, as ``write_pieces`` does; FileError as there."""
+    return write_pieces((data,), path, overwrite=overwrite)
+
+
+def write_pieces(pieces: Iterable[bytes | memoryview], path: str | Path, *, overwrite: bool = False) -> Path:
+    """Writes a file piece by piece, at once or not at all: a temporary neighbour, flushed to disk, then renamed.
 
     Raises FileError when the path exists and ``overwrite`` is not set, or when it cannot be written.
     """
@@ -24,7 +52,7 @@ def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False) -> Pa
         raise FileError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)  # unlike a loop, it lets go of a piece before it asks for the next
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
@@ -68,18 +96,57 @@ def read_bytes(path: str | Path) -> bytes:
         raise FileError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
-def save_tensors(state: dict[str, Tensor], path: str | Path, *, overwrite: bool = False) -> Path:
-    """Writes a state dict as safetensors; tied tensors are written once for each name."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    return write_bytes(safetensors.torch.save(plain), path, overwrite=overwrite)
+def save_tensors(
+    state: State,
+    path: str | Path,
+    *,
+    names: Iterable[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a state dict as safetensors, byte for byte as that library does, with one tensor at a time in memory.
+
+    ``names``: those to write, where not all. Tied tensors are written once for each name. StateError for a dtype that safetensors has no word for.
+    """
+    whole, words = outline(state), {dtype: word for word, dtype in DTYPES.items()}
+    tensors = {name: whole[name] for name in (whole if names is None else names)}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in words:
+            raise StateError(f"tensor {name!r}: safetensors cannot hold {tensor.dtype}; convert it first")
+    rank = {dtype: -place for place, dtype in enumerate(words)}
+    order, header, start = sorted(tensors, key=lambda name: (rank[tensors[name].dtype], name)), {}, 0
+    if metadata:
+        header["__metadata__"] = dict(metadata)
+    for name in order:
+        tensor = tensors[name]
+        end = start + tensor.nbytes
+        header[name] = {"dtype": words[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+
+    def pieces() -> Iterable[bytes | memoryview]:
+        yield len(text).to_bytes(8, "little") + text
+        for name in order:
+            yield as_bytes(state[name]).data
+
+    return write_pieces(pieces(), path, overwrite=overwrite)
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """Reads a safetensors state dict; FileError when the file is missing, truncated or no safetensors file."""
+    with opened(path) as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[safe_open]:
+    """A safetensors file to read tensors from, by name; FileError as ``load_tensors``."""
     if not Path(path).is_file():
         raise FileError(f"{path}: there is no such file; check the path")
     try:
-        return safetensors.torch.load_file(path)
+        with safe_open(path, "pt") as handle:
+            yield handle
     except (SafetensorError, OSError) as error:
         raise FileError(
             f"{path}: is no readable safetensors file ({error}); it may be truncated: copy it again"

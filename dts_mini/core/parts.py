@@ -82,7 +82,7 @@ class Unchanged(Part):
 
 @dataclass(frozen=True)
 class Tied(Part):
-    """A tensor that is the same memory as the tensor ``to``."""
+    """A tensor that equals the tensor ``to``, in the base and in the expert."""
 
     to: str
 

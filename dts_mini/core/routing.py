@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from dts_mini.core.delta import LowRank, TaskDelta
+from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 
 Subspaces = dict[str, list[Tensor]]
@@ -46,12 +46,12 @@ def subspaces(model: nn.Module, deltas: Mapping[str, TaskDelta], *, share: float
         routed = isinstance(module, nn.Linear | nn.MultiheadAttention)
         if routed and not isinstance(module, NonDynamicallyQuantizableLinear):
             parts = [delta.parts.get(name) for delta in deltas.values()]
-            if all(isinstance(part, LowRank) for part in parts):
+            if all(part is not None and part.rank for part in parts):
                 layers[path] = parts
     if not layers:
         raise DTSError("no linear or attention layer of the model was decomposed in all deltas: nothing to route by")
     last = list(layers)[-max(1, round(share * len(layers))) :]
-    return {path: [part.right.restore() for part in layers[path]] for path in last}
+    return {path: [part.factors()[1] for part in layers[path]] for path in last}
 
 
 @torch.no_grad()

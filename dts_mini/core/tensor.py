@@ -20,6 +20,8 @@ from dts_mini.core.errors import DTSError
 
 Algorithm = Literal["auto", "exact", "gram", "randomised"]
 GROUPS = (2, 4, 8)
+BLOCK = 2**13
+"""Rows of a large matrix that are worked on in float64 at once."""
 
 
 class Decomposition(NamedTuple):
@@ -63,7 +65,7 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
         case "exact":
             u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
         case "gram":
-            u, s, vh = _gram_svd(matrix)
+            u, s, vh = _gram_svd(matrix, rank)
         case "randomised":
             u, s, vh = _randomised_svd(matrix, rank, seed)
         case _:
@@ -75,22 +77,35 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     u, s, vh = u[:, :rank], s[:rank], vh[:rank]
     sign = torch.sign(vh.gather(1, vh.abs().argmax(1, keepdim=True)))
     sign[sign == 0] = 1
-    # Row norms keep the digits of a float64 sum without a float64 copy of the matrix.
-    energy = torch.linalg.vector_norm(matrix, dim=1).double().square().sum().item()
+    energy = frobenius(matrix) ** 2
     kept = s.double().square().sum().item()
     error = math.sqrt(max(0.0, 1 - kept / energy)) if energy else 0.0
-    return Decomposition(u * sign.T, s, vh * sign, error)
+    # Laid out row by row whichever algorithm ran: sums of floats depend on it, and files must not.
+    return Decomposition((u * sign.T).contiguous(), s, (vh * sign).contiguous(), error)
 
 
-def _gram_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gram_matrix(matrix: Tensor) -> Tensor:
+    """M^T M of a tall matrix, M M^T of a wide one, float64; M itself is never laid out in float64 as a whole."""
+    tall = matrix.T if matrix.shape[0] < matrix.shape[1] else matrix
+    return sum(wide.T @ wide for wide in (block.double() for block in tall.split(BLOCK)))
+
+
+def frobenius(matrix: Tensor) -> float:
+    """||M||: row norms keep the digits of a float64 sum without a float64 copy of the matrix."""
+    return torch.linalg.vector_norm(matrix, dim=1).double().square().sum().sqrt().item()
+
+
+def _gram_svd(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Eigenvectors of the smaller Gram matrix and their images: at least ``rank`` triples; float64, block by block."""
     if matrix.shape[0] < matrix.shape[1]:
-        v, s, uh = _gram_svd(matrix.T)
+        v, s, uh = _gram_svd(matrix.T, rank)
         return uh.T, s, v.T
-    wide = matrix.double()
-    values, vectors = torch.linalg.eigh(wide.T @ wide)
+    blocks = matrix.split(BLOCK)
+    values, vectors = torch.linalg.eigh(gram_matrix(matrix))
     s, v = values.flip(0).clamp(min=0).sqrt(), vectors.flip(1)
-    u = wide @ v / torch.where(s > 0, s, torch.inf)
-    return u.to(matrix.dtype), s.to(matrix.dtype), v.T.to(matrix.dtype)
+    divisor = torch.where(s > 0, s, torch.inf)[:rank]
+    u = torch.cat([(block.double() @ v[:, :rank] / divisor).to(matrix.dtype) for block in blocks])
+    return u, s.to(matrix.dtype), v.T.to(matrix.dtype)
 
 
 def _randomised_svd(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -102,7 +117,7 @@ def _randomised_svd(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tenso
     for _ in range(2):  # only the smaller side is made orthonormal on the way, which is cheap
         small = torch.linalg.qr(matrix.T @ (matrix @ small)).Q
     basis = torch.linalg.qr(matrix @ small).Q
-    inner, s, vh = _gram_svd(basis.T @ matrix)
+    inner, s, vh = _gram_svd(basis.T @ matrix, rank)
     return basis @ inner[:, :rank], s[:rank], vh[:rank]
 
 
@@ -147,7 +162,7 @@ def _largest(row: Tensor, count: int) -> Tensor:
         return torch.zeros_like(row, dtype=torch.bool)
     limit = row.kthvalue(len(row) - count + 1).values
     above, ties = row > limit, row == limit
-    return above | (ties & (ties.cumsum(0) <= count - above.sum()))
+    return above | (ties & (ties.cumsum(0, dtype=torch.int32) <= count - above.sum()))
 
 
 def scale(rows: Tensor, codes: Tensor, groups: int = 4, how: Literal["rms", "mean"] = "rms") -> Tensor:
@@ -158,15 +173,16 @@ def scale(rows: Tensor, codes: Tensor, groups: int = 4, how: Literal["rms", "mea
     """
     if how not in ("rms", "mean"):
         raise DTSError(f"scale is {how!r}: choose rms or mean")
-    x, index = rows.double(), codes.long()
-    total = x.new_zeros(len(x), groups + 1)
-    count = total.scatter_add(1, index, torch.ones_like(x)).clamp(min=1)
-    if how == "mean":
-        values = total.scatter_add(1, index, x) / count
-    else:
-        sign = torch.ones(groups + 1, dtype=x.dtype, device=x.device)
-        sign[: groups // 2] = -1
-        values = sign * (total.scatter_add(1, index, x.square()) / count).sqrt()
+    total = torch.zeros(len(rows), groups + 1, dtype=torch.float64, device=rows.device)
+    count = torch.zeros_like(total)
+    for part, code in zip(rows.split(2**20, 1), codes.split(2**20, 1), strict=True):  # in float64, which is wide
+        x, index = part.double(), code.long()
+        total.scatter_add_(1, index, x if how == "mean" else x.square())
+        count.scatter_add_(1, index, torch.ones_like(x))
+    values = total / count.clamp(min=1)
+    if how == "rms":
+        values = values.sqrt()
+        values[:, : groups // 2] *= -1
     return values[:, :groups].to(rows.dtype)
 
 
@@ -218,7 +234,7 @@ def bounds(matrix: Tensor, exact: Decomposition, u: Tensor, s: Tensor, vh: Tenso
 
     since V^T has orthonormal rows. The third is the measured ||M - U diag(s) V^T|| / ||M||, at most their sum.
     """
-    norm = torch.linalg.vector_norm(matrix.double()).item()
+    norm = frobenius(matrix)
     if norm == 0:
         return 0.0, 0.0, 0.0
     nearest = (vh * exact.vh).sum(1) / vh.square().sum(1).clamp(min=torch.finfo(vh.dtype).tiny)
@@ -228,5 +244,6 @@ def bounds(matrix: Tensor, exact: Decomposition, u: Tensor, s: Tensor, vh: Tenso
     weight = torch.linalg.vector_norm(stored, dim=0).clamp(min=torch.finfo(u.dtype).tiny)
     second = torch.linalg.matrix_norm((stored / weight).double(), 2)
     second = second * torch.linalg.vector_norm(((exact.vh - near) * weight[:, None]).double())
-    error = torch.linalg.vector_norm((matrix - (u * s) @ vh).double())
-    return exact.error, ((first + second) / norm).item(), error.item() / norm
+    rows = zip(matrix.split(BLOCK), u.split(BLOCK), strict=True)
+    error = math.sqrt(sum(frobenius(block - (part * s) @ vh) ** 2 for block, part in rows))
+    return exact.error, ((first + second) / norm).item(), error / norm

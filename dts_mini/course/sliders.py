@@ -19,6 +19,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes
 from dts_mini.core.tensor import GROUPS, decompose
 from dts_mini.suites.suite import Suite
+from dts_mini.suites.tables import curves
 
 TASK, TENSOR = "house numbers", "transformer.resblocks.2.mlp.c_fc.weight"  # the matrix of notebook 02
 RANKS = (1, 2, 3, 5, 8, 12, 19, 27, 38, 57, 76, 96, 120, 144, 168, 192)
@@ -87,10 +88,9 @@ def groups_grid(matrix: Tensor, rank: int) -> dict:
 def keep_ratio_grid(headline: Mapping) -> dict:
     """Keep ratio -> mean accuracy, with its 95 % interval, and storage, from the measured headline table."""
     rows = {row["name"]: row for row in headline["rows"]}
-    named = [name.rsplit(", ", 1) for name in rows if name.startswith("DTS")]
-    ratios = sorted({float(ratio) for _, ratio in named})
-    methods = list(dict.fromkeys(method for method, _ in named))
-    found = {method: [rows[f"{method}, {ratio:g}"] for ratio in ratios] for method in methods}
+    found = curves(headline)
+    methods = list(found)
+    ratios = [float(row["name"].rsplit(", ", 1)[1]) for row in found[methods[0]]]
     percent = lambda key: {m: [100 * row["mean"][key] for row in rows] for m, rows in found.items()}
     experts, panel = 100 * rows["experts"]["mean"]["value"], functools.partial(_panel, digits=1, unit=" %")
     accuracy = panel(

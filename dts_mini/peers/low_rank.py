@@ -32,7 +32,7 @@ class HalfLowRank(Part):
 
     @classmethod
     def of(cls, x: Decomposition) -> "HalfLowRank":
-        return cls(x.u.T.half().cpu(), x.s.float().cpu(), x.vh.half().cpu())
+        return cls(x.u.T.half().cpu().contiguous(), x.s.float().cpu(), x.vh.half().cpu().contiguous())
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """U diag(s) (m x r) and V^T (r x n), float32."""

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.budget import fit, in_bytes
-from dts_mini.core.delta import Differences, TaskDelta, rebuild
+from dts_mini.core.delta import TaskDelta, rebuild
+from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.parts import Part, Reader, Tied, Unchanged, Writer
-from dts_mini.core.state import State, check_same_layout, check_state, fingerprint, tied_names
+from dts_mini.core.state import State, check_same_layout, check_state, fingerprint
 
 NOTCHES = 20_000
 """Densities that a budget chooses among."""
@@ -95,15 +96,12 @@ class Frame:
     """
 
     def __init__(self, base: State, expert: State) -> None:
-        expert = dict(sorted(expert.items()))
-        tied = {n: to for n, to in tied_names(expert).items() if torch.equal(base[n], base[to])}
         self.vectors = Differences(base, expert)
-        self._whole = {name: Tied(tied[name]) if name in tied else self.vectors.whole(name) for name in expert}
-        self.vectors.names = [name for name, part in self._whole.items() if part is None]
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in expert.items()}
-        self._dtypes = {name: tensor.dtype for name, tensor in expert.items()}
-        self._prints = fingerprint(base), fingerprint(expert)
-        self.model = 4 * sum(tensor.numel() for name, tensor in expert.items() if name not in tied)
+        self._whole, self._prints = self.vectors.examine()
+        tensors = self.vectors.outline
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        self._dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
+        self.model = 4 * sum(t.numel() for name, t in tensors.items() if not isinstance(self._whole[name], Tied))
 
     def delta(self, method: str, parts: Mapping[str, Part], settings: Mapping | None = None) -> TaskDelta:
         """The task's delta; a tensor without a part stays the base's."""

@@ -118,7 +118,7 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *,
         common = {n: Subspace(bases[n][0][:p].half(), bases[n][1][:q].half()) for n, (p, q) in sorted(sides.items())}
         deltas = {}
         for task, frame in made.items():
-            parts = {n: Core.of(cores[n][task][:p, :q]) for n, (p, q) in sides.items() if n in frame.vectors.names}
+            parts = {n: Core.of(cores[n][task][:p, :q]) for n, (p, q) in sides.items() if n in frame.vectors}
             deltas[task] = frame.delta("shared subspace", vectors[task] | parts)
         return Peer(theta_0, deltas, shared_delta(theta_0, common, "shared subspace"))
 

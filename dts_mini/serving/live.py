@@ -222,7 +222,7 @@ class SidePaths(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
-        if not (self._touches(args) or kwargs and self._touches(kwargs.values())) or _about(func):
+        if not (self._touches(args) or (kwargs and self._touches(kwargs.values()))) or _about(func):
             return func(*args, **kwargs)
         if func in HANDLERS and (result := HANDLERS[func](self, *args, **kwargs)) is not NotImplemented:
             return result

@@ -126,15 +126,22 @@ def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None
 
 def passes(suite: Suite) -> dict[str, int]:
     """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
-    seen, compressed = (
-        len(suite.tasks) - len(suite.unseen),
-        (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES),
-    )
+    seen = len(suite.tasks) - len(suite.unseen)
+    compressed = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES)
     return {
         "headline": 2 + len(MERGES) + compressed,
         "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen,
         "deltas": compressed * len(suite.tasks) + len(PAPER_BASES) * seen,
     }
+
+
+def curves(table: Mapping) -> dict[str, list[Mapping]]:
+    """The rows of a headline table, by DTS variant and by rising keep ratio; of variants with one keep ratio none."""
+    found: dict[str, list] = {}
+    for row in table["rows"]:
+        if row["name"].startswith("DTS"):
+            found.setdefault(row["name"].rsplit(", ", 1)[0], []).append(row)
+    return {name: rows for name, rows in found.items() if len(rows) > 1}
 
 
 def markdown(table: Mapping) -> str:

@@ -78,7 +78,8 @@ def length(base: dict, expert: dict) -> float:
 
 
 theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
-bases = {"theta_0": theta_0} | base_merges(theta_0, list(experts.values()))
+merges = base_merges(theta_0, list(experts.values()))
+bases = {"theta_0": theta_0} | {name: merges[name] for name in ("average", "Task Arithmetic", "TIES", "DARE")}
 ratios = {name: [length(b, e) / length(theta_0, e) for e in experts.values()] for name, b in bases.items()}
 print(len(experts), "experts; bases:", ", ".join(bases))
 

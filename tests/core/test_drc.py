@@ -125,3 +125,19 @@ def test_without_a_budget_or_a_notch_the_file_takes_one_percent(tower):
     model = 4 * sum(tensor.numel() for tensor in tower[0].values())
     assert 0.97 * 0.01 * model <= len(delta.to_bytes()) <= 0.01 * model
     assert replace(Settings(), notch=delta.settings["notch"]) == Settings(**delta.settings)
+
+
+@pytest.mark.parametrize("shape", [(24, 12), (6, 3, 4, 4), (96, 64)])
+def test_a_delta_rebuilds_the_same_bits_from_memory_and_from_its_file(shape):
+    generator = torch.Generator().manual_seed(0)
+    base, expert = ({"w": torch.randn(shape, generator=generator)} for _ in range(2))
+    delta = compress(base, expert, method="drc", notch=800)
+    again = TaskDelta.from_bytes(delta.to_bytes())
+    assert torch.equal(rebuild(base, delta)["w"], rebuild(base, again)["w"])
+
+
+def test_a_budget_beyond_the_finest_step_is_left_unused():
+    weight = torch.linspace(-1, 1, 12)
+    delta = compress({"w": 0 * weight}, {"w": weight}, method="drc", budget=100_000)
+    assert len(delta.to_bytes()) < 100_000
+    assert torch.allclose(delta.remainder("w"), weight, atol=1e-3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dts_mini import DTSError, compress
-from dts_mini.core.delta import LowRank
+from dts_mini.core.dts import LowRank
 from dts_mini.core.routing import calibrated, choose, energies, head_scores, subspaces
 
 WIDTH, TASKS = 16, ("signs", "digits", "textures")

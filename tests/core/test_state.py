@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dts_mini.core.errors import StateError
-from dts_mini.core.state import check_same_layout, check_state, compute_dtype, fingerprint, tied_names
+from dts_mini.core.state import check_same_layout, check_state, compute_dtype, digest, fingerprint, seal
 
 STATE = {"a": torch.tensor([[1.0, 2, 3], [4, 5, 6]]), "b": torch.tensor(0.5), "n": torch.tensor([7, 8])}
 
@@ -69,16 +69,15 @@ def test_the_fingerprint_tells_bfloat16_values_apart():
     assert fingerprint(one) != fingerprint(two)
 
 
-def test_ties_are_tensors_of_the_very_same_memory_and_name_the_first():
-    shared = torch.ones(2, 3)
-    state = {"first": shared, "copy": shared.clone(), "second": shared, "third": shared.view(2, 3)}
-    assert tied_names(state) == {"second": "first", "third": "first"}
+def test_the_fingerprint_is_the_seal_of_the_tensors_digests():
+    assert fingerprint(STATE) == seal({name: digest(tensor) for name, tensor in reversed(STATE.items())})
 
 
-def test_views_of_other_shapes_and_empty_tensors_are_not_tied():
-    shared = torch.ones(2, 2)
-    state = {"x": shared, "row": shared[0], "transposed": shared.T, "one": torch.empty(0), "two": torch.empty(0)}
-    assert tied_names(state) == {}
+def test_a_digest_is_the_same_for_equal_tensors_alone():
+    x = torch.tensor([[1.0, -0.0], [2.0, 3.0]])
+    assert digest(x) == digest(x.T.contiguous().T) == digest(x.clone().requires_grad_())
+    others = [x.T, x.half(), x.reshape(4), x + 1e-7, x.abs(), x.view(torch.int32)]
+    assert len({digest(other) for other in [x, *others]}) == 7
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def tasks(experts) -> dict[str, dict[str, Tensor]]:
 
 
 def made(name: str, base, tasks) -> Peer:
-    return PEERS[name](base, tasks, 6_000) if name in BUDGETED else PEERS[name](base, tasks)
+    return PEERS[name](base, tasks, 1_400) if name in BUDGETED else PEERS[name](base, tasks)
 
 
 def error(found: dict[str, Tensor], wanted: dict[str, Tensor], base: dict[str, Tensor]) -> float:
@@ -88,7 +88,7 @@ def test_integers_scalars_unchanged_and_tied_tensors_are_treated_alike_by_all(na
 
 
 @pytest.mark.parametrize("name", BUDGETED)
-@pytest.mark.parametrize("budget", [3_500, 5_000, 9_000])
+@pytest.mark.parametrize("budget", [1_350, 1_450, 1_700])
 def test_a_budget_is_never_exceeded(base, tasks, name, budget):
     found = BUDGETED[name](base, tasks, budget).bytes_per_task()
     assert max(found.values()) <= budget
@@ -96,11 +96,11 @@ def test_a_budget_is_never_exceeded(base, tasks, name, budget):
 
 
 @pytest.mark.parametrize("name", BUDGETED)
-def test_a_larger_budget_never_rebuilds_worse_by_much(base, tasks, name):
-    each = [BUDGETED[name](base, tasks, budget) for budget in (3_500, 6_000, 12_000)]
+def test_a_larger_budget_rebuilds_closer(base, tasks, name):
+    each = [BUDGETED[name](base, tasks, budget) for budget in (1_350, 1_500, 1_700)]
     errors = [error(peer.rebuild("a"), tasks["a"], peer.base) for peer in each]
-    if name == "T-Switch":  # a sign and one scale for ever more elements: not an error that falls
-        assert errors[1] < 1
+    if name == "T-Switch":  # its file is full below these: all signs
+        assert errors[0] == errors[2] < 1
     else:
         assert errors[0] > errors[2]
 
@@ -183,21 +183,24 @@ def test_a_truncated_matrix_is_off_by_the_singular_values_that_it_lacks(base, ta
         s, kept = torch.linalg.svdvals(wanted), round(min(wanted.shape) / 3)
         assert peer.deltas["a"].parts[name].rank == kept
         off = (difference(peer, "a", name).flatten(1) - wanted).norm()
-        assert off == pytest.approx(s[kept:].norm(), rel=1e-3)
+        assert off.item() == pytest.approx(s[kept:].norm().item(), rel=1e-3)
 
 
 def test_water_filling_is_the_closer_of_the_two_at_the_same_bytes(base, tasks):
     uneven = {n: t + 9 * (t - base[n]) if n == "embedding" else t for n, t in tasks["a"].items()}
-    even, filled = (low_rank(base, {"a": uneven}, 4_000, ranks=ranks) for ranks in ("even", "water-filling"))
+    even, filled = (low_rank(base, {"a": uneven}, 1_700, ranks=ranks) for ranks in ("even", "water-filling"))
     assert error(filled.rebuild("a"), uneven, base) < error(even.rebuild("a"), uneven, base)
 
 
-def test_quantised_vectors_make_a_smaller_file_and_are_off_by_half_a_step(base, tasks):
-    half, eight = low_rank(base, tasks), low_rank(base, tasks, vector_bits=8)
-    assert max(eight.bytes_per_task().values()) < min(half.bytes_per_task().values())
-    wanted = tasks["a"]["norm.weight"] - base["norm.weight"]
-    step = (wanted.max() - wanted.min()) / 255
-    assert (difference(eight, "a", "norm.weight") - wanted).abs().max() <= 0.51 * step
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_vectors_make_a_smaller_file_and_are_off_by_half_a_step(bits):
+    generator = torch.Generator().manual_seed(0)
+    base = {"w": torch.zeros(6, 8), "b": torch.zeros(3_000)}
+    tasks = {"a": {name: torch.randn(x.shape, generator=generator) for name, x in base.items()}}
+    half, fewer = low_rank(base, tasks), low_rank(base, tasks, vector_bits=bits)
+    assert fewer.bytes_per_task()["a"] < half.bytes_per_task()["a"] - 3_000 * (16 - bits) / 8 + 100
+    step = (tasks["a"]["b"].max() - tasks["a"]["b"].min()) / (2**bits - 1)
+    assert (difference(fewer, "a", "b") - tasks["a"]["b"]).abs().max() <= 0.51 * step
     with pytest.raises(DTSError, match="vector_bits is 9"):
         low_rank(base, tasks, vector_bits=9)
 
@@ -212,7 +215,7 @@ def test_a_quantised_element_is_off_by_half_a_step_and_zero_is_kept(bits, values
     limit = (max(max(values), 0) - min(min(values), 0)) / (2**bits - 1) / 2
     assert ((found.restore() - x).abs() <= limit * (1 + 1e-4) + 1e-30).all()
     assert (found.restore()[x == 0] == 0).all()
-    assert found.codes.max() < 2**bits
+    assert found.codes.max().item() < 2**bits
 
 
 def test_each_more_bit_halves_the_error_about(base, tasks):
@@ -263,7 +266,7 @@ def test_t_switch_keeps_the_largest_of_each_sign_and_their_norm(base, tasks, den
         assert active.sum() == int(density * len(own))
         assert (sign * wanted[active]).min() >= own.sort(descending=True).values[int(active.sum()) - 1]
     assert len(found[found != 0].abs().unique()) == 1
-    assert found.norm() == pytest.approx(wanted[found != 0].norm(), rel=1e-4)
+    assert found.norm().item() == pytest.approx(wanted[found != 0].norm().item(), rel=1e-4)
 
 
 # --- pruned ---
@@ -279,7 +282,9 @@ def test_what_stays_is_the_largest_over_all_tensors(base, tasks):
     names = [name for name in base if base[name].dim()]
     wanted = torch.cat([(tasks["a"][name] - base[name]).reshape(-1) for name in names])
     found = [delta.remainder(name) for name in names]
-    found = torch.cat([torch.zeros(base[n].numel()) if x is None else x.reshape(-1) for n, x in zip(names, found)])
+    found = torch.cat(
+        [torch.zeros(base[n].numel()) if x is None else x.reshape(-1) for n, x in zip(names, found, strict=True)]
+    )
     assert (found != 0).sum() == int(0.1 * len(wanted))
     assert wanted[found != 0].abs().min() >= wanted[found == 0].abs().max()
 
@@ -310,7 +315,7 @@ def test_emr_keeps_signs_and_the_mean_magnitude_of_a_task(base, tasks):
     wanted = torch.cat([(tasks["b"][name] - base[name]).reshape(-1) for name in names])
     found = torch.cat([difference(peer, "b", name).reshape(-1) for name in names])
     assert (found * wanted >= -1e-6).all()
-    assert found.abs().sum() == pytest.approx(wanted.abs().sum().item(), rel=1e-3)
+    assert found.abs().sum().item() == pytest.approx(wanted.abs().sum().item(), rel=1e-3)
 
 
 def test_a_single_task_needs_no_rescaling_and_loses_half_precision_alone(base, tasks):
@@ -362,6 +367,6 @@ def test_the_expert_itself_needs_no_pretrained_model(base, tasks):
 
 @pytest.mark.parametrize("method", ["dts", "drc"])
 def test_the_expert_itself_goes_through_the_core(base, tasks, method):
-    peer = direct(base, tasks, 6_000, method=method)
+    peer = direct(base, tasks, 1_400, method=method)
     assert {delta.method for delta in peer.deltas.values()} == {method}
     assert error(peer.rebuild("a"), tasks["a"], peer.base) < 0.8

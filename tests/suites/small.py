@@ -17,6 +17,7 @@ class SmallSuite:
     tasks = ("cats", "felines", "roads", "stones")
     unseen = ("felines",)
     example = "cats"
+    store = None
     names = {
         "cats": ("black cat", "red cat", "white cat"),
         "felines": ("black cat", "red cat", "white cat"),

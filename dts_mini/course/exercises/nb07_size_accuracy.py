@@ -1,4 +1,6 @@
-"""The exercise of notebook 07: which points of a curve are beaten."""
+"""The exercises of notebook 07: which points of a curve are beaten, a budget shared out, and how low a code can go."""
+
+import math
 
 from dts_mini.course.exercise import Exercise, Wrong, case
 
@@ -38,6 +40,86 @@ def the_smallest_and_the_best_survive(candidate):
         raise Wrong(f"expected no position where each point has something that no other has, got {found}")
 
 
+def share_out(values: list[list[float]], costs: list[float], budget: float) -> list[int]:
+    """Components given to each matrix: one after another by value per byte, until the next one no longer fits.
+
+    ``values``: what each component of a matrix buys, falling. ``costs``: the bytes of one component of each matrix.
+    """
+    offers = sorted((-value / costs[i], i) for i, own in enumerate(values) for value in own)
+    ranks = [0] * len(values)
+    for _, i in offers:
+        if costs[i] > budget:
+            break
+        budget -= costs[i]
+        ranks[i] += 1
+    return ranks
+
+
+def _shared(values, costs, budget, price=lambda value, cost: value / cost, late=False):
+    offers = sorted((-price(value, costs[i]), i) for i, own in enumerate(values) for value in own)
+    ranks = [0] * len(values)
+    for _, i in offers:
+        if not late and costs[i] > budget:
+            break
+        budget -= costs[i]
+        ranks[i] += 1
+        if late and budget <= 0:
+            break
+    return ranks
+
+
+def _in_turn(values, costs, budget):
+    ranks = [0] * len(values)
+    for rank in range(max(map(len, values))):
+        for i, own in enumerate(values):
+            if rank < len(own) and costs[i] <= budget:
+                budget -= costs[i]
+                ranks[i] += 1
+    return ranks
+
+
+SHARE_WRONG = {
+    "I look at the value alone": lambda v, c, b: _shared(v, c, b, price=lambda value, cost: value),
+    "I give the cheapest first": lambda v, c, b: _shared(v, c, b, price=lambda value, cost: -cost),
+    "Mine overshoots the budget": lambda v, c, b: _shared(v, c, b, late=True),
+    "All matrices get alike in mine": _in_turn,
+}
+
+
+def the_budget_is_kept(candidate):
+    ranks = candidate([[9.0, 4.0, 1.0], [8.0, 2.0]], [3.0, 5.0], 10.0)
+    spent = sum(rank * cost for rank, cost in zip(ranks, (3.0, 5.0), strict=True))
+    if spent > 10:
+        raise Wrong(f"expected at most 10 bytes, but the ranks {list(ranks)} take {spent:g}")
+
+
+def water_level(variances: list[float], level: float) -> tuple[float, float]:
+    """Bits and squared error of the best code of independent Gaussian numbers, all with the error ``level`` at most."""
+    rate = sum(math.log2(variance / level) / 2 for variance in variances if variance > level)
+    return rate, sum(min(variance, level) for variance in variances)
+
+
+def _level(variances, level, half=0.5, floor=True, error=min, root=False):
+    ratio = lambda variance: math.sqrt(variance / level) if root else variance / level
+    rates = [half * math.log2(ratio(variance)) for variance in variances]
+    return sum(max(rate, 0.0) if floor else rate for rate in rates), sum(error(v, level) for v in variances)
+
+
+LEVEL_WRONG = {
+    "My bits are twice as many": lambda v, level: _level(v, level, half=1.0),
+    "My bits can be negative": lambda v, level: _level(v, level, floor=False),
+    "All my errors are the level": lambda v, level: _level(v, level, error=lambda variance, level: level),
+    "I took standard deviations": lambda v, level: _level(v, level, root=True),
+    "My errors and bits change places": lambda v, level: water_level(v, level)[::-1],
+}
+
+
+def above_all_variances_nothing_is_coded(candidate):
+    rate, error = candidate([1.0, 0.5], 2.0)
+    if abs(rate) > 1e-9 or abs(error - 1.5) > 1e-9:
+        raise Wrong(f"expected no bits and an error of 1.5 when the level is above all variances, got {rate}, {error}")
+
+
 EXERCISES = (
     Exercise(
         name="dominated",
@@ -74,5 +156,56 @@ EXERCISES = (
             ),
         ),
         wrong=DOMINATED_WRONG,
+    ),
+    Exercise(
+        name="share_out",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=10,
+        reference=share_out,
+        checks=(
+            case(share_out, SHARE_WRONG, [[9.0, 9.0, 8.0], [8.0, 7.0, 1.0]], [3.0, 2.0], 8.0),
+            case(share_out, SHARE_WRONG, [[2.0, 1.0]], [3.0], 2.0),  # not even one fits
+            the_budget_is_kept,
+        ),
+        hints=(
+            (
+                "I look at the value alone",
+                "A component of a large matrix costs more bytes. Divide its value by its cost.",
+            ),
+            ("I give the cheapest first", "A cheap component may buy next to nothing. Divide the value by the cost."),
+            ("Mine overshoots the budget", "Look whether the next component still fits before you give it."),
+            (
+                "All matrices get alike in mine",
+                "That is one keep ratio for all. Put all components of all matrices into one list, and sort that.",
+            ),
+        ),
+        wrong=SHARE_WRONG,
+    ),
+    Exercise(
+        name="water_level",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=10,
+        reference=water_level,
+        checks=(
+            case(water_level, LEVEL_WRONG, [4.0, 1.0, 0.1], 0.5),
+            case(water_level, LEVEL_WRONG, [2.0, 2.0], 0.25),
+            above_all_variances_nothing_is_coded,
+        ),
+        hints=(
+            (
+                "My bits are twice as many",
+                "A bit halves the standard deviation of the error, so its variance falls by four.",
+            ),
+            ("My bits can be negative", "Below the level a number gets no bits at all. Never fewer."),
+            (
+                "All my errors are the level",
+                "A number whose variance is below the level is not coded. Then its error is its own variance.",
+            ),
+            ("I took standard deviations", "Compare variances with the level: both are squares."),
+            ("My errors and bits change places", "Return the bits first, then the squared error."),
+        ),
+        wrong=LEVEL_WRONG,
     ),
 )

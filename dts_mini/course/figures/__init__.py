@@ -21,7 +21,14 @@ from dts_mini.course.figures.merging import (
 )
 from dts_mini.course.figures.scaling import delta_bytes, file_bytes, group_error, length_and_answers, scaling_costs
 from dts_mini.course.figures.serving import drift, serving_cost
-from dts_mini.course.figures.size_accuracy import size_curves
+from dts_mini.course.figures.size_accuracy import (
+    ablation_bars,
+    bound_tightness,
+    every_method,
+    layer_ranks,
+    rate_distortion,
+    size_curves,
+)
 from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, storage_bars
 from dts_mini.course.figures.thresholding import (
     cut_curve,
@@ -40,9 +47,11 @@ from dts_mini.course.figures.unseen import (
 from dts_mini.course.figures.vectors import cosine_map, layer_lengths, similarity_scatter, triangle
 
 __all__ = [
+    "ablation_bars",
     "accuracies",
     "accuracy_against_storage",
     "base_choice",
+    "bound_tightness",
     "component",
     "confusion",
     "contact_sheet",
@@ -51,6 +60,7 @@ __all__ = [
     "delta_bytes",
     "descriptor_map",
     "drift",
+    "every_method",
     "family",
     "file_bytes",
     "fusion_plane",
@@ -60,11 +70,13 @@ __all__ = [
     "kept_parts",
     "layer_errors",
     "layer_lengths",
+    "layer_ranks",
     "length_and_answers",
     "matrices",
     "mean_accuracies",
     "numbers_and_codes",
     "rank_accuracy",
+    "rate_distortion",
     "same_error",
     "scaling_costs",
     "serving_cost",

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
+from dts_mini.suites.tables import curves
 
 _KEYS = ("value", "low", "high")
 FAMILIES = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts")
@@ -43,13 +44,9 @@ def mean_accuracies(table: Mapping) -> tuple[Figure, dict]:
 def accuracy_against_storage(table: Mapping) -> tuple[Figure, dict]:
     """Mean accuracy of DTS, with its 95 % interval, against the file that each task adds; merges and experts beside."""
     rows = {row["name"]: row for row in table["rows"]}
-    curves: dict[str, list] = {}
-    for name in rows:
-        if name.startswith("DTS"):
-            curves.setdefault(name.rsplit(", ", 1)[0], []).append(rows[name])
     figure, axes = plt.subplots(figsize=(7.0, 3.6))
     data = {}
-    for number, (name, points) in enumerate(curves.items()):
+    for number, (name, points) in enumerate(curves(table).items()):
         size = [100 * row["storage"] for row in points]
         value, low, high = ([100 * row["mean"][key] for row in points] for key in ("value", "low", "high"))
         reach = [[v - l for v, l in zip(value, low, strict=True)], [h - v for v, h in zip(value, high, strict=True)]]
@@ -122,13 +119,9 @@ def base_choice(bases: Mapping[str, Mapping]) -> tuple[Figure, dict]:
 @styled
 def two_measures(table: Mapping) -> tuple[Figure, dict]:
     """Share of the experts' accuracy, and KL divergence from the experts, against the file that each task adds."""
-    curves: dict[str, list] = {}
-    for row in table["rows"]:
-        if row["name"].startswith("DTS"):
-            curves.setdefault(row["name"].rsplit(", ", 1)[0], []).append(row)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
     data = {}
-    for number, (name, points) in enumerate(curves.items()):
+    for number, (name, points) in enumerate(curves(table).items()):
         size = [100 * row["storage"] for row in points]
         share = {key: [100 * row["share of experts"][key] for row in points] for key in _KEYS}
         apart = [row["kl from experts"] for row in points]

@@ -1,0 +1,134 @@
+"""Checkpoints on disk as state dicts: safetensors, in one file or in shards, read and written a tensor at a time.
+
+``open_checkpoint(path)`` is a ``Mapping[str, Tensor]`` like any other state dict, so that what works on one works on
+the other; a model larger than the memory goes through, one tensor after the other.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dts_mini.core.errors import FileError
+from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_tensors, write_json
+from dts_mini.core.state import State, outline
+
+INDEX = ".safetensors.index.json"
+
+
+class Checkpoint(Mapping[str, Tensor]):
+    """A state dict whose tensors stay on disk: each is read whenever it is asked for, and forgotten after its use.
+
+    ``outline``: meta tensors, from the files' headers. ``shards``: the names that each file holds, by file name.
+    ``metadata``: what the first header says of itself. Pickled, it is its path: a worker opens the files anew.
+    """
+
+    def __init__(self, path: Path, files: list[Path]) -> None:
+        self.path = path
+        self.outline: dict[str, Tensor] = {}
+        self.shards: dict[str, list[str]] = {}
+        self.metadata: dict[str, str] = {}
+        self._file: dict[str, Path] = {}
+        for file in files:
+            with opened(file) as handle:
+                self.metadata = self.metadata or handle.metadata() or {}
+                self.shards[file.name] = list(handle.keys())
+                for name in self.shards[file.name]:
+                    if name in self._file:
+                        raise FileError(f"{file}: holds tensor {name!r}, and so does {self._file[name]}; remove one")
+                    self._file[name] = file
+                    self.outline[name] = _meta(handle.get_slice(name), name, file)
+
+    def __getitem__(self, name: str) -> Tensor:
+        # Opened for each tensor: what a handle has mapped counts as memory until the handle and its tensors are gone.
+        with opened(self._file[name]) as handle:
+            return handle.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outline)
+
+    def __len__(self) -> int:
+        return len(self.outline)
+
+    def __reduce__(self) -> tuple:
+        return open_checkpoint, (self.path,)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens a checkpoint: a ``.safetensors`` file, an index (``.safetensors.index.json``), or a folder with either.
+
+    Only headers are read. FileError names the file that is missing, damaged or short, or the tensor that the index
+    and the shards disagree about.
+    """
+    path = Path(path).absolute()
+    found = _in_folder(path) if path.is_dir() else path
+    if not found.name.endswith(INDEX):
+        return Checkpoint(path, [found])
+    try:
+        placed = json.loads(read_bytes(found))["weight_map"]
+        files = [found.parent / Path(name).name for name in sorted(set(placed.values()))]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(f"{found}: is no readable index of shards ({error!r}); copy it again") from error
+    checkpoint = Checkpoint(path, files)
+    for name, file in placed.items():
+        if name not in checkpoint.shards[Path(file).name]:
+            raise FileError(f"{found.parent / file}: lacks tensor {name!r}, which {found.name} promises; copy it again")
+    if beyond := [name for name in checkpoint if name not in placed]:
+        raise FileError(f"{found}: does not list tensor {beyond[0]!r} of its shards; copy the index again")
+    return checkpoint
+
+
+def save_checkpoint(
+    state: State, path: str | Path, shards: Mapping[str, list[str]], *, metadata=None, overwrite: bool = False
+) -> Path:
+    """Writes a state dict as safetensors, one tensor at a time in memory.
+
+    Into one file where ``path`` ends in ``.safetensors``; else into a folder, in files of the names and with the
+    tensors of ``shards``, with an index where they are several. The files are put in their places when all are whole.
+    FileError when ``path`` exists and ``overwrite`` is not set, or cannot be written.
+    """
+    path = check_output(path, overwrite=overwrite)
+    if path.suffix == ".safetensors":
+        return save_tensors(state, path, metadata=metadata, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        for file, names in shards.items():
+            save_tensors(state, Path(folder) / file, names=names, metadata=metadata)
+        if len(shards) > 1:
+            size = sum(outline(state)[name].nbytes for name in state)
+            placed = {name: file for file, names in shards.items() for name in names}
+            index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(placed.items()))}
+            write_json(index, Path(folder) / f"model{INDEX}", indent=2)
+        path.mkdir(exist_ok=True)
+        for file in sorted(os.listdir(folder)):
+            os.replace(Path(folder) / file, path / file)
+    return path
+
+
+def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
+    """The path, once it is sure that a checkpoint may be put there: for a check before long work."""
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return check_writable(path, overwrite=overwrite)
+    if path.is_dir() and not overwrite:
+        raise FileError(f"{path}: is a folder that exists already; pass --overwrite (overwrite=True) or name another")
+    return path if path.is_dir() else check_writable(path)
+
+
+def _in_folder(folder: Path) -> Path:
+    """The index of a folder, or its only checkpoint; FileError when that is not clear."""
+    found = sorted(folder.glob(f"*{INDEX}")) or sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        what = f"{len(found)} checkpoints ({', '.join(file.name for file in found[:3])})" if found else "no safetensors"
+        raise FileError(f"{folder}: holds {what}; name the file")
+    return found[0]
+
+
+def _meta(entry, name: str, file: Path) -> Tensor:
+    """What a header says of a tensor, as a meta tensor."""
+    if (word := entry.get_dtype()) not in DTYPES:
+        raise FileError(f"{file}, tensor {name!r}: {word} is not supported; convert it to float32")
+    return torch.empty(entry.get_shape(), dtype=DTYPES[word], device="meta")

@@ -1,0 +1,72 @@
+"""The API reference: a Markdown page for each module, written from its docstrings.
+
+    python -m dts_mini.reference [FOLDER]
+
+Into ``build/reference`` where no folder is named. Nothing is written by hand, and nothing of it is committed.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import dts_mini
+
+PACKAGES = ("dts_mini.core",)
+MODULES = ("dts_mini.hub", "dts_mini.cluster", "dts_mini.suites.suite", "dts_mini.suites.mini.task")
+
+
+def modules() -> list[ModuleType]:
+    """What the reference covers: the core, and the faces that a user imports."""
+    names = list(MODULES)
+    for package in map(importlib.import_module, PACKAGES):
+        names += [f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+    return [importlib.import_module(name) for name in sorted(names)]
+
+
+def public(owner: ModuleType | type, home: str) -> Iterator[tuple[str, object]]:
+    """Public classes and functions of a module or a class, by name, in the order of the source of module ``home``."""
+    for name, thing in vars(owner).items():
+        thing = thing.fget if isinstance(thing, property) else getattr(thing, "__func__", thing)
+        is_own = (inspect.isclass(thing) or inspect.isfunction(thing)) and thing.__module__ == home
+        if is_own and not name.startswith("_"):
+            yield name, thing
+
+
+def page(module: ModuleType) -> str:
+    """The Markdown of a module: its docstring, and each public name with its signature and docstring."""
+    parts = [f"# {module.__name__}", inspect.getdoc(module) or ""]
+    for name, thing in public(module, module.__name__):
+        exported = " · in `dts_mini`" if getattr(dts_mini, name, None) is thing else ""
+        parts += [f"## {name}{exported}", *_entry(name, thing)]
+        if inspect.isclass(thing):
+            for inner, member in public(thing, module.__name__):
+                parts += [f"### {name}.{inner}", *_entry(inner, member)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(folder: Path) -> list[Path]:
+    """Writes the pages and their index into a folder, which is made where it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written, rows = [], []
+    for module in modules():
+        written.append(folder / f"{module.__name__}.md")
+        written[-1].write_text(page(module))
+        first = (inspect.getdoc(module) or "").split("\n")[0]
+        rows.append(f"- [{module.__name__}]({written[-1].name}): {first}")
+    (folder / "README.md").write_text("# Reference\n\n" + "\n".join(rows) + "\n")
+    return [*written, folder / "README.md"]
+
+
+def _entry(name: str, thing: object) -> list[str]:
+    if inspect.isclass(thing) and issubclass(thing, Exception):  # called by nobody else
+        return [inspect.getdoc(thing) or ""]
+    return [f"```python\n{name}{inspect.signature(thing)}\n```", inspect.getdoc(thing) or ""]
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else "build/reference")
+    print(f"{target}: {len(write(target))} pages")
