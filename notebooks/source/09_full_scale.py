@@ -11,7 +11,7 @@
 # >
 # > **Before you start.** Notebooks 02 to 04: rank, keep ratio, the three storage counts. Notebook 05 for accuracies.
 # >
-# > **Time.** 14 minutes to read, 14 for the exercises. It runs in a few seconds on a laptop's CPU. It needs no network:
+# > **Time.** 14 minutes to read, 20 for the exercises. It runs in a few seconds on a laptop's CPU. It needs no network:
 # > what needs one is shown as commands for you to type where you have one.
 
 # %% [markdown]
