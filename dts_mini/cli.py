@@ -133,11 +133,11 @@ def _reproduce(o: argparse.Namespace) -> None:
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
-        print(plan_text(plan(suite)), end="")
+        print(plan_text(plan(suite, curves=o.curves)), end="")
         return
     bar = _progress(None, "reproduce")
     suite.progress = say = lambda text: (bar.set_postfix_str(text), bar.update())
-    report = reproduce(suite, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
+    report = reproduce(suite, curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
     bar.close()
     for stem, entry in report["figures"].items():
         if "stopped" in entry:
@@ -264,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--figures", choices=("none", "all"), default="none", help="all: also run notebooks 05 to 09 on it"
     )
+    sub.add_argument("--curves", action="store_true", help="also the size-accuracy curve and the ablation: much longer")
     sub.add_argument("--dry-run", action="store_true", help="only say what would be downloaded, and how long it takes")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="where results are kept (default: build)")
     sub.add_argument("--device", help="cuda, cpu or mps (default: cuda where there is one)")

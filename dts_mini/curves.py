@@ -276,6 +276,24 @@ def bytes_for(kl: float, rows: Sequence[Mapping]) -> float:
     return (y[right] + slope * (torch.tensor(kl, dtype=torch.float64).log() - x[right])).exp().item()
 
 
+def markdown(table: Mapping, size: str = "1%") -> str:
+    """Every method at one size, and those that have but one, as Markdown: from the least KL divergence to the most."""
+    rows = [row for row in table["rows"] if row["group"] == "curve" and row["size"] in (size, "natural")]
+    rows = sorted((row for row in rows if "storage" in row), key=lambda row: row["kl from experts"]["value"])
+    lines = ["| method | storage | share of experts | KL from the expert |", "|---|---|---|---|"]
+    for row in rows:
+        share, kl = row["share of experts"], row["kl from experts"]
+        of_share = _bracket(share if "low" in share else row["images"], lambda x: f"{100 * x:.1f}")
+        of_kl = _bracket(kl, lambda x: f"{x:.4f}") if "low" in kl else ""
+        cells = (row["name"], f"{100 * row['storage']:.2f} %", f"{100 * share['value']:.1f}{of_share}")
+        lines.append("| " + " | ".join([*cells, f"{kl['value']:.4f}{of_kl}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _bracket(interval: Mapping[str, float], text: Callable[[float], str]) -> str:
+    return f" [{text(interval['low'])}, {text(interval['high'])}]"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measures the size-accuracy curve and writes data/mini/curves.json.")
     parser.add_argument("--seeds", nargs="*", type=int, default=[], help="also measure the curve on these zoos")

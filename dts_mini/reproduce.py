@@ -24,24 +24,54 @@ from nbclient.exceptions import CellExecutionError
 from dts_mini.core.delta import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
+from dts_mini.curves import GROUPS, cells, gather, measure
 from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.tables import headline, markdown, passes, provenance, unseen
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published.json"
 Progress = Callable[[str], None]
 
+
+def curves(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
+    """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured."""
+    folder = suite.folder / "curves" / _made_from(suite)[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    found = measure(suite, GROUPS, folder)
+    return {"title": "Size and accuracy", "suite": suite.name, "split": "test", "rows": gather({0: found})} | {
+        "provenance": provenance()
+    }
+
+
+def curves_text(table: Mapping) -> str:
+    """The points of ``curves`` as Markdown; those whose size cannot be met say why."""
+    lines = ["| | method | size | storage | share of experts | KL from experts |", "|---" * 6 + "|"]
+    for row in table["rows"]:
+        cells = [row["group"], row["name"], row["size"]]
+        if "impossible" in row:
+            cells += ["", row["impossible"], ""]
+        else:
+            share, images = row["share of experts"]["value"], row["images"]
+            cells += [f"{100 * row['storage']:.2f} %"]
+            cells += [f"{100 * share:.1f} [{100 * images['low']:.1f}, {100 * images['high']:.1f}]"]
+            cells += [f"{row['kl from experts']['value']:.4f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 # What is measured, by name: how, and how it reads. Another measure is another line here.
 MEASURES: dict[str, tuple[Callable[..., dict], Callable[[Mapping], str]]] = {
     "headline": (headline, markdown),
     "unseen": (unseen, markdown),
+    "curves": (curves, curves_text),
 }
+TABLES = ("headline", "unseen")  # what is always measured; the rest is asked for
 FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a reproduction
 
 
 # --- before a run ---
 
 
-def plan(suite: ClipSuite) -> dict:
+def plan(suite: ClipSuite, *, curves: bool = False) -> dict:
     """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
 
     Where the Hub cannot be asked, a repository's bytes are None. The seconds are extrapolated from a few images and
@@ -59,10 +89,11 @@ def plan(suite: ClipSuite) -> dict:
             entry |= {"commit": None, "files": None, "download": None, "cached": None, "why": str(error)}
         repositories.append(entry)
     known = [entry["download"] for entry in repositories if entry["download"] is not None]
-    runs = passes(suite)
+    runs, points = passes(suite), len(cells(GROUPS)) if curves else 0
     held = sum(suite.task_size(task) for task in suite.unseen)
     each, compression = _timed(suite)
-    towers = runs["headline"] * images + runs["unseen"] * held
+    towers = (runs["headline"] + points) * images + runs["unseen"] * held
+    compressions = runs["deltas"] + points * len(suite.tasks)
     return {
         "suite": suite.name,
         "protocol": suite.protocol,
@@ -73,7 +104,7 @@ def plan(suite: ClipSuite) -> dict:
         "decoded": images * suite.image_bytes,
         "device": str(suite.device),
         "images per second": 1 / each,
-        "seconds": {"evaluation": each * towers, "compression": compression * runs["deltas"]},
+        "seconds": {"evaluation": each * towers, "compression": compression * compressions},
     }
 
 
@@ -128,11 +159,16 @@ def _timed(suite: ClipSuite) -> tuple[float, float]:
 
 
 def reproduce(
-    suite: ClipSuite, *, figures: bool = False, overwrite: bool = False, progress: Progress = lambda text: None
+    suite: ClipSuite,
+    *,
+    curves: bool = False,
+    figures: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda text: None,
 ) -> dict:
     """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
 
-    ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures. ``overwrite``: measures
+    ``curves``: also the size-accuracy curve and the ablation, which take many times as long. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures. ``overwrite``: measures
     finished tables again. Returns what report.json holds. Raises DTSError, before anything is measured, for files that
     cannot be had, disks that are too small, and test images that were trained on.
     """
@@ -141,9 +177,9 @@ def reproduce(
     checks = suite.check()
     path = suite.folder / "results.json"
     results = json.loads(read_bytes(path)) if path.exists() else {}
-    inputs = [version("dts_mini"), *(suite.identity(task, "test") for task in suite.tasks)]
-    made_from = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    for name, (make, _) in MEASURES.items():
+    made_from = _made_from(suite)
+    for name in (*TABLES, "curves") if curves else TABLES:
+        make, _ = MEASURES[name]
         if not overwrite and results.get(name, {}).get("made from") == made_from and suite.protocol == "P3":
             continue
         progress(name)
@@ -166,6 +202,12 @@ def reproduce(
     write_json(report, suite.folder / "report.json", overwrite=True)
     write_bytes(report_text(report).encode(), suite.folder / "report.md", overwrite=True)
     return report
+
+
+def _made_from(suite: ClipSuite) -> str:
+    """A digest of what the tables depend on beside the settings that name the suite's folder."""
+    inputs = [version("dts_mini"), *(suite.identity(task, "test") for task in suite.tasks)]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, dict]:

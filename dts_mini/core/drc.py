@@ -205,8 +205,8 @@ def compress(
         return {name: part for name, part in each.items() if part is not None}
 
     numbers = sum(shape.numel() for shape in differences.shapes.values())
-    share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; elements take some two thirds of one
-    survey({name: math.ceil(1.5 * share * _most(shape)) for name, shape in differences.shapes.items()})
+    share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; elements take about one and more
+    survey({name: math.ceil(0.9 * share * _most(shape)) for name, shape in differences.shapes.items()})
     best = settings.notch
     if budget is None:
         while deepen(best):

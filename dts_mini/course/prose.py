@@ -27,7 +27,7 @@ PAPER = Path(__file__).parents[2] / "data/paper.json"
 DEFINITIONS = (
     (r"95 % (?:\w+ )?intervals?|middle 95 %|1\.96 standard errors", "the level of every interval"),
     (
-        r"(?<![\w.,])(?:[1-9]|16|31|32|64|one|two|three|four|five|six|eight)(?: exact)?[ -](?:bits?|bytes?)\b",
+        r"(?<![\w.,])(?:[1-9]|16|31|32|64|one|two|three|four|five|six|eight|sixteen)(?: exact)?[ -](?:bits?|bytes?)\b",
         "widths of number formats and of codes",
     ),
     (r"larger half|half (?:that is larger|of three|of an odd number)", "the rule that makes the groups"),

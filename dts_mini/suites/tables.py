@@ -24,6 +24,15 @@ from dts_mini.suites.suite import Suite
 
 KEEP_RATIOS = (0.05, 0.1, 0.3)
 PAPER_BASES, OTHER_BASES = ("average", "TIES"), ("TSV-M", "Iso-C", "Consensus")  # of DTS-D; the others at 0.1 alone
+MERGES: dict[str, Callable[[State, list[State]], State]] = {
+    "average": lambda theta_0, experts: average(experts),
+    "Task Arithmetic": task_arithmetic,
+    "TIES": ties,
+    "DARE": dare,
+    "TSV-M": tsv_m,
+    "Iso-C": iso_c,
+    "Consensus": consensus,
+}
 Progress = Callable[[str], None]
 
 
@@ -86,7 +95,7 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
     merges = base_merges(theta_0, list(experts.values()), suite)
     for name, state in {"zero-shot": theta_0, **merges}.items():
         answer(name, lambda task, state=state: state)
-    for merge in ("average", "TIES"):
+    for merge in PAPER_BASES:
         made = list(deltas(suite, merges[merge], experts).values())
         weights = {task: fusion_weights(suite.descriptor(task), descriptors) for task in suite.unseen}
         answer(f"DTS unseen, {merge}", functools.partial(_fused, merges[merge], made, weights))
@@ -103,33 +112,26 @@ def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: N
 
 
 def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None) -> dict[str, State]:
-    """The merges of the tables, by the names that the tables use. With a suite that has a store they are made once.
+    """The merges of the tables, by the names that the tables use.
 
     Settings as in the DTS paper; where it has none, the merge's own paper's, or chosen on validation (Consensus).
+    With a suite that has a store they are made once.
     """
-    merges = {
-        "average": lambda: average(experts),
-        "Task Arithmetic": lambda: task_arithmetic(theta_0, experts),
-        "TIES": lambda: ties(theta_0, experts),
-        "DARE": lambda: dare(theta_0, experts),
-        "TSV-M": lambda: tsv_m(theta_0, experts),
-        "Iso-C": lambda: iso_c(theta_0, experts),
-        "Consensus": lambda: consensus(theta_0, experts),
-    }
     if suite is None or suite.store is None:
-        return {name: merge() for name, merge in merges.items()}
+        return {name: merge(theta_0, experts) for name, merge in MERGES.items()}
     key = {"theta_0": fingerprint(theta_0), "experts": [fingerprint(expert) for expert in experts]}
-    return {name: suite.store.state("merges", key | {"merge": name}, merge) for name, merge in merges.items()}
+    kept = lambda name, merge: suite.store.state("merges", key | {"merge": name}, lambda: merge(theta_0, experts))
+    return {name: kept(name, merge) for name, merge in MERGES.items()}
 
 
 def passes(suite: Suite) -> dict[str, int]:
     """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
-    seen, merges = len(suite.tasks) - len(suite.unseen), 7
-    rows = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES)
+    seen = len(suite.tasks) - len(suite.unseen)
+    compressed = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES)
     return {
-        "headline": 2 + merges + rows,
-        "unseen": 2 + merges + 2 + seen,
-        "deltas": rows * len(suite.tasks) + 2 * seen,
+        "headline": 2 + len(MERGES) + compressed,
+        "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen,
+        "deltas": compressed * len(suite.tasks) + len(PAPER_BASES) * seen,
     }
 
 

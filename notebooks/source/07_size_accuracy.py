@@ -497,7 +497,7 @@ print("the best of the DTS rows:", best_dts[1])
 # ## Step 8 · The paper's numbers beside ours
 #
 # The paper reports 90.40 % for DTS-D on CLIP ViT-B/32 at 3.68 % of the bytes, beside experts of about 90.5 %. Do not set
-# these beside ours: its model has fifty times the parameters, its tasks are others, and its bytes are *counted*, three
+# these beside ours: its model is far larger, its tasks are others, and its bytes are *counted*, three
 # bits a code and no scales, where ours are files. What may be compared is the *shape*: in both, DTS comes close to the
 # experts at a few percent, and flattens there. That more bytes help DTS little, and a finer code much, is our finding;
 # on the real suite it is yet to be shown (notebook 09 has the command).
@@ -538,15 +538,7 @@ print("the best of the DTS rows:", best_dts[1])
 # at the left.
 # </details>
 #
-# **3.** A point is the largest of all and has the least error. Can it be beaten?
-#
-# <details><summary>Answer</summary>
-#
-# Only by a point with the same error and fewer bytes. Nobody has a smaller error, so the other point can but draw level
-# in it.
-# </details>
-#
-# **4.** Why does a third of the components more not help DTS, while DRC gains from the same bytes?
+# **3.** Why do more components hardly help DTS, while DRC gains from the same bytes?
 #
 # <details><summary>Answer</summary>
 #

@@ -11,7 +11,7 @@
 # >
 # > **Before you start.** Notebooks 02 to 04: rank, keep ratio, the three storage counts. Notebook 05 for accuracies.
 # >
-# > **Time.** 14 minutes to read, 14 for the exercises. It runs in a few seconds on a laptop's CPU. It needs no network:
+# > **Time.** 14 minutes to read, 20 for the exercises. It runs in a few seconds on a laptop's CPU. It needs no network:
 # > what needs one is shown as commands for you to type where you have one.
 
 # %% [markdown]
@@ -241,8 +241,8 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the same method, the same data sets, and another number. Many a paper claims less than this as
-# its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can be
+# **What you should see:** the same method, the same data sets, and another number. Many a paper claims less than this
+# as its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can be
 # downloaded by name, and each download is pinned to a commit.
 
 # %% [markdown]
@@ -256,8 +256,8 @@ claim(
 # ```
 #
 # The answer has a line for each repository (its commit, its files, the bytes still to fetch) and times a few images on
-# your device, so that it can say how long the tables take. On a laptop without a GPU the answer is days. These are the repositories, and what their weights and the
-# decoded images will take:
+# your device, so that it can say how long the tables take: without a GPU, days. These are the repositories, and what
+# their weights and the decoded images will take:
 
 # %%
 from dts_mini.suites.clip.names import BASES, TASKS, expert_repo
@@ -277,9 +277,9 @@ claim("09-decoded", "The decoded test images take at most fourteen gigabytes.", 
 # dts-mini reproduce --suite clip-vit-b-32 --curves --figures all
 # ```
 #
-# It fetches what is missing, checks that no test image of DTD stands in the training split, measures the tables of
-# this course (with `--curves` the size-accuracy curve and the ablation too), and writes a report that puts the numbers beside those of the same protocol. Whatever is published for
-# other checkpoints stands in a part of its own.
+# It fetches what is missing, checks that no test image of DTD stands in the training split, measures the tables of this
+# course (with `--curves` the size-accuracy curve and the ablation too), and writes a report that puts the numbers
+# beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its own.
 #
 # **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges and
 # deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only what the
@@ -421,14 +421,7 @@ claim("09-split-file", "The file of the split layout is at least 5 % larger.", h
 # it adds to the model.
 # </details>
 #
-# **3.** Does a model with more blocks of the same shape have a larger share?
-#
-# <details><summary>Answer</summary>
-#
-# No. File and model grow in the same proportion. Only the tensors outside the blocks weigh less.
-# </details>
-#
-# **4.** Your merge gets 74 % on checkpoints that you downloaded, TIES is printed with 73.6 %. Have you beaten it?
+# **3.** Your merge gets 74 % on checkpoints that you downloaded, TIES is printed with 73.6 %. Have you beaten it?
 #
 # <details><summary>Answer</summary>
 #

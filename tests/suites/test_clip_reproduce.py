@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import minihub
 import pytest
@@ -14,11 +13,11 @@ from huggingface_hub import constants
 
 import dts_mini.reproduce as module
 from dts_mini.cli import main
+from dts_mini.curves import GROUPS, cells
 from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
 from dts_mini.suites.clip import suite as clip_suite
 from dts_mini.suites.tables import passes
 
-RUNS = passes(SimpleNamespace(tasks=range(8), unseen=range(2)))  # a row is a pass over the images
 PUBLISHED = json.loads(module.PUBLISHED.read_text())
 
 
@@ -49,7 +48,7 @@ def test_the_command_measures_and_reports_and_a_killed_run_goes_on(_cache, tmp_p
     assert all(path.stat().st_mtime_ns == made for path, made in kept.items())  # nothing was made twice
     folder = tmp_path / "clip-vit-b-32" / "P3-8-fused"
     report = json.loads((folder / "report.json").read_text())
-    assert [len(report[table]["rows"]) for table in ("headline", "unseen")] == [RUNS["headline"], RUNS["unseen"]]
+    assert [report[table]["title"] for table in module.TABLES] == ["Personalised merging", "Unseen tasks"]
     assert len(report["revisions"]) == 17 and report["checks"]["DTD"]["in training too"] == 0
     text = (folder / "report.md").read_text()
     assert re.search(r"\| experts \| [\d.]+ \(75\.0\) \|.* [\d.]+ \(90\.3\) \|", text)
@@ -72,6 +71,24 @@ def test_the_plan_counts_passes_as_the_tables_make_them(done):
     assert len(report["headline"]["rows"]) == expected["headline"]
     assert len(report["unseen"]["rows"]) == expected["unseen"]
     assert suite.store.made["deltas"] == expected["deltas"]
+
+
+def test_the_curve_is_measured_point_by_point_and_printed(done, clip, monkeypatch):
+    first, _ = done
+    few = [cell for cell in cells(GROUPS) if (cell.name, cell.size) in {("DTS-T", "keep 0.1"), ("DRC", "1%")}]
+    monkeypatch.setattr("dts_mini.curves.cells", lambda groups: few)
+    suite = clip(home=first.home.parent)
+    report = reproduce(suite, curves=True)
+    names = [row["name"] for row in report["curves"]["rows"]]
+    assert names == ["experts", "DTS-T", "DRC"]
+    text = (suite.folder / "report.md").read_text()
+    assert re.search(r"\| curve \| DTS-T \| keep 0.1 \| \d+\.\d\d % \| [\d.]+ \[[\d.]+, [\d.]+\] \| 0\.\d+ \|", text)
+    assert "too small" in text or re.search(r"\| ablation \| DRC \| 1% \| \d", text)
+    monkeypatch.setattr(clip_suite.Tower, "forward", lambda *args: pytest.fail("a tower ran"))
+    reproduce(clip(home=first.home.parent), curves=True)
+    monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))
+    more, less = (plan(suite, curves=curves)["seconds"]["evaluation"] for curves in (True, False))
+    assert more - less == pytest.approx(len(cells(GROUPS)) * 87_433 * 0.01)
 
 
 def test_the_report_puts_our_numbers_beside_those_of_the_same_protocol_alone(done):
@@ -117,7 +134,8 @@ def test_a_dry_run_needs_neither_cache_nor_network(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))  # the real model's shape takes its time
     found = plan(clip(tmp_path / "empty"))
     assert found["unknown"] == 17 and found["decoded"] == found["images"] * 3 * 224 * 224
-    hours = (RUNS["headline"] * found["images"] + RUNS["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
+    runs = passes(clip(tmp_path / "empty"))
+    hours = (runs["headline"] * found["images"] + runs["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
     assert f"evaluation: about {hours:.1f} h (100 images/s on cpu" in plan_text(found)
 
 
