@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import dts_mini.core.delta as dts
-from benchmarks.compress import MIB, Times, clock, commit, drop_from_cache, hardware, make_states, spread
+from benchmarks.compress import MIB, Times, clock, commit, drop_from_cache, hardware, make_states
 from dts_mini.serving import Base, Expert, Server, Swapper, run, unpacked
 
 MODELS = {"mini": (32, 8, 192, 4, 6), "ViT-B/32": (224, 32, 768, 12, 12)}  # image, patch, width, layers, heads
@@ -71,12 +71,17 @@ def in_turn(ways: dict[str, Callable[[int], object]], seconds: float) -> dict[st
             return found
 
 
+def quartiles(values: list[float]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"low": low, "median": middle, "high": high}
+
+
 def ratios(found: dict[str, list[Times]], upper: str, lower: str) -> dict:
-    """Of wall and of processor time; of a read, which waits, the wall's is what the processor's is held against."""
+    """Median and quartiles, of wall and of processor time; a read waits: its wall time is what both are held against."""
     pairs = list(zip(found[upper], found[lower], strict=True))
     return {
-        "wall": spread([a.wall / b.wall for a, b in pairs]),
-        "cpu": spread([a.cpu / (b.wall if "read" in lower else b.cpu) for a, b in pairs]),
+        "wall": quartiles([a.wall / b.wall for a, b in pairs]),
+        "cpu": quartiles([a.cpu / (b.wall if "read" in lower else b.cpu) for a, b in pairs]),
     }
 
 
@@ -264,7 +269,7 @@ def show(found: dict) -> None:
         verdict = "reached" if row["reached"] else "MISSED"
         if "wall" in row:
             wall, cpu = row["wall"], row["cpu"]
-            text = f"{wall['median']:.2f} ({wall['min']:.2f} to {wall['max']:.2f}), CPU {cpu['median']:.2f}"
+            text = f"{wall['median']:.2f} ({wall['low']:.2f} to {wall['high']:.2f}), CPU {cpu['median']:.2f}"
         else:
             text = f"{row['held']:.2f} by count, {row['resident']:.2f} resident"
         print(f"  {row['goal']:28} <= {row['at_most']:.2f}   {text:44} {verdict}")
