@@ -26,12 +26,9 @@ RESULTS, SEEDS, CURVES, README = DATA / "results.json", DATA / "seeds.json", DAT
 TOLD = (
     "00-gain",
     "01-merging-loses",
-    "02-every-expert",
     "02-model-tenth",
-    "03-four-accuracy",
     "04-kl-all",
     "05-kept-10",
-    "05-file",
     "06-house-zero-shot",
     "06-aerial-zero-shot",
     "07-half",

@@ -456,9 +456,9 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** one goal is missed, by a little: at the smallest keep ratio DRC was to need half the bytes. On
-# validation images, where its settings were chosen, it does. The reviewers asked what happens when one compresses *the expert itself*. Nothing is left of it:
-# its weights are mostly $\theta_0$, which is no low-rank matrix. Methods that quantise the whole difference, such as
+# **What you should see:** one goal is missed, by a little: the one at the smallest keep ratio. On
+# validation images, where its settings were chosen, it was reached. The reviewers asked what happens when one compresses
+# *the expert itself*. Nothing is left of it: its weights are mostly $\theta_0$, which is no low-rank matrix. Methods that quantise the whole difference, such as
 # TVQ and BitDelta, cannot go below one bit a parameter, a thirty-second of the float32 model. Plain low rank wastes
 # sixteen bits where two or three would do.
 #
