@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError
 from dts_mini.core.delta import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
-from dts_mini.curves import GROUPS, cells, gather, measure
+from dts_mini.curves import GROUPS, cells, measure, table
 from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.tables import headline, markdown, passes, provenance, unseen
 
@@ -33,13 +33,13 @@ Progress = Callable[[str], None]
 
 
 def curves(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
-    """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured."""
-    folder = suite.folder / "curves" / _made_from(suite)[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    found = measure(suite, GROUPS, folder)
-    return {"title": "Size and accuracy", "suite": suite.name, "split": "test", "rows": gather({0: found})} | {
-        "provenance": provenance()
-    }
+    """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured.
+
+    Notebook 07 reads them from ``curves.json`` in the suite's folder.
+    """
+    found = table({0: measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
+    write_json(found, suite.folder / "curves.json", overwrite=True)
+    return found
 
 
 def curves_text(table: Mapping) -> str:
@@ -71,7 +71,7 @@ FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a 
 # --- before a run ---
 
 
-def plan(suite: ClipSuite, *, curves: bool = False) -> dict:
+def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
     """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
 
     Where the Hub cannot be asked, a repository's bytes are None. The seconds are extrapolated from a few images and
@@ -161,16 +161,17 @@ def _timed(suite: ClipSuite) -> tuple[float, float]:
 def reproduce(
     suite: ClipSuite,
     *,
-    curves: bool = False,
+    curves: bool = True,
     figures: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda text: None,
 ) -> dict:
     """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
 
-    ``curves``: also the size-accuracy curve and the ablation, which take many times as long. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures. ``overwrite``: measures
-    finished tables again. Returns what report.json holds. Raises DTSError, before anything is measured, for files that
-    cannot be had, disks that are too small, and test images that were trained on.
+    ``curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written anew
+    after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
+    ``overwrite``: measures finished tables again. Returns what report.json holds. Raises DTSError, before anything is
+    measured, for files that cannot be had, disks that are too small, and test images that were trained on.
     """
     suite.folder.mkdir(parents=True, exist_ok=True)
     suite.hub.fetch_all(suite.wanted())
@@ -180,14 +181,17 @@ def reproduce(
     made_from = _made_from(suite)
     for name in (*TABLES, "curves") if curves else TABLES:
         make, _ = MEASURES[name]
-        if not overwrite and results.get(name, {}).get("made from") == made_from and suite.protocol == "P3":
-            continue
-        progress(name)
-        results[name] = make(suite, progress=lambda row, name=name: progress(f"{name}: {row}")) | {
-            "made from": made_from
-        }
-        write_json(results, path, overwrite=True)
-    drawn = draw(suite, progress) if figures else {}
+        if overwrite or results.get(name, {}).get("made from") != made_from or suite.protocol != "P3":
+            progress(name)
+            found = make(suite, progress=lambda row, name=name: progress(f"{name}: {row}"))
+            results[name] = found | {"made from": made_from}
+            write_json(results, path, overwrite=True)
+            _report(suite, checks, results, {})
+    return _report(suite, checks, results, draw(suite, progress) if figures else {})
+
+
+def _report(suite: ClipSuite, checks: Mapping, results: Mapping, figures: Mapping) -> dict:
+    """Writes what there is so far: report.json, and report.md for people."""
     report = {
         "suite": suite.name,
         "protocol": suite.protocol,
@@ -196,7 +200,7 @@ def reproduce(
         "checks": checks,
         **results,
         "published": published(suite),
-        "figures": drawn,
+        "figures": figures,
         "provenance": provenance(),
     }
     write_json(report, suite.folder / "report.json", overwrite=True)

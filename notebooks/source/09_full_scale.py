@@ -274,12 +274,13 @@ claim("09-decoded", "The decoded test images take at most fourteen gigabytes.", 
 # Then let it run:
 #
 # ```sh
-# dts-mini reproduce --suite clip-vit-b-32 --curves --figures all
+# dts-mini reproduce --suite clip-vit-b-32 --figures all
 # ```
 #
 # It fetches what is missing, checks that no test image of DTD stands in the training split, measures the tables of this
-# course (with `--curves` the size-accuracy curve and the ablation too), and writes a report that puts the numbers
-# beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its own.
+# course, the size-accuracy curve and the ablation (`--no-curves` leaves these two out), and writes a report that puts
+# the numbers beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its
+# own, and the figures of notebooks 05 to 09, drawn from the real suite, at its end.
 #
 # **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges and
 # deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only what the

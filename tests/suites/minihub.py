@@ -145,6 +145,7 @@ class Server:
     revoked: set[str] = field(default_factory=set)  # commits that are gone
     busy: int = 0  # answers 429 to so many requests
     cut: int = 0  # hangs up at this byte of a larger file
+    spoilt: set[str] = field(default_factory=set)  # files whose bytes arrive altered
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     address: str = ""
 
@@ -198,6 +199,8 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
             if first:
                 headers["Content_Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             body, status = data[first:], 206 if first else 200
+            if file in hub.spoilt:
+                body = body[:-1] + bytes([body[-1] ^ 1])
             if self.command == "GET" and hub.cut and len(data) > hub.cut:
                 self.answer(status, body[: max(0, hub.cut - first)], Content_Length=str(len(body)), **headers)
                 self.close_connection = True
