@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from dts_mini.cluster import workers
 from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
 from dts_mini.core.delta import Rebuilt, compress, load, storage
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import write_json
+from dts_mini.core.file import read_bytes, write_json
 from dts_mini.core.state import compute_dtype
 from dts_mini.core.tensor import rank_of
 
@@ -271,7 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--smoke", action="store_true", help="one layer of each model, small: to try the command")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements here as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also put the measurements into this file")
     parser.add_argument(
         "--folder", type=Path, help="where the checkpoints lie meanwhile (up to 10 GB; default: temporary)"
     )
@@ -282,21 +283,16 @@ def main() -> None:
     parser.add_argument("--drc", action="store_true", help="also compress by DRC, to the bytes of the DTS file")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default 0)")
     o = parser.parse_args()
-    result = {
-        "hardware": hardware(),
-        "commit": commit(),
-        "seed": o.seed,
-        "keep_ratio": o.keep_ratio,
-        "smoke": o.smoke,
-        "lora_all": o.lora_all,
-        "models": {},
-    }
     for model in o.models:
+        about = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "hardware": hardware()}
+        about |= {"keep_ratio": o.keep_ratio, "seed": o.seed, "smoke": o.smoke, "lora_all": o.lora_all}
         with tempfile.TemporaryDirectory(dir=o.folder) as folder:
-            found = result["models"][model] = json.loads(json.dumps(measure(model, Path(folder), o)))
+            found = json.loads(json.dumps(measure(model, Path(folder), o)))
         print(report(model, found), flush=True)
-        if o.json:
-            write_json(result, o.json, overwrite=True)
+        if o.json:  # models of earlier runs stay, each with its own provenance
+            held = json.loads(read_bytes(o.json)) if o.json.exists() else {}
+            held[model] = found | {"provenance": about}
+            write_json({name: held[name] for name in MODELS if name in held}, o.json, overwrite=True)
 
 
 if __name__ == "__main__":
