@@ -315,25 +315,34 @@ def _same(table: Mapping, name: str, protocol: str) -> bool:
 def side_by_side(ours: Mapping, theirs: Mapping) -> str:
     """Our rows beside the published ones of the same protocol: ours, and in brackets theirs; theirs alone after that."""
     rows = {row["name"]: row for row in ours["rows"]}
-    if theirs["table"] != "headline":
-        return f"Published ({theirs['source']}):\n\n{_listed(theirs)}"
-    columns = theirs["columns"]
-    lines = ["| ours (published) | " + " | ".join([*columns, "mean"]) + " |", "|---" * (len(columns) + 2) + "|"]
+    cell = lambda mine, value: f"{100 * mine:.1f} ({value:.1f})" if mine is not None else f"({value:.1f})"
+    if theirs["table"] == "unseen":
+        columns, head = [], ["mean of the unseen tasks", "mean of the seen tasks"]
+    else:
+        columns = theirs["columns"]
+        head = [*columns, "mean"]
+    lines = [f"| ours (published) | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for row in theirs["rows"]:
-        mine = rows.get(row["name"])
-        pairs = [(mine and mine["accuracy"].get(task), row["accuracy"][task]) for task in columns]
-        pairs.append(((mine and len(ours["columns"]) == len(columns) and mine["mean"]) or None, row["mean"]))
-        cells = [f"{100 * m['value']:.1f} ({t:.1f})" if m else f"({t:.1f})" for m, t in pairs]
+        found = {task: entry["value"] for task, entry in rows.get(row["name"], {}).get("accuracy", {}).items()}
+        if theirs["table"] == "unseen":
+            cells = [cell(sum(found.values()) / len(found) if found else None, row["unseen"]), cell(None, row["seen"])]
+        else:
+            whole = found and set(found) == set(columns)  # a mean over other tasks is another number
+            cells = [cell(found.get(task), row["accuracy"][task]) for task in columns]
+            cells.append(cell(sum(found.values()) / len(found) if whole else None, row["mean"]))
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return f"Beside what is published ({theirs['source']}):\n\n" + "\n".join(lines)
 
 
 def _listed(table: Mapping) -> str:
-    """A published table that gives means: one line a row, with its source and what it stores."""
-    columns = [c for c in ("mean", "seen", "unseen", "storage", "source") if any(c in row for row in table["rows"])]
+    """A published table that gives means: one line a row, with its source, its share of its own experts and storage."""
+    experts = next((row["mean"] for row in table["rows"] if row["name"] == "experts"), None)
+    rows = [row | ({"share of experts": f"{row['mean'] / experts:.1%}"} if experts else {}) for row in table["rows"]]
+    named = ("mean", "share of experts", "seen", "unseen", "storage", "source")
+    columns = [column for column in named if any(column in row for row in rows)]
     cell = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    rows = ["| " + " | ".join([row["name"], *(cell(row.get(c, "")) for c in columns)]) + " |" for row in table["rows"]]
-    return "\n".join(["| published | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *rows])
+    lines = ["| " + " | ".join([row["name"], *(cell(row.get(c, "")) for c in columns)]) + " |" for row in rows]
+    return "\n".join(["| published | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *lines])
 
 
 def _size(count: float) -> str:

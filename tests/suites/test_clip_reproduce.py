@@ -112,7 +112,11 @@ def test_the_report_puts_our_numbers_beside_those_of_the_same_protocol_alone(don
     zero_shot = next(row for row in report["headline"]["rows"] if row["name"] == "zero-shot")
     ours = 100 * zero_shot["accuracy"]["SUN397"]["value"]
     assert f"| zero-shot | {ours:.1f} (63.2) |" in side_by_side(report["headline"], theirs)
-    assert "DTS-D over TIES, keep ratio 0.3 | 90.4 | 3.68 %" in others
+    assert "DTS-D over TIES, keep ratio 0.3 | 90.4 | 99.9% | 3.68 %" in others  # 90.4 of its own experts' 90.5
+    mean = sum(
+        row["value"] for row in next(r for r in report["unseen"]["rows"] if r["name"] == "TIES")["accuracy"].values()
+    )
+    assert f"| TIES | {100 * mean / 2:.1f} (53.8) | (71.7) |" in mine
 
 
 def test_a_dry_run_fetches_nothing_and_says_bytes_and_time(_cache, tmp_path, monkeypatch, capsys, offline):
