@@ -287,9 +287,9 @@ def markdown(published: Mapping[str, Mapping]) -> str:
             if "drc" not in found
             else f"{found['drc']['cpu'] / one['cpu']:.2f} times{met(found['drc']['cpu'], 3 * one['cpu'])}, "
             f"{found['drc']['peak'] / 1e6:,.0f} MB",
-            "two workers against one": f"{many['1']['wall'] / many['2']['wall']:.2f} times faster, "
+            "two workers against one": f"{many['1']['wall'] / many['2']['wall']:.2f} times as fast, "
             + ("same bytes" if same else "**other bytes**"),
-            "LoRA of the same rank: time, bytes": f"{lora['wall'] / dts['wall']:.1f} times, "
+            "LoRA of the same rank: CPU time, bytes": f"{lora['cpu'] / dts['cpu']:.1f} times, "
             f"{lora['bytes'] / dts['bytes']:.1f} times",
             "relative error, LoRA and DTS": f"{lora['error']:.3f}, {dts['error']:.3f}",
             "load before, threads": f"{found['provenance']['hardware']['load_average_before']}, "
