@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from errno import ENOSPC
+from types import SimpleNamespace
 
 import minihub
 import pytest
@@ -195,6 +196,38 @@ def test_after_every_fault_of_the_hub_the_same_command_goes_on(done, server, tmp
     asked = len(server.asked)
     run()
     assert not [path for _, path, _ in server.asked[asked:] if path.endswith(weights)]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_write_loses_nothing_that_was_written(done, clip, tmp_path, monkeypatch):
+    """Each run may write a few files, then dies, now by a kill and now by a full disk; the last measures the same."""
+    first, report = done
+    home = tmp_path / "home"
+    shutil.copytree(first.home.parent, home)
+    shutil.rmtree(home / "clip-vit-b-32" / "P3-8-fused")
+    for kind in ("logits", "leaks", "heads"):
+        shutil.rmtree(home / "clip-vit-b-32" / "store" / kind)
+    replace, room, written = os.replace, SimpleNamespace(left=0), []
+
+    def last(source, target):
+        if not room.left:
+            raise KeyboardInterrupt if len(written) % 2 else OSError(ENOSPC, "No space left on device")
+        room.left -= 1
+        written.append(str(target))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", last)
+    for room.left in (writes := [0, 1, 2, 9, 30, 60]):
+        with pytest.raises((KeyboardInterrupt, FileError)) as stopped:
+            reproduce(clip(home=home), curves=False)
+        if stopped.type is FileError:
+            assert "No space left on device); nothing was changed; make room on the disk" in str(stopped.value)
+    assert len(written) == sum(writes)
+    room.left = 10_000
+    assert reproduce(clip(home=home), curves=False)["headline"]["rows"] == report["headline"]["rows"]
+    store = [name for name in written if f"{os.sep}store{os.sep}" in name]
+    assert len(store) == len(set(store))  # nothing was made twice
+    assert not [path for path in home.rglob(".*") if path.is_file()]  # and no piece of a file lies about
 
 
 def test_what_is_wrong_is_said_before_anything_is_measured(_cache, tmp_path, monkeypatch, capsys, offline):
