@@ -32,11 +32,11 @@ TOLD = (
     "04-kl-all",
     "05-kept-10",
     "05-file",
+    "06-house-zero-shot",
+    "06-aerial-zero-shot",
     "07-half",
     "07-third",
     "07-peers-kl",
-    "06-house-zero-shot",
-    "06-aerial-zero-shot",
     "08-bfloat16",
     "09-paper",
 )
