@@ -51,7 +51,7 @@ print({key: tuple(tensor.shape) for key, tensor in base.items()})
 def in_place(dtype: torch.dtype, swaps: int = 200) -> list[float]:
     """Drift of the base after each of many swaps that add a remainder and subtract it again, in one number format."""
     start = {key: tensor.to(dtype) for key, tensor in base.items()}
-    now, length = {key: tensor.clone() for key, tensor in start.items()}, norm(deltas["signs"])
+    now, length = {key: tensor.clone() for key, tensor in start.items()}, norm(deltas[suite.example])
     errors = []
     for swap in range(swaps):
         delta = deltas[suite.tasks[swap % len(suite.tasks)]]
@@ -135,10 +135,10 @@ low_rank_forward = check(low_rank_forward)
 # Does it agree with the rebuilt matrix, on a real remainder and random tokens?
 
 # %%
-part = deltas["signs"].parts[name]
+part = deltas[suite.example].parts[name]
 u, vh, w = part.left.restore().T, part.right.restore(), base[name]
 x = torch.randn(64, w.shape[1], generator=torch.Generator().manual_seed(0))
-built = x @ first["signs"][name].T
+built = x @ first[suite.example][name].T
 apart = ((low_rank_forward(x, w, u, part.s, vh) - built).norm() / built.norm()).item()
 claim("08-side-path", "The side path gives what the rebuilt matrix gives, to 0.001 %.", apart, high=1e-5, unit="%")
 
