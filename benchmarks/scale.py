@@ -1,6 +1,8 @@
 """Compress and rebuild models of full size from disk: time, memory, bytes, workers, and LoRA extraction beside them.
 
-    python -m benchmarks.scale [--models NAME ...] [--smoke] [--json FILE] [--folder DIR] [--keep-ratio R] [--seed N]
+    python -m benchmarks.scale [--models NAME ...] [--drc] [--smoke] [--json FILE] [--folder DIR] [--keep-ratio R]
+
+What is published is in ``data/scale.json``; ``--readme`` measures nothing and writes its table into the README here.
 
 Weights are random with the names and shapes of the real models; the expert is the base plus, for each matrix, a product
 of rank 64 with falling weights and noise of half its norm. Each measurement runs in a process of its own. What the rows
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -25,12 +28,13 @@ from dts_mini.cluster import workers
 from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
 from dts_mini.core.delta import Rebuilt, compress, load, storage
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import write_json
+from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.core.state import compute_dtype
 from dts_mini.core.tensor import rank_of
 
 GB = 10**9
 SHARD = 10**9  # bytes of the tensors of a shard, as most models on the Hub are cut
+PATH, README = Path(__file__).parents[1] / "data/scale.json", Path(__file__).parent / "README.md"
 MODELS = {
     "vit-b-32": ("ViT-B-32", torch.float32),
     "vit-b-16": ("ViT-B-16", torch.float32),
@@ -262,6 +266,54 @@ def report(model: str, found: dict) -> str:
     return "\n".join(lines)
 
 
+def markdown(published: Mapping[str, Mapping]) -> str:
+    """Measurements of several models as a Markdown table, a column each, and what they ran on."""
+    met = lambda value, bound: "" if value <= bound else ", **missed**"
+    times = lambda run: f"{run['wall']:.1f} s ({run['cpu']:.1f} s)"
+
+    def column(found: Mapping) -> dict[str, str]:
+        one, many, lora, dts = found["compress"], found["workers"], found["lora"]["lora"], found["lora"]["dts"]
+        goal = 2 * found["largest_tensor"]["stored"] + GB
+        peak = lambda run: f"{run['peak'] / 1e6:,.0f} MB of {goal / 1e6:,.0f}{met(run['peak'], goal)}"
+        same = len({one["sha256"], *(run["sha256"] for run in many.values())}) == 1
+        return {
+            "parameters, bytes": f"{found['parameters'] / 1e6:,.1f} M, {found['bytes'] / GB:.2f} GB in {found['shards']}",
+            "compress: wall (CPU) time": times(one),
+            "compress: peak memory, of the goal": peak(one),
+            "delta": f"{found['delta']['bytes'] / 1e6:.2f} MB, {found['delta']['share']:.2%}",
+            "rebuild: wall (CPU) time": times(found["rebuild"]),
+            "rebuild: peak memory, of the goal": peak(found["rebuild"]),
+            "DRC to the same bytes: CPU time, of 3 times": "not measured"
+            if "drc" not in found
+            else f"{found['drc']['cpu'] / one['cpu']:.2f} times{met(found['drc']['cpu'], 3 * one['cpu'])}, "
+            f"{found['drc']['peak'] / 1e6:,.0f} MB",
+            "two workers against one": f"{many['1']['wall'] / many['2']['wall']:.2f} times as fast, "
+            + ("same bytes" if same else "**other bytes**"),
+            "LoRA of the same rank: CPU time, bytes": f"{lora['cpu'] / dts['cpu']:.1f} times, "
+            f"{lora['bytes'] / dts['bytes']:.1f} times",
+            "relative error, LoRA and DTS": f"{lora['error']:.3f}, {dts['error']:.3f}",
+            "load before, threads": f"{found['provenance']['hardware']['load_average_before']}, "
+            f"{found['provenance']['hardware']['threads']}",
+            "commit": found["provenance"]["commit"][:8],
+        }
+
+    columns = {model: column(found) for model, found in published.items()}
+    rows = list(next(iter(columns.values())))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += ["| " + " | ".join([row, *(column[row] for column in columns.values())]) + " |" for row in rows]
+    machines = {f"{h['cpu']}, {h['cores']} cores" for h in (f["provenance"]["hardware"] for f in published.values())}
+    ratios = {f["provenance"]["keep_ratio"] for f in published.values()}
+    about = f"Keep ratio {', '.join(map(str, sorted(ratios)))}; on {' and '.join(sorted(machines))}."
+    return "\n".join(lines) + f"\n\n{about}\n"
+
+
+def write_readme() -> None:
+    from dts_mini.results import fill  # imports what the measurements' processes must not
+
+    text = fill(README.read_text(), {"scale": markdown(json.loads(read_bytes(PATH)))})
+    write_bytes(text.encode(), README, overwrite=True)
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--run"]:
         run, folder, keep_ratio, *rest = sys.argv[2:]
@@ -271,7 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--smoke", action="store_true", help="one layer of each model, small: to try the command")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements here as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also put the measurements into this file")
     parser.add_argument(
         "--folder", type=Path, help="where the checkpoints lie meanwhile (up to 10 GB; default: temporary)"
     )
@@ -281,22 +333,22 @@ def main() -> None:
     )
     parser.add_argument("--drc", action="store_true", help="also compress by DRC, to the bytes of the DTS file")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default 0)")
+    parser.add_argument(
+        "--readme", action="store_true", help="measure nothing: write what is published into the README"
+    )
     o = parser.parse_args()
-    result = {
-        "hardware": hardware(),
-        "commit": commit(),
-        "seed": o.seed,
-        "keep_ratio": o.keep_ratio,
-        "smoke": o.smoke,
-        "lora_all": o.lora_all,
-        "models": {},
-    }
+    if o.readme:
+        return write_readme()
     for model in o.models:
+        about = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "hardware": hardware()}
+        about |= {"keep_ratio": o.keep_ratio, "seed": o.seed, "smoke": o.smoke, "lora_all": o.lora_all}
         with tempfile.TemporaryDirectory(dir=o.folder) as folder:
-            found = result["models"][model] = json.loads(json.dumps(measure(model, Path(folder), o)))
+            found = json.loads(json.dumps(measure(model, Path(folder), o)))
         print(report(model, found), flush=True)
-        if o.json:
-            write_json(result, o.json, overwrite=True)
+        if o.json:  # models of earlier runs stay, each with its own provenance
+            held = json.loads(read_bytes(o.json)) if o.json.exists() else {}
+            held[model] = found | {"provenance": about}
+            write_json({name: held[name] for name in MODELS if name in held}, o.json, overwrite=True)
 
 
 if __name__ == "__main__":

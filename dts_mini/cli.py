@@ -264,7 +264,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--figures", choices=("none", "all"), default="none", help="all: also run notebooks 05 to 09 on it"
     )
-    sub.add_argument("--curves", action="store_true", help="also the size-accuracy curve and the ablation: much longer")
+    sub.add_argument(
+        "--curves",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the size-accuracy curve and the ablation, which take most of the time (default: yes)",
+    )
     sub.add_argument("--dry-run", action="store_true", help="only say what would be downloaded, and how long it takes")
     sub.add_argument("--out", type=Path, metavar="FOLDER", help="where results are kept (default: build)")
     sub.add_argument("--device", help="cuda, cpu or mps (default: cuda where there is one)")

@@ -196,6 +196,13 @@ def measure(suite: Suite, groups: Sequence[str], folder: Path, split: str = "tes
     return found
 
 
+def table(seeds: Mapping[int, Mapping[str, dict]], split: str = "test") -> dict:
+    """What was measured, put together: ``curves.json``, which the notebook of the curve reads."""
+    rows = gather(seeds)
+    about = {"title": "The size-accuracy curve", "split": split, "seeds": list(seeds)}
+    return about | {"rows": rows, "goals": goals(rows), "provenance": provenance()}
+
+
 def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
     """Rows of all seeds' cells: storage, accuracy as a share of the experts' and KL, each with what it varies by.
 
@@ -229,7 +236,7 @@ def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
 
 def goals(rows: Sequence[Mapping]) -> list[dict]:
     """What was aimed at, what was reached, and whether that is it; read off the rows, bytes between two of them
-    by a straight line in log-log."""
+    by a straight line in log-log. Of a size that cannot be met (very small models) nothing is said."""
     point = {(row["name"], row["size"]): row for row in rows if row["group"] == "curve" and "storage" in row}
     drc = [row for row in rows if row["name"] == "DRC-T" and "storage" in row]
     reached = []
@@ -237,17 +244,19 @@ def goals(rows: Sequence[Mapping]) -> list[dict]:
         {"goal": goal, "value": round(value, 4), "bound": round(bound, 4), "reached": kept}
     )
     for keep_ratio, bound in GOALS.items():
-        paper = point["DTS-T", f"keep {keep_ratio}"]
+        paper = point.get(("DTS-T", f"keep {keep_ratio}"))
+        if paper is None or len(drc) < 2:
+            continue
         share = bytes_for(paper["kl from experts"]["value"], drc) / paper["storage"]
         text = (
             f"bytes that DRC-T needs for the KL divergence of DTS-T at keep ratio {keep_ratio}, as a share of its bytes"
         )
         note(text, share, bound, share <= bound)
     for size, bound in (("1%", 0.995), ("0.7%", 0.99)):
-        best = max(
-            (point[name, size] for name in ("DRC-T", "DRC-D, average")),
-            key=lambda row: row["share of experts"]["value"],
-        )
+        drcs = [point[name, size] for name in ("DRC-T", "DRC-D, average") if (name, size) in point]
+        if not drcs:
+            continue
+        best = max(drcs, key=lambda row: row["share of experts"]["value"])
         value = best["share of experts"]["value"]
         note(f"share of the experts' accuracy kept by {best['name']} at {size}", value, bound, value >= bound)
     ours = [row for row in rows if row["name"] in ("DRC-T", "DRC-D, average") and "storage" in row]
@@ -307,12 +316,10 @@ def main() -> int:
     for seed in options.seeds:
         suite = MiniSuite(options.zoo / str(seed))
         found[seed] = measure(suite, ["curve"], options.cells / options.split / str(seed), options.split)
-    rows = gather(found)
-    table = {"title": "The size-accuracy curve", "split": options.split, "seeds": list(found), "rows": rows}
-    table |= {"goals": goals(rows), "provenance": provenance()}
+    made = table(found, options.split)
     if options.split == "test":
-        write_json(table, DATA / "curves.json", overwrite=True)
-    for goal in table["goals"]:
+        write_json(made, DATA / "curves.json", overwrite=True)
+    for goal in made["goals"]:
         print(f"{'reached' if goal['reached'] else 'MISSED '}  {goal['goal']}: {goal['value']} (goal {goal['bound']})")
     return 0
 

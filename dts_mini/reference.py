@@ -15,8 +15,16 @@ from types import ModuleType
 
 import dts_mini
 
-PACKAGES = ("dts_mini.core",)
-MODULES = ("dts_mini.hub", "dts_mini.cluster", "dts_mini.suites.suite", "dts_mini.suites.mini.task")
+PACKAGES = ("dts_mini.core", "dts_mini.serving", "dts_mini.peers")
+MODULES = (
+    "dts_mini.hub",
+    "dts_mini.cluster",
+    "dts_mini.reproduce",
+    "dts_mini.suites.suite",
+    "dts_mini.suites.unseen",
+    "dts_mini.suites.routing",
+    "dts_mini.suites.mini.task",
+)
 
 
 def modules() -> list[ModuleType]:

@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError
 from dts_mini.core.delta import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
-from dts_mini.curves import GROUPS, cells, gather, measure
+from dts_mini.curves import GROUPS, cells, measure, table
 from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.tables import headline, markdown, passes, provenance, unseen
 
@@ -33,13 +33,13 @@ Progress = Callable[[str], None]
 
 
 def curves(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
-    """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured."""
-    folder = suite.folder / "curves" / _made_from(suite)[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    found = measure(suite, GROUPS, folder)
-    return {"title": "Size and accuracy", "suite": suite.name, "split": "test", "rows": gather({0: found})} | {
-        "provenance": provenance()
-    }
+    """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured.
+
+    Notebook 07 reads them from ``curves.json`` in the suite's folder.
+    """
+    found = table({0: measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
+    write_json(found, suite.folder / "curves.json", overwrite=True)
+    return found
 
 
 def curves_text(table: Mapping) -> str:
@@ -71,7 +71,7 @@ FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a 
 # --- before a run ---
 
 
-def plan(suite: ClipSuite, *, curves: bool = False) -> dict:
+def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
     """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
 
     Where the Hub cannot be asked, a repository's bytes are None. The seconds are extrapolated from a few images and
@@ -161,16 +161,17 @@ def _timed(suite: ClipSuite) -> tuple[float, float]:
 def reproduce(
     suite: ClipSuite,
     *,
-    curves: bool = False,
+    curves: bool = True,
     figures: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda text: None,
 ) -> dict:
     """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
 
-    ``curves``: also the size-accuracy curve and the ablation, which take many times as long. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures. ``overwrite``: measures
-    finished tables again. Returns what report.json holds. Raises DTSError, before anything is measured, for files that
-    cannot be had, disks that are too small, and test images that were trained on.
+    ``curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written anew
+    after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
+    ``overwrite``: measures finished tables again. Returns what report.json holds. Raises DTSError, before anything is
+    measured, for files that cannot be had, disks that are too small, and test images that were trained on.
     """
     suite.folder.mkdir(parents=True, exist_ok=True)
     suite.hub.fetch_all(suite.wanted())
@@ -180,14 +181,17 @@ def reproduce(
     made_from = _made_from(suite)
     for name in (*TABLES, "curves") if curves else TABLES:
         make, _ = MEASURES[name]
-        if not overwrite and results.get(name, {}).get("made from") == made_from and suite.protocol == "P3":
-            continue
-        progress(name)
-        results[name] = make(suite, progress=lambda row, name=name: progress(f"{name}: {row}")) | {
-            "made from": made_from
-        }
-        write_json(results, path, overwrite=True)
-    drawn = draw(suite, progress) if figures else {}
+        if overwrite or results.get(name, {}).get("made from") != made_from or suite.protocol != "P3":
+            progress(name)
+            found = make(suite, progress=lambda row, name=name: progress(f"{name}: {row}"))
+            results[name] = found | {"made from": made_from}
+            write_json(results, path, overwrite=True)
+            _report(suite, checks, results, {})
+    return _report(suite, checks, results, draw(suite, progress) if figures else {})
+
+
+def _report(suite: ClipSuite, checks: Mapping, results: Mapping, figures: Mapping) -> dict:
+    """Writes what there is so far: report.json, and report.md for people."""
     report = {
         "suite": suite.name,
         "protocol": suite.protocol,
@@ -196,7 +200,7 @@ def reproduce(
         "checks": checks,
         **results,
         "published": published(suite),
-        "figures": drawn,
+        "figures": figures,
         "provenance": provenance(),
     }
     write_json(report, suite.folder / "report.json", overwrite=True)
@@ -311,25 +315,34 @@ def _same(table: Mapping, name: str, protocol: str) -> bool:
 def side_by_side(ours: Mapping, theirs: Mapping) -> str:
     """Our rows beside the published ones of the same protocol: ours, and in brackets theirs; theirs alone after that."""
     rows = {row["name"]: row for row in ours["rows"]}
-    if theirs["table"] != "headline":
-        return f"Published ({theirs['source']}):\n\n{_listed(theirs)}"
-    columns = theirs["columns"]
-    lines = ["| ours (published) | " + " | ".join([*columns, "mean"]) + " |", "|---" * (len(columns) + 2) + "|"]
+    cell = lambda mine, value: f"{100 * mine:.1f} ({value:.1f})" if mine is not None else f"({value:.1f})"
+    if theirs["table"] == "unseen":
+        columns, head = [], ["mean of the unseen tasks", "mean of the seen tasks"]
+    else:
+        columns = theirs["columns"]
+        head = [*columns, "mean"]
+    lines = [f"| ours (published) | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for row in theirs["rows"]:
-        mine = rows.get(row["name"])
-        pairs = [(mine and mine["accuracy"].get(task), row["accuracy"][task]) for task in columns]
-        pairs.append(((mine and len(ours["columns"]) == len(columns) and mine["mean"]) or None, row["mean"]))
-        cells = [f"{100 * m['value']:.1f} ({t:.1f})" if m else f"({t:.1f})" for m, t in pairs]
+        found = {task: entry["value"] for task, entry in rows.get(row["name"], {}).get("accuracy", {}).items()}
+        if theirs["table"] == "unseen":
+            cells = [cell(sum(found.values()) / len(found) if found else None, row["unseen"]), cell(None, row["seen"])]
+        else:
+            whole = found and set(found) == set(columns)  # a mean over other tasks is another number
+            cells = [cell(found.get(task), row["accuracy"][task]) for task in columns]
+            cells.append(cell(sum(found.values()) / len(found) if whole else None, row["mean"]))
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return f"Beside what is published ({theirs['source']}):\n\n" + "\n".join(lines)
 
 
 def _listed(table: Mapping) -> str:
-    """A published table that gives means: one line a row, with its source and what it stores."""
-    columns = [c for c in ("mean", "seen", "unseen", "storage", "source") if any(c in row for row in table["rows"])]
+    """A published table that gives means: one line a row, with its source, its share of its own experts and storage."""
+    experts = next((row["mean"] for row in table["rows"] if row["name"] == "experts"), None)
+    rows = [row | ({"share of experts": f"{row['mean'] / experts:.1%}"} if experts else {}) for row in table["rows"]]
+    named = ("mean", "share of experts", "seen", "unseen", "storage", "source")
+    columns = [column for column in named if any(column in row for row in rows)]
     cell = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    rows = ["| " + " | ".join([row["name"], *(cell(row.get(c, "")) for c in columns)]) + " |" for row in table["rows"]]
-    return "\n".join(["| published | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *rows])
+    lines = ["| " + " | ".join([row["name"], *(cell(row.get(c, "")) for c in columns)]) + " |" for row in rows]
+    return "\n".join(["| published | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *lines])
 
 
 def _size(count: float) -> str:

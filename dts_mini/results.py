@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from dts_mini import curves
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.course import claims
@@ -19,20 +20,20 @@ from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 
 ROOT = Path(__file__).parents[1]
-RESULTS, SEEDS, README = DATA / "results.json", DATA / "seeds.json", ROOT / "README.md"
+RESULTS, SEEDS, CURVES, README = DATA / "results.json", DATA / "seeds.json", DATA / "curves.json", ROOT / "README.md"
 
 # The claims of the notebooks that the README tells.
 TOLD = (
     "00-gain",
     "01-merging-loses",
-    "02-every-expert",
     "02-model-tenth",
-    "03-four-accuracy",
     "04-kl-all",
     "05-kept-10",
-    "05-file",
     "06-house-zero-shot",
     "06-aerial-zero-shot",
+    "07-half",
+    "07-third",
+    "07-peers-kl",
     "08-bfloat16",
     "09-paper",
 )
@@ -40,7 +41,7 @@ TOLD = (
 
 def blocks() -> dict[str, str]:
     """The Markdown of each block of the README, by name, from the committed JSON."""
-    results, seeds = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS))
+    results, seeds, curve = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS, CURVES))
     measured = {claim["name"]: claim for claim in claims.recorded()}
     if missing := [name for name in TOLD if name not in measured]:
         raise DTSError(f"data/mini/claims.json lacks {', '.join(missing)}: run make notebooks, or change results.TOLD")
@@ -48,6 +49,7 @@ def blocks() -> dict[str, str]:
         "headline": markdown(results["headline"]),
         "unseen": markdown(results["unseen"]),
         "seeds": seeds_markdown(seeds),
+        "curves": curves.markdown(curve),
         "claims": claims_markdown([measured[name] for name in TOLD]),
     }
 

@@ -1,5 +1,6 @@
 """Files: safetensors and JSON written atomically and read, with errors that name the file and the mend."""
 
+import errno
 import json
 import os
 import tempfile
@@ -60,7 +61,10 @@ def write_pieces(pieces: Iterable[bytes | memoryview], path: str | Path, *, over
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise FileError(f"{path}: writing failed ({error.strerror}); nothing was changed") from error
+            mend = "make room on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "see to the disk"
+            raise FileError(
+                f"{path}: writing failed ({error.strerror}); nothing was changed; {mend} and run the same command again"
+            ) from error
         raise
     return path
 

@@ -668,6 +668,8 @@ import safetensors.torch
 
 entries = {}
 for tensor, part in delta.parts.items():
+    if not isinstance(part, LowRank | Flat):
+        continue  # a tensor that did not change needs no entry
     factors = {"u": part.left, "v": part.right} if isinstance(part, LowRank) else {"x": part.coded}
     for side, coded in factors.items():
         found = {"codes": coded.codes, "scales": coded.scales, "zeros": coded.zeros}

@@ -72,7 +72,7 @@ def test_the_panels_of_all_methods_say_what_they_show(rows):
     left, right = figure.axes
     assert left.get_xscale() == right.get_xscale() == right.get_yscale() == "log"
     assert "% of the float32 model" in left.get_xlabel() and "(nats)" in right.get_ylabel()
-    assert [text.get_text() for text in left.texts] == ["B"]
+    assert [text.get_text() for text in right.texts] == ["B"]
 
 
 def test_without_seeds_the_band_is_that_of_the_images(rows):

@@ -23,6 +23,15 @@ def _cache(repositories, tmp_path_factory):
 
 
 @pytest.fixture
+def server(repositories, monkeypatch):
+    """The miniature Hub as an address on this machine, with faults on demand."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    with minihub.serve({name: dict(files) for name, files in repositories.items()}) as server:
+        yield server
+
+
+@pytest.fixture
 def offline(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
@@ -51,4 +60,4 @@ def done(_cache, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         suite = ClipSuite(home=home, hub=Hub(home / "revisions.json", cache=_cache), device="cpu")
-        return suite, reproduce(suite)
+        return suite, reproduce(suite, curves=False)

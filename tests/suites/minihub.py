@@ -7,6 +7,7 @@ with faults on demand.
 import hashlib
 import json
 import os
+import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Picture
 
-from dts_mini.suites.clip.names import TASKS, expert_repo
+from dts_mini.suites.clip.names import BASES, TASKS, expert_repo
 
 ARCHITECTURE = "clip-vit-b-32"
 COMMIT = "c0ffee" * 6 + "c0de"
@@ -68,45 +69,65 @@ def expert_state(base: dict[str, torch.Tensor], seed: int, *, prefix: bool) -> d
     }
 
 
-def parquet(task, split: str, seed: int) -> bytes:
-    """A data set's file: pictures of other sizes than the model's, labels, class names in the schema."""
+def pictures(task, seed: int) -> tuple[list[bytes], list[int]]:
+    """Pictures of other sizes than the model's, and their labels."""
     rng = np.random.default_rng(seed)
-    names = list(task.classes) or [f"class_{number:03d}" for number in range(task.number)]
-    labels = rng.integers(0, task.number, IMAGES)
-    pictures = []
+    labels, found = rng.integers(0, task.number, IMAGES), []
     for label in labels:
         noise = rng.integers(0, 200, (40, 36, 3)) + label % 55
         with BytesIO() as file:
             Picture.fromarray(noise.astype(np.uint8)).save(file, "PNG")
-            pictures.append({"bytes": file.getvalue(), "path": None})
-    columns = {task.image: pictures, task.label: labels.tolist()}
+            found.append(file.getvalue())
+    return found, labels.tolist()
+
+
+def parquet(task, split: str, seed: int) -> bytes:
+    """A data set's file: pictures, labels, class names in the schema."""
+    names = list(task.classes) or [f"class_{number:03d}" for number in range(task.number)]
+    images, labels = pictures(task, seed)
+    columns = {task.image: [{"bytes": image, "path": None} for image in images], task.label: labels}
     features = Features({task.image: Image(), task.label: ClassLabel(names=names)})
     with BytesIO() as file:
         Dataset.from_dict(columns, features).to_parquet(file)
         return file.getvalue()
 
 
-def contents(tasks: int = 8, config: dict = CONFIG) -> dict[str, dict[str, bytes]]:
+def web(task, split: str, seed: int) -> bytes:
+    """The same as a web data set: an archive with two files for each picture."""
+    with BytesIO() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for number, (image, label) in enumerate(zip(*pictures(task, seed), strict=True)):
+                for ending, content in ((task.image, image), (task.label, str(label).encode())):
+                    entry = tarfile.TarInfo(f"{number:04d}.{ending}")
+                    entry.size = len(content)
+                    archive.addfile(entry, BytesIO(content))
+        return file.getvalue()
+
+
+def contents(tasks: int = 8, config: dict = CONFIG, architecture: str = ARCHITECTURE) -> dict[str, dict[str, bytes]]:
     """The files of every repository that the suite reads: {repository: {file: bytes}}."""
     base = clip_state(config=config)
     found = {
-        "openai/clip-vit-base-patch32": {
+        BASES[architecture]: {
             "config.json": json.dumps(config).encode(),
             "model.safetensors": safetensors.torch.save(base),
         }
     }
     for number, task in enumerate(TASKS[:tasks]):
         state = expert_state(base, number + 1, prefix=number % 2 == 0)
-        found[expert_repo(ARCHITECTURE, task)] = {
+        found[expert_repo(architecture, task)] = {
             "config.json": json.dumps(config["vision_config"]).encode(),
             "model.safetensors": safetensors.torch.save(state),
         }
-        folder = task.config or "data"
+        folder, (make, ending) = task.config or "data", WRITERS[task.format]
         found[f"datasets/{task.repo}"] = {
-            f"{folder}/{name}-00000-of-00001.parquet": parquet(task, split, 2 * number + (split == "train"))
+            f"{folder}/{name}-00000-of-00001{ending}": make(task, split, 2 * number + (split == "train"))
             for split, name in (("train", "train"), ("test", task.test))
         }
     return found
+
+
+WRITERS = {"parquet": (parquet, ".parquet"), "webdataset": (web, ".tar")}
 
 
 def etag(file: str, data: bytes) -> str:
@@ -145,6 +166,7 @@ class Server:
     revoked: set[str] = field(default_factory=set)  # commits that are gone
     busy: int = 0  # answers 429 to so many requests
     cut: int = 0  # hangs up at this byte of a larger file
+    spoilt: set[str] = field(default_factory=set)  # files whose bytes arrive altered
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     address: str = ""
 
@@ -198,6 +220,8 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
             if first:
                 headers["Content_Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             body, status = data[first:], 206 if first else 200
+            if file in hub.spoilt:
+                body = body[:-1] + bytes([body[-1] ^ 1])
             if self.command == "GET" and hub.cut and len(data) > hub.cut:
                 self.answer(status, body[: max(0, hub.cut - first)], Content_Length=str(len(body)), **headers)
                 self.close_connection = True

@@ -1,7 +1,9 @@
 """Images of the real suite: what is read from the files, what is kept, and what is refused."""
 
 import dataclasses
+import errno
 import io
+import os
 import struct
 from collections import Counter
 
@@ -170,6 +172,18 @@ def test_decoding_goes_on_where_a_killed_run_stopped(tmp_path, monkeypatch):
     more = []
     data.prepared(tmp_path / "x", MNIST, 32, 50, source(50, more))
     assert not more  # nothing is left to decode
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="macOS cannot reserve blocks")
+def test_the_disk_is_taken_before_the_first_image_and_a_full_one_is_named(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full)
+        with pytest.raises(FileError, match=r"pixels.npy: cannot be written \(No space left on device\); make room"):
+            data.prepared(tmp_path / "x", MNIST, 32, 20, source(20))
+    assert len(data.prepared(tmp_path / "x", MNIST, 32, 20, source(20))[0]) == 20
 
 
 def test_only_the_wanted_rows_are_kept(tmp_path):

@@ -17,14 +17,6 @@ WEIGHTS = "model.safetensors"
 
 
 @pytest.fixture
-def server(repositories, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    with minihub.serve(dict(repositories)) as server:
-        yield server
-
-
-@pytest.fixture
 def make(server, tmp_path):
     return lambda **more: Hub(
         tmp_path / "pins.json", cache=tmp_path / "hub", endpoint=server.address, **{"wait": 0, "tries": 3} | more

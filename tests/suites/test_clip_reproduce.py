@@ -3,27 +3,34 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from errno import ENOSPC
+from types import SimpleNamespace
 
 import minihub
 import pytest
 from huggingface_hub import constants
 
 import dts_mini.reproduce as module
+from dts_mini import FileError
 from dts_mini.cli import main
 from dts_mini.curves import GROUPS, cells
 from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
+from dts_mini.suites.clip import hub as hub_module
 from dts_mini.suites.clip import suite as clip_suite
+from dts_mini.suites.clip.hub import Hub
+from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.tables import passes
 
 PUBLISHED = json.loads(module.PUBLISHED.read_text())
 
 
-def command(cache, out, *more):
+def command(cache, out):
     return subprocess.Popen(
-        [sys.executable, "-m", "dts_mini", "reproduce", "--suite", "clip-vit-b-32", "--out", str(out), *more],
+        [sys.executable, "-m", "dts_mini", "reproduce", "--suite", "clip-vit-b-32", "--out", str(out), "--no-curves"],
         env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -32,9 +39,14 @@ def command(cache, out, *more):
 
 
 @pytest.mark.slow
-def test_the_command_measures_and_reports_and_a_killed_run_goes_on(_cache, tmp_path):
+def test_the_command_measures_and_reports_and_a_killed_run_goes_on(_cache, done, tmp_path):
+    shutil.copytree(done[0].home.parent, tmp_path, dirs_exist_ok=True)  # to save time: images, merges, some deltas
+    store, folder = tmp_path / "clip-vit-b-32" / "store", tmp_path / "clip-vit-b-32" / "P3-8-fused"
+    shutil.rmtree(folder)
+    shutil.rmtree(logits := store / "logits")
+    for path in sorted((store / "deltas").iterdir())[::4]:
+        path.unlink()
     killed = command(_cache, tmp_path)
-    logits = tmp_path / "clip-vit-b-32" / "store" / "logits"
     while killed.poll() is None and not (logits.exists() and len(list(logits.glob("*.safetensors"))) > 20):
         time.sleep(0.05)
     killed.kill()
@@ -46,7 +58,6 @@ def test_the_command_measures_and_reports_and_a_killed_run_goes_on(_cache, tmp_p
     assert again.returncode == 0, error
     assert out.strip().endswith("report.md: the tables, beside what is published")
     assert all(path.stat().st_mtime_ns == made for path, made in kept.items())  # nothing was made twice
-    folder = tmp_path / "clip-vit-b-32" / "P3-8-fused"
     report = json.loads((folder / "report.json").read_text())
     assert [report[table]["title"] for table in module.TABLES] == ["Personalised merging", "Unseen tasks"]
     assert len(report["revisions"]) == 17 and report["checks"]["DTD"]["in training too"] == 0
@@ -59,7 +70,7 @@ def test_a_second_run_makes_and_measures_nothing(done, clip, monkeypatch):
     monkeypatch.setattr(clip_suite.Tower, "forward", lambda *args: pytest.fail("a tower ran"))
     for overwrite in (False, True):  # a finished table is read, or made anew from the kept logits
         again = clip(home=first.home.parent)
-        repeated = reproduce(again, overwrite=overwrite)
+        repeated = reproduce(again, curves=False, overwrite=overwrite)
         assert not again.store.made
         assert repeated["headline"]["rows"] == report["headline"]["rows"]
         assert (repeated["unseen"] == report["unseen"]) is not overwrite
@@ -78,14 +89,15 @@ def test_the_curve_is_measured_point_by_point_and_printed(done, clip, monkeypatc
     few = [cell for cell in cells(GROUPS) if (cell.name, cell.size) in {("DTS-T", "keep 0.1"), ("DRC", "1%")}]
     monkeypatch.setattr("dts_mini.curves.cells", lambda groups: few)
     suite = clip(home=first.home.parent)
-    report = reproduce(suite, curves=True)
+    report = reproduce(suite)
+    assert json.loads((suite.folder / "curves.json").read_text())["rows"] == report["curves"]["rows"]  # for notebook 07
     names = [row["name"] for row in report["curves"]["rows"]]
     assert names == ["experts", "DTS-T", "DRC"]
     text = (suite.folder / "report.md").read_text()
     assert re.search(r"\| curve \| DTS-T \| keep 0.1 \| \d+\.\d\d % \| [\d.]+ \[[\d.]+, [\d.]+\] \| 0\.\d+ \|", text)
     assert "too small" in text or re.search(r"\| ablation \| DRC \| 1% \| \d", text)
     monkeypatch.setattr(clip_suite.Tower, "forward", lambda *args: pytest.fail("a tower ran"))
-    reproduce(clip(home=first.home.parent), curves=True)
+    reproduce(clip(home=first.home.parent))
     monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))
     more, less = (plan(suite, curves=curves)["seconds"]["evaluation"] for curves in (True, False))
     assert more - less == pytest.approx(len(cells(GROUPS)) * 87_433 * 0.01)
@@ -101,7 +113,11 @@ def test_the_report_puts_our_numbers_beside_those_of_the_same_protocol_alone(don
     zero_shot = next(row for row in report["headline"]["rows"] if row["name"] == "zero-shot")
     ours = 100 * zero_shot["accuracy"]["SUN397"]["value"]
     assert f"| zero-shot | {ours:.1f} (63.2) |" in side_by_side(report["headline"], theirs)
-    assert "DTS-D over TIES, keep ratio 0.3 | 90.4 | 3.68 %" in others
+    assert "DTS-D over TIES, keep ratio 0.3 | 90.4 | 99.9% | 3.68 %" in others  # 90.4 of its own experts' 90.5
+    mean = sum(
+        row["value"] for row in next(r for r in report["unseen"]["rows"] if r["name"] == "TIES")["accuracy"].values()
+    )
+    assert f"| TIES | {100 * mean / 2:.1f} (53.8) | (71.7) |" in mine
 
 
 def test_a_dry_run_fetches_nothing_and_says_bytes_and_time(_cache, tmp_path, monkeypatch, capsys, offline):
@@ -132,11 +148,86 @@ def test_a_plan_counts_what_is_missing_and_what_nobody_knows(clip, cache, reposi
 
 def test_a_dry_run_needs_neither_cache_nor_network(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))  # the real model's shape takes its time
-    found = plan(clip(tmp_path / "empty"))
+    found = plan(clip(tmp_path / "empty"), curves=False)
     assert found["unknown"] == 17 and found["decoded"] == found["images"] * 3 * 224 * 224
     runs = passes(clip(tmp_path / "empty"))
     hours = (runs["headline"] * found["images"] + runs["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
     assert f"evaluation: about {hours:.1f} h (100 images/s on cpu" in plan_text(found)
+
+
+def test_after_every_fault_of_the_hub_the_same_command_goes_on(done, server, tmp_path, monkeypatch):
+    first, report = done
+    shutil.copytree(first.home.parent, tmp_path / "home")  # what was decoded and measured; no file of the Hub
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+    def run() -> dict:
+        hub = Hub(tmp_path / "pins.json", cache=tmp_path / "hub", endpoint=server.address, wait=0)
+        return reproduce(ClipSuite(home=tmp_path / "home", hub=hub, device="cpu"), curves=False)
+
+    def refused(words: str) -> None:
+        before = {path: path.stat().st_mtime_ns for path in (tmp_path / "hub").rglob("*") if len(path.name) == 64}
+        with pytest.raises(FileError, match=words):
+            run()
+        assert all(
+            path.exists() and path.stat().st_mtime_ns == made for path, made in before.items()
+        )  # nothing is lost
+
+    weights, expert = "model.safetensors", "tanganke/clip-vit-base-patch32_sun397"
+    server.busy = 1_000
+    refused(r"asks for fewer requests \(429\), 5 times; wait some minutes and run the same command again")
+    server.busy, server.cut = 0, 1_000
+    refused("could not be downloaded.*run the same command again, it goes on where it stopped")
+    server.cut, server.spoilt = 0, {weights}
+    refused(f"{weights}: arrives damaged again and again")
+    server.spoilt = set()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            hub_module, "http_get", full := lambda *args, **named: (_ for _ in ()).throw(OSError(ENOSPC, "full"))
+        )
+        refused(f"{weights}: the disk of .* is full; make room, or set HF_HOME to another disk")
+    held = server.repos[expert].pop(weights)
+    refused(f"{expert} at c0ffeec0: has no model.safetensors; was the repository changed?")
+    server.repos[expert][weights] = held
+    server.revoked.add(minihub.COMMIT)
+    refused("the commit c0ffeec0 that .*pins.json pins is gone from the Hub.*--repin")
+    server.revoked.clear()
+    assert run()["headline"]["rows"] == report["headline"]["rows"]
+    monkeypatch.setattr(hub_module, "http_get", full)  # all is here by now: a full disk no longer matters
+    asked = len(server.asked)
+    run()
+    assert not [path for _, path, _ in server.asked[asked:] if path.endswith(weights)]
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_write_loses_nothing_that_was_written(done, clip, tmp_path, monkeypatch):
+    """Each run may write a few files, then dies, now by a kill and now by a full disk; the last measures the same."""
+    first, report = done
+    home = tmp_path / "home"
+    shutil.copytree(first.home.parent, home)
+    shutil.rmtree(home / "clip-vit-b-32" / "P3-8-fused")
+    for kind in ("logits", "leaks", "heads"):
+        shutil.rmtree(home / "clip-vit-b-32" / "store" / kind)
+    replace, room, written = os.replace, SimpleNamespace(left=0), []
+
+    def last(source, target):
+        if not room.left:
+            raise KeyboardInterrupt if len(written) % 2 else OSError(ENOSPC, "No space left on device")
+        room.left -= 1
+        written.append(str(target))
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", last)
+    for room.left in (writes := [0, 1, 2, 9, 30, 60]):
+        with pytest.raises((KeyboardInterrupt, FileError)) as stopped:
+            reproduce(clip(home=home), curves=False)
+        if stopped.type is FileError:
+            assert "No space left on device); nothing was changed; make room on the disk" in str(stopped.value)
+    assert len(written) == sum(writes)
+    room.left = 10_000
+    assert reproduce(clip(home=home), curves=False)["headline"]["rows"] == report["headline"]["rows"]
+    store = [name for name in written if f"{os.sep}store{os.sep}" in name]
+    assert len(store) == len(set(store))  # nothing was made twice
+    assert not [path for path in home.rglob(".*") if path.is_file()]  # and no piece of a file lies about
 
 
 def test_what_is_wrong_is_said_before_anything_is_measured(_cache, tmp_path, monkeypatch, capsys, offline):

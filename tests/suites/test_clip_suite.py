@@ -10,6 +10,8 @@ from dts_mini.core.container import decode
 from dts_mini.suites import load_suite
 from dts_mini.suites.clip import keys
 from dts_mini.suites.clip import suite as module
+from dts_mini.suites.clip.hub import Hub
+from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.evaluation import logits
 from dts_mini.suites.mini.suite import MiniSuite
 from dts_mini.suites.suite import Suite
@@ -38,6 +40,22 @@ def test_the_suite_loads_by_name_with_a_number_of_tasks(monkeypatch, tmp_path):
     assert (suite.name, len(suite.tasks), suite.precision) == ("clip-vit-b-32:14", 14, "bfloat16")
     assert suite.folder == tmp_path / "clip-vit-b-32" / "P3-14-fused"
     assert len(load_suite("clip-vit-l-14:20", device="cpu").tasks) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "tasks"), [("clip-vit-b-16", 14), ("clip-vit-l-14", 20)])
+def test_longer_lists_of_tasks_and_other_models_are_read_from_their_own_repositories(
+    architecture, tasks, tmp_path, offline
+):
+    config = minihub.CONFIG | {"vision_config": minihub.CONFIG["vision_config"] | {"num_hidden_layers": 1}}
+    cache = minihub.write(tmp_path / "hub", minihub.contents(tasks, config, architecture))
+    hub = Hub(tmp_path / "pins.json", cache=cache)
+    suite = ClipSuite(architecture, tasks=tasks, home=tmp_path, hub=hub, device="cpu")
+    assert len(suite.wanted()) == 2 + 2 * tasks + 1  # of the base two files, of DTD the training images too
+    for task in suite.tasks:
+        found = logits(suite, suite.expert(task), task)
+        assert found.shape == (minihub.IMAGES, len(suite.classes(task)))
+    assert len(suite.hub.pinned) == 1 + 2 * tasks
 
 
 @pytest.mark.parametrize("name", ["clip-vit-b-31", "mini:8", "clip-vit-b-32:x", "clip-vit-b-32:9"])

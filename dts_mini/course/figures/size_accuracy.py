@@ -48,7 +48,7 @@ def every_method(rows: Sequence[Mapping], names: Sequence[str], grey: Sequence[s
     """Methods of the measured curve against a task's bytes, in % of the float32 model (log axis), as two panels.
 
     Left: share of the experts' accuracy in %, with its 95 % interval where there is one. Right: KL divergence (nats,
-    log axis). ``names`` are drawn as curves, each with a cue of its own; ``grey`` as points with their names.
+    log axis). ``names`` are drawn as curves, each with a cue of its own; ``grey`` as crosses, with names on the right.
     """
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.6))
     data: dict[str, dict] = {}
@@ -64,12 +64,14 @@ def every_method(rows: Sequence[Mapping], names: Sequence[str], grey: Sequence[s
         data[name] = {"storage": size, "share": share, "kl": kl}
     for row in (row for row in points if row["name"] in grey):
         size, share = 100 * row["storage"], 100 * row["share of experts"]["value"]
+        data[row["name"]] = {"storage": [size], "share": [share], "kl": [row["kl from experts"]["value"]]}
         for axis, value in zip(panels, (share, row["kl from experts"]["value"]), strict=True):
             axis.plot(size, value, marker="x", color="0.35", linestyle="none")
-            axis.annotate(
-                row["name"], (size, value), xytext=(3, 3), textcoords="offset points", fontsize=7, color="0.3"
-            )
-        data[row["name"]] = {"storage": [size], "share": [share], "kl": [row["kl from experts"]["value"]]}
+    heights = [kl for name in data if name in grey for kl in data[name]["kl"]]
+    for name in (name for name in data if name in grey):  # named where there is room: on the right, below a near one
+        (size,), (kl,) = data[name]["storage"], data[name]["kl"]
+        offset = (3, -9) if any(kl < other < 1.3 * kl for other in heights) else (3, 3)
+        panels[1].annotate(name, (size, kl), xytext=offset, textcoords="offset points", fontsize=7, color="0.3")
     for axis in panels:
         axis.set_xscale("log")
         axis.set_xticks([0.25, 0.5, 1, 2, 3.7, 6.25, 12.5], ["0.25", "0.5", "1", "2", "3.7", "6.25", "12.5"])
@@ -144,7 +146,7 @@ def rate_distortion(
     axis.set_ylim(bottom=min(limit[1]) / 2)
     axis.set_xlabel("bits a parameter")
     axis.set_ylabel("squared error (share of the difference)")
-    axis.legend()
+    axis.legend(frameon=True, facecolor="white", framealpha=1)
     return figure, {method: [list(bits), list(errors)] for method, (bits, errors) in measured.items()}
 
 

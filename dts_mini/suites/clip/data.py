@@ -6,6 +6,7 @@ floating numbers of it batch by batch. A run that was killed while decoding goes
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,8 +129,8 @@ def prepared(
     if done < len(keep):
         if not done:
             check_space(len(keep) * 3 * size * size, folder)
-            np.lib.format.open_memmap(pixels, "w+", np.uint8, (len(keep), 3, size, size))
-            np.lib.format.open_memmap(labels, "w+", np.int64, (len(keep),))
+            _reserved(pixels, np.uint8, (len(keep), 3, size, size))
+            _reserved(labels, np.int64, (len(keep),))
         maps, view = (np.load(path, mmap_mode="r+") for path in (pixels, labels)), crop(size)
         images, answers = maps
         with ThreadPoolExecutor() as pool:
@@ -151,6 +152,17 @@ def prepared(
             f"{task.repo}: has labels from {found.min()} to {found.max()}, {task.name} has {task.number} classes"
         )
     return torch.from_numpy(np.load(pixels, mmap_mode="c")), found
+
+
+def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> None:
+    """Makes an array on disk, its blocks taken: a disk that fills up under a mapped file kills the process."""
+    try:
+        np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written ({error.strerror}); make room, or choose another --out") from error
 
 
 def _batches(rows: Callable[[int], Iterator], keep: list[int]) -> Iterator[list]:
