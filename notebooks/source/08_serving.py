@@ -290,9 +290,10 @@ claim("08-your-mix", sentence, apart(yours, one_by_one), high=1e-4, unit="%")
 # %% [markdown]
 # ## Step 5 · What it costs
 #
-# Times depend on the machine, so stored ones are shown: `python -m benchmarks.serving` measures them in turn, on
-# one thread, each request for another task than the one before, which is the worst case for swapping. Two towers: the
-# mini suite's, and one of ViT-B/32's shapes with random weights.
+# Times depend on the machine, so stored ones are shown. `python -m benchmarks.serving` measures the ways in turn, on one
+# thread of a machine that had other work to do as well: look at the ratios. Each request is for another task than the
+# one before, which is the worst case for swapping. Two towers: the mini suite's, and one of ViT-B/32's shapes with random
+# weights.
 
 # %%
 bench = json.loads((DATA.parent / "serving.json").read_text())
@@ -322,10 +323,10 @@ claim("08-time-read", "A swap takes more than a third of reading the whole exper
 # %% [markdown]
 # **What you should see:** on the large tower the counts of Step 3 come true. Swapping for every request is the worst way
 # for one image, and fades as requests grow; the side path adds its share to every image, however many there are. Two of
-# our goals are missed. A mixed batch was to cost at most half as much again on the mini tower, too: its matrices are so
-# small that calling functions takes longer than the thin products. And a swap was to take at most a third of reading the
-# expert from disk. It reads a hundredth of the bytes, but it has all the multiplications of Step 3 to do, and on one thread
-# those take about as long as a disk does.
+# our goals are missed. One was that a mixed batch stays below the bound of the large tower on the mini tower, too: its
+# matrices are so small that calling functions takes longer than the thin products. The other was that a swap takes at
+# most a third of reading the expert from disk. It reads far fewer bytes, but it has all the multiplications of Step 3 to
+# do, and on one thread those take about as long as a disk does.
 
 # %% [markdown]
 # ## Step 6 · Hundreds of tasks in memory
