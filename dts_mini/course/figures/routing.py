@@ -18,7 +18,7 @@ def routing_maps(choices: Mapping[str, Tensor], truth: Tensor, tasks: Sequence[s
     ``choices`` and ``truth`` are task numbers (n,).
     """
     k = len(tasks)
-    figure, panels = plt.subplots(1, len(choices), figsize=(3.6 * len(choices) + 1.6, 4.4), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(choices), figsize=(3.6 * len(choices) + 1.6, 5.4), sharey=True, squeeze=False)
     data = {"tasks": list(tasks)}
     for axes, (name, chosen) in zip(panels[0], choices.items(), strict=True):
         counts = torch.zeros(k, k).index_put_((truth, chosen), torch.ones(len(truth)), accumulate=True)
