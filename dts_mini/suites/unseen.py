@@ -78,11 +78,14 @@ class Bench:
     def hedges(
         self, base: Tensor, fused: Callable[[Tensor], Tensor], about: tuple[Tensor, Tensor]
     ) -> dict[str, Tensor]:
-        """The models (row -> vector) between theta_0 and what ``fused`` makes of the hedged weights."""
-        end = fused(hedged_weights(*about))
-        return {"half way": (self.theta_0 + base) / 2} | {
-            f"hedge {share}": self.theta_0 + share * (end - self.theta_0) for share in SHARES
-        }
+        """The models (row -> vector) between theta_0 and what ``fused`` makes of the hedged weights.
+
+        The share of "hedge by nearness" is the nearness itself: nothing in it is chosen.
+        """
+        step = fused(hedged_weights(*about)) - self.theta_0
+        found = {"half way": (self.theta_0 + base) / 2}
+        found |= {f"hedge {share}": self.theta_0 + share * step for share in SHARES}
+        return found | {"hedge by nearness": self.theta_0 + max(nearness(*about), 0.0) * step}
 
     def left_out(self, seen: Sequence[str]) -> dict[str, dict[str, list[float]]]:
         """Accuracies on validation images of the seen tasks, each left out in turn: rows, a number a task; and nearness.
