@@ -90,12 +90,12 @@ def report(result: dict) -> str:
             f"{row['name']:<26} {100 * row['mean']['value']:.1f}  {gains[0]:+12.1f}  {gains[1]:+13.1f}  {below:5}  {worst}"
         )
     rows = {row["name"]: row for row in result["rows"]}
-    for name in ("abstain, chosen", "hedge, chosen"):
+    for name in ("abstain, chosen", "hedge, chosen", "hedge by nearness"):
         row, worst = rows[name], rows[name]["worst"]
         above = all(row[f"gain on {other}"]["value"] > 0 for other in ("zero-shot", "base merge"))
         lines.append(
             f"goal, {name}: {'' if above else 'not '}above both on average; more than a point below the better of the two "
-            f"in {row['cases more than a point below']} of {result['cases']} cases, surely in {row['surely']}; "
+            f"in {row['cases more than a point below']} of {result['cases']} cases, surely in {row['cases surely more than a point below']}; "
             f"at worst {100 * worst['value']:+.1f} points ({worst['task']})"
         )
     return "\n".join(lines)

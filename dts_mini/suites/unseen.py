@@ -125,7 +125,7 @@ class Bench:
             about = {name: self.about(name, task, seen) for name in self.descriptors}
             prompts = about[next(iter(about))]
             models = {"base merge": base, "uniform": fused(uniform_weights(*prompts))}
-            models |= self.hedges(base, fused, prompts) | {"oracle": self.experts[task]}
+            models |= self.hedges(base, fused, prompts)
             weights = {f"{how}, {name}": weigh(*about[name]) for name in about for how, weigh in WEIGHTINGS.items()}
             rows = {"zero-shot": self.of_zero_shot(task, "test")}
             rows |= {row: self.right(vector, task, "test") for row, vector in models.items()}
@@ -135,7 +135,7 @@ class Bench:
                 if key not in memo:
                     memo[key] = self.right(fused(one), task, "test")
                 rows[row] = memo[key]
-            answers[task] = rows
+            answers[task] = rows | {"oracle": self.right(self.experts[task], task, "test")}
         return answers
 
 
@@ -201,8 +201,8 @@ def summary(seeds: Mapping[int, Sequence[Mapping]], test: int = TEST, draws: int
 
     An entry's ``low`` and ``high`` resample a task's test images, alike for all rows and seeds; with several seeds
     ``over seeds`` is Student's interval. ``worst`` is the least gain in any case on the better of zero-shot and base
-    merge, which is itself chosen on these test images and so flattered; with the interval of that case. Cases are
-    *surely* below where all of it is.
+    merge, which is itself chosen on these test images and so flattered; with the interval of that case. A case is
+    *surely* more than a point below where all of its interval is.
     """
     if not seeds:
         raise DTSError("no seed was measured; pass at least one")
@@ -236,7 +236,7 @@ def summary(seeds: Mapping[int, Sequence[Mapping]], test: int = TEST, draws: int
         row["worst"] = {"value": round(gain[at].item(), 5), "task": task, "held out": list(held), "seed": cases[at][0]}
         row["worst"] |= {"low": round(ends[at][0], 5), "high": round(ends[at][1], 5)}
         row["cases more than a point below"] = int((gain < -0.01 - 1e-6).sum())
-        row["surely"] = sum(high < -0.01 for _, high in ends)
+        row["cases surely more than a point below"] = sum(high < -0.01 for _, high in ends)
         here = {task: torch.tensor([case[1] == task for _, case in cases]) for task in weights}
         row["accuracy"] = {t: _estimate(value[name][m], drawn[name][m], of_seed[m]) for t, m in here.items()}
         rows.append(row)

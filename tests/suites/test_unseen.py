@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small import SmallSuite
 
 from dts_mini import DTSError, average, compress, fuse, fusion_weights, task_arithmetic
-from dts_mini.core.fusion import hedged_weights
+from dts_mini.core.fusion import hedged_weights, nearness
 from dts_mini.suites.descriptors import DESCRIPTORS, sentences
 from dts_mini.suites.evaluation import correct
 from dts_mini.suites.unseen import SHARES, Bench, decide, decided, from_hex, held_out, measure, summary, to_hex
@@ -93,7 +93,8 @@ def test_rows_are_those_of_the_core_functions(rows, entries):
     wanted = {"base merge": base, "cosine, prompts": fused, "oracle": SUITE.expert("roads")}
     wanted["zero-shot"] = SUITE.pretrained()
     hedged = fuse(base, deltas, hedged_weights(*about))
-    wanted |= {f"hedge {s}": task_arithmetic(SUITE.pretrained(), [hedged], coefficient=s) for s in SHARES}
+    shares = {f"hedge {share}": share for share in SHARES} | {"hedge by nearness": nearness(*about)}
+    wanted |= {row: task_arithmetic(SUITE.pretrained(), [hedged], coefficient=s) for row, s in shares.items()}
     for row, state in wanted.items():
         assert torch.equal(from_hex(entry["right"]["roads"][row], 20), correct(SUITE, state, "roads")), row
 
@@ -174,7 +175,7 @@ def test_the_summary_counts_gains_and_the_worst_case(entries):
     assert row["worst"]["value"] == pytest.approx(least, abs=1e-5)
     assert row["mean"]["low"] <= row["mean"]["value"] <= row["mean"]["high"]
     assert row["worst"]["low"] <= row["worst"]["value"] <= row["worst"]["high"]
-    assert row["surely"] <= row["cases more than a point below"]
+    assert row["cases surely more than a point below"] <= row["cases more than a point below"]
     base = next(row for row in found["rows"] if row["name"] == "base merge")
     assert base["gain on base merge"] == {"value": 0, "low": 0, "high": 0}
     points = found["beforehand"]["prompts"]["points"]
