@@ -93,9 +93,10 @@ def report(result: dict) -> str:
     for name in ("abstain, chosen", "hedge, chosen", "hedge by nearness"):
         row, worst = rows[name], rows[name]["worst"]
         above = all(row[f"gain on {other}"]["value"] > 0 for other in ("zero-shot", "base merge"))
+        below, surely = row["cases more than a point below"], row["cases surely more than a point below"]
         lines.append(
             f"goal, {name}: {'' if above else 'not '}above both on average; more than a point below the better of the two "
-            f"in {row['cases more than a point below']} of {result['cases']} cases, surely in {row['cases surely more than a point below']}; "
+            f"in {below} of {result['cases']} cases, surely in {surely}; "
             f"at worst {100 * worst['value']:+.1f} points ({worst['task']})"
         )
     return "\n".join(lines)
