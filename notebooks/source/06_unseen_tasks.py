@@ -546,7 +546,7 @@ claim(
 # %% [markdown]
 # ## Step 7 · Every way to hold out
 #
-# Eight tasks can be held out one by one, or in 28 pairs. That makes 64 *cases*: a set of held-out tasks, and one of
+# Eight tasks can be held out one by one, or by twos. That makes 64 *cases*: a set of held-out tasks, and one of
 # them to answer. Measuring them all takes longer than a notebook should, so a command of the repository did it
 # beforehand (`python -m dts_mini.unseen`, one seed of experts). Whatever had to be chosen was chosen on validation
 # images of the *seen* tasks of each case, left out in turn. Images of a held-out task were read for the report alone.
