@@ -40,8 +40,10 @@ from dts_mini.course.figures.thresholding import (
 from dts_mini.course.figures.unseen import (
     descriptor_map,
     fusion_plane,
+    nearness_gains,
     sharpness_curves,
     unseen_accuracies,
+    unseen_gains,
     weight_bars,
 )
 from dts_mini.course.figures.vectors import cosine_map, layer_lengths, similarity_scatter, triangle
@@ -74,6 +76,7 @@ __all__ = [
     "length_and_answers",
     "matrices",
     "mean_accuracies",
+    "nearness_gains",
     "numbers_and_codes",
     "rank_accuracy",
     "rate_distortion",
@@ -92,5 +95,6 @@ __all__ = [
     "truncation_error",
     "two_measures",
     "unseen_accuracies",
+    "unseen_gains",
     "weight_bars",
 ]
