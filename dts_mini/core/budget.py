@@ -2,6 +2,7 @@
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
@@ -39,33 +40,40 @@ def water_fill(values: Mapping[str, Tensor], costs: Mapping[str, float]) -> list
     return [name for _, name, _ in sorted(offers)]
 
 
-def fit(size: Callable[[int], int], budget: int, most: int, guess: int) -> int:
+def fit(
+    size: Callable[[int], int],
+    budget: int,
+    most: int,
+    guess: int,
+    estimate: Callable[[int], float] = lambda number: number + 1.0,
+) -> int:
     """The largest number in 0..most whose ``size`` in bytes is within the budget, looked for around ``guess``.
 
-    ``size`` grows with the number, so that a larger budget never gives a smaller one. DTSError where not even
-    ``size(0)`` fits: it says the least possible budget.
+    ``size`` grows with the number, so that a larger budget never gives a smaller one; so does ``estimate``, which is
+    cheap and to which sizes are about proportional. DTSError where not even ``size(0)`` fits: it says the least
+    possible budget.
     """
     sizes: dict[int, int] = {}
     low, high, number = -1, most + 1, min(max(guess, 0), most)  # size(low) fits, size(high) does not
     while high - low > 1:
         sizes[number] = size(number)
         low, high = (number, high) if sizes[number] <= budget else (low, number)
-        number = _between(low, high, _crossing(sizes, budget, number) if len(sizes) % 4 else None)
+        if len(sizes) % 4:
+            wish = _crossing(sizes, budget, number, estimate)
+            number = max(low + 1, low + bisect_right(range(low + 1, high), wish, key=estimate))
+        else:
+            number = (low + high) // 2
     if low < 0:
         raise DTSError(f"a budget of {budget:,} bytes is too small here: the least possible is {sizes[0]:,} bytes")
     return low
 
 
-def _crossing(sizes: Mapping[int, int], budget: int, last: int) -> float:
-    """Where a straight line through the last number and the one nearest to it comes to the budget."""
-    others = [number for number in sizes if number != last]
-    if not others:
-        return last + 1 if sizes[last] <= budget else last - 1
-    near = min(others, key=lambda number: abs(number - last))
-    slope = (sizes[last] - sizes[near]) / (last - near)
-    return last + (budget - sizes[last]) / slope if slope > 0 else math.inf
-
-
-def _between(low: int, high: int, wish: float | None) -> int:
-    """The number that is wished for, kept within the two; where none is, their middle."""
-    return (low + high) // 2 if wish is None else math.floor(min(max(wish, low + 1), high - 1))
+def _crossing(sizes: Mapping[int, int], budget: int, last: int, estimate: Callable[[int], float]) -> float:
+    """The estimate at which sizes come to the budget, by a straight line through the last number and the one nearest
+    to it; after one number alone, through nothing."""
+    here = estimate(last)
+    if len(sizes) == 1:
+        return here * budget / max(sizes[last], 1)
+    near = min((number for number in sizes if number != last), key=lambda number: abs(number - last))
+    rise = sizes[last] - sizes[near]
+    return here + (budget - sizes[last]) * (here - estimate(near)) / rise if rise else math.inf

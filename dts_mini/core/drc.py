@@ -14,6 +14,7 @@ ranks and the code widths of all tensors at once, and a budget is met by choosin
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from dts_mini.core.coding import PEAK, code_bits
 from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
-from dts_mini.core.tensor import Decomposition, bounds, decompose
+from dts_mini.core.tensor import Decomposition, bounds, decompose, frobenius
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
 _FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
@@ -128,19 +129,33 @@ class RoundedFlat(Part):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row): ``s`` are its leading
-    singular values, falling, float64, and all of them if it is ``whole``; ``norm`` is ||M||."""
+    """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row): ``s`` are its singular
+    values, falling, float64, of which the leading ones are ``known`` and others supposed; ``norm`` is ||M||."""
 
     sides: tuple[int, int]
     s: Tensor
     norm: float
-    whole: bool = True
+    known: int
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
         """All singular values of a tensor."""
         matrix = as_matrix(x).double()
-        return cls(tuple(matrix.shape), torch.linalg.svdvals(matrix), torch.linalg.vector_norm(matrix).item())
+        return cls.leading(matrix, torch.linalg.svdvals(matrix))
+
+    @classmethod
+    def leading(cls, matrix: Tensor, s: Tensor) -> "Spectrum":
+        """Leading singular values, and what the rest may be: along a straight line from the last known one down, to
+        zero or to the end, so that all squares together are ||M||^2."""
+        norm, s, more = frobenius(matrix), s.double().cpu(), min(matrix.shape) - len(s)
+        rest = norm**2 - s.square().sum().item()
+        if more and rest > 0:
+            level = min(rest / more / s[-1].item() ** 2, 1.0)  # the mean square of the rest, that of the last being 1
+            end = ((12 * level - 3) ** 0.5 - 1) / 2 if level > 1 / 3 else 1 - 1 / (3 * level)
+            line = s[-1] * torch.linspace(1, end, more, dtype=torch.float64).clamp(min=0)
+        else:
+            line = s.new_zeros(more)
+        return cls(tuple(matrix.shape), torch.cat([s, line]), norm, len(s))
 
     def step(self, settings: Settings) -> float:
         coarser = settings.flat if self.sides[0] == 1 else 1.0
@@ -151,8 +166,8 @@ class Spectrum:
         return int((self.s >= settings.cut * self.step(settings) * max(self.sides) ** 0.5).sum())
 
     def short(self, settings: Settings) -> bool:
-        """Whether components may count that are not among the leading ones."""
-        return not self.whole and self.rank(settings) == len(self.s)
+        """Whether components may count that are not among the known ones."""
+        return self.rank(settings) > self.known
 
     def bits(self, settings: Settings) -> float:
         """About what its components take, were their elements Gaussian: log2(1 + 2 pi e (rms / step)^2) / 2 each."""
@@ -197,28 +212,30 @@ def compress(
     def deepen(notch: int) -> bool:
         """Finds more components where the notch may need more than are at hand; whether it did."""
         short = {name: spectrum for name, spectrum in spectra.items() if spectrum.short(at(notch))}
-        survey({name: 2 * len(spectrum.s) for name, spectrum in short.items()})
+        survey({name: spectrum.rank(at(notch)) for name, spectrum in short.items()})
         return bool(short)
 
+    @lru_cache(maxsize=2)  # what is taken in the end is among the last that were tried
     def parts_at(notch: int) -> dict[str, Part]:
         each = {name: _rounded(source, spectra[name], at(notch)) for name, source in sources.items()}
         return {name: part for name, part in each.items() if part is not None}
 
     numbers = sum(shape.numel() for shape in differences.shapes.values())
-    share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; elements take about one and more
-    survey({name: math.ceil(0.9 * share * _most(shape)) for name, shape in differences.shapes.items()})
+    share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; an element takes two, more or less
+    survey({name: math.ceil(share / 2 * _most(shape)) for name, shape in differences.shapes.items()})
     best = settings.notch
     if budget is None:
         while deepen(best):
             pass
     else:
         limit = min((spectrum.finest(settings) for spectrum in spectra.values()), default=_FINEST)
-        best = fit(lambda notch: int(sum(s.bits(at(notch)) for s in spectra.values()) / 8), budget, limit, best)
+        about = lambda notch: sum(spectrum.bits(at(notch)) for spectrum in spectra.values()) / 8
+        best = fit(lambda notch: int(about(notch)), budget, limit, best)
         while True:  # the estimate's notch and an eighth of an octave more; that again as often as it was too careful
             finest = min(best + NOTCHES // 8, limit)
             while deepen(finest):
                 pass
-            best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best)
+            best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best, about)
             if best < finest or finest == limit:
                 break
     parts = parts_at(best)
@@ -238,14 +255,11 @@ def _most(shape: torch.Size) -> float:
 def _survey(x: Tensor, rank: int) -> tuple[Spectrum, Tensor | Decomposition]:
     """A tensor's spectrum, and what rounding takes: the elements (1 x n) of one dimension, else leading components."""
     matrix = as_matrix(x)
-    norm = torch.linalg.vector_norm(torch.linalg.vector_norm(matrix, dim=1).double()).item()
     if x.dim() == 1:
-        return Spectrum((1, len(x)), torch.tensor([norm], dtype=torch.float64), norm), matrix.float().cpu()
+        return Spectrum.leading(matrix, torch.tensor([frobenius(matrix)])), matrix.float().cpu()
     small = min(matrix.shape)
-    rank = small if small <= 256 else min(small, rank + 8)  # small ones are decomposed whole anyhow
-    leading = decompose(matrix, rank)
-    whole = rank == small or len(leading.s) < rank
-    return Spectrum(tuple(matrix.shape), leading.s.double(), norm, whole), leading
+    found = decompose(matrix, small if small <= 256 else min(small, rank + rank // 8 + 8))  # small ones cost little
+    return Spectrum.leading(matrix, found.s), found
 
 
 @torch.no_grad()

@@ -1,10 +1,12 @@
-"""Weightings of seen tasks for an unseen one, beside the paper's (``fusion_weights``), and when to use none of them.
+"""Weightings of seen tasks for an unseen one, beside the paper's (``fusion_weights``), and how far to trust them.
 
-Each takes task descriptors, ``unseen`` (d,) and ``seen`` (N, d), and gives weights (N,) that sum to one.
+Each takes task descriptors, ``unseen`` (d,) and ``seen`` (N, d), and gives weights (N,) that sum to one; those of
+``hedged_weights`` sum to less.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.personal import fusion_weights
 
 Weighting = Callable[[Tensor, Tensor], Tensor]
+Choice = TypeVar("Choice")
 
 
 def nearness(unseen: Tensor, seen: Tensor) -> float:
@@ -56,6 +59,15 @@ def top_weights(unseen: Tensor, seen: Tensor, *, k: int = 2) -> Tensor:
     return weights
 
 
+def hedged_weights(unseen: Tensor, seen: Tensor) -> Tensor:
+    """The paper's weights times nearness: a twin is fused wholly, a stranger hardly (ours).
+
+    They sum to the nearness, or to 0 where it is negative, so that the farther the nearest seen task is, the more of
+    the fused model is its base.
+    """
+    return fusion_weights(unseen, seen) * max(nearness(unseen, seen), 0.0)
+
+
 WEIGHTINGS: dict[str, Weighting] = {
     "cosine": fusion_weights,
     "centred": centred_weights,
@@ -83,8 +95,13 @@ def abstention(near: Sequence[float], gains: Sequence[float]) -> float:
     return max(sorted({*near, above}), key=total)
 
 
-def choose_fallback(accuracies: Mapping[str, Sequence[float]]) -> str:
-    """The fallback that is best in the mean over tasks, the first of equals; ``accuracies`` has a row a fallback."""
-    if not accuracies or len({len(row) for row in accuracies.values()}) != 1:
-        raise DTSError("pass each fallback's accuracies on the same tasks, at least one fallback")
-    return max(accuracies, key=lambda name: sum(accuracies[name]))
+def least_regret(accuracies: Mapping[Choice, Sequence[float]], bar: Sequence[float]) -> Choice:
+    """The choice that falls least below ``bar`` on the task where it falls furthest (Savage's minimax regret, 1951).
+
+    ``accuracies`` holds a row a choice, and a row as ``bar`` a number a task. Of equally safe choices it is the best in the
+    mean, and the first of those.
+    """
+    if not bar or {len(row) for row in accuracies.values()} != {len(bar)}:
+        raise DTSError("pass each choice's accuracies on the tasks of the bar, at least one choice and one task")
+    lead = {choice: [a - b for a, b in zip(row, bar, strict=True)] for choice, row in accuracies.items()}
+    return max(lead, key=lambda choice: (min(lead[choice]), sum(lead[choice])))

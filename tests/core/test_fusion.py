@@ -12,7 +12,8 @@ from dts_mini.core.fusion import (
     WEIGHTINGS,
     abstention,
     centred_weights,
-    choose_fallback,
+    hedged_weights,
+    least_regret,
     nearness,
     softmax_weights,
     top_weights,
@@ -130,9 +131,37 @@ def test_nearnesses_and_gains_that_do_not_fit_are_refused(near, gains, message):
         abstention(near, gains)
 
 
-def test_the_fallback_is_the_best_in_the_mean_and_the_first_of_equals():
-    assert choose_fallback({"base": [0.5, 0.5], "zero-shot": [0.9, 0.2]}) == "zero-shot"
-    assert choose_fallback({"base": [0.5, 0.5], "zero-shot": [0.6, 0.4]}) == "base"
-    for bad in ({}, {"base": [0.5], "zero-shot": [0.5, 0.6]}):
-        with pytest.raises(DTSError, match="each fallback's accuracies"):
-            choose_fallback(bad)
+def test_least_regret_looks_at_the_worst_task_then_at_the_mean_then_takes_the_first():
+    bar = [0.9, 0.5]
+    assert least_regret({"bold": [1.0, 0.3], "safe": [0.85, 0.45]}, bar) == "safe"
+    assert least_regret({"safe": [0.85, 0.45], "safe and better": [0.95, 0.45]}, bar) == "safe and better"
+    assert least_regret({0.5: [0.8, 0.5], 0.75: [0.8, 0.5]}, bar) == 0.5
+    for bad in ({}, {"base": [0.5]}, {"base": [0.5, 0.5], "zero-shot": [0.5]}):
+        with pytest.raises(DTSError, match="accuracies on the tasks of the bar"):
+            least_regret(bad, bar)
+    with pytest.raises(DTSError, match="at least one choice and one task"):
+        least_regret({"base": []}, [])
+
+
+@given(st.dictionaries(st.integers(0, 5), st.lists(st.integers(0, 8), min_size=3, max_size=3), min_size=1))
+def test_no_choice_is_safer_than_the_one_of_least_regret(rows):
+    lead = lambda choice: min(a - b for a, b in zip(rows[choice], [4, 2, 6], strict=True))
+    assert lead(least_regret(rows, [4, 2, 6])) == max(map(lead, rows))
+
+
+# --- hedging ---
+
+
+@given(unseen=VECTOR, seen=st.lists(VECTOR, min_size=1, max_size=6))
+def test_hedged_weights_are_the_papers_times_nearness(unseen, seen):
+    unseen, seen = torch.tensor(unseen, dtype=torch.float64), torch.tensor(seen, dtype=torch.float64)
+    hedged = hedged_weights(unseen, seen)
+    assert hedged.sum().item() == pytest.approx(max(nearness(unseen, seen), 0), abs=1e-9)
+    if nearness(unseen, seen) > 1e-6:
+        assert torch.allclose(hedged / hedged.sum(), fusion_weights(unseen, seen), atol=1e-6)
+
+
+def test_a_twin_is_fused_wholly_and_a_task_that_points_away_not_at_all():
+    twin = torch.tensor([1.0, 0, 0])
+    assert torch.allclose(hedged_weights(twin, SEEN), fusion_weights(twin, SEEN))
+    assert hedged_weights(twin, SEEN[3:]).tolist() == [0]

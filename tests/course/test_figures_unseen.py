@@ -64,3 +64,30 @@ def test_sharpness_curves_are_in_points_with_intervals():
     assert sorted(legend(axes)) == ["aerial", "house numbers", "the base (equal weights)"]
     assert "points" in axes.get_ylabel() and "95 %" in axes.get_ylabel() and okabe_ito(axes)
     assert len({bars.lines[0].get_marker() for bars in axes.containers}) == 2
+
+
+def test_nearness_gains_has_a_marker_a_task_and_two_gains_in_points():
+    tasks = [f"task {i}" for i in range(8)]
+    gains = lambda i: {"fused on base merge": 0.01 * i, "base merge on zero-shot": -0.02 * i}
+    points = [{"task": t, "nearness": 0.1 * i, **gains(i)} for i, t in enumerate(tasks)]
+    figure, data = figures.nearness_gains(points * 2)
+    assert data["task 3"]["nearness"] == pytest.approx([0.3] * 2)
+    assert data["task 3"]["fused on base merge"] == pytest.approx([3] * 2)
+    assert data["task 3"]["base merge on zero-shot"] == pytest.approx([-6] * 2)
+    assert legend(figure) == tasks
+    for axes in figure.axes:
+        assert "points" in axes.get_ylabel() and "nearness" in axes.get_xlabel() and okabe_ito(axes)
+        looks = {(line.get_marker(), line.get_markerfacecolor()) for line in axes.lines[:8]}
+        assert len(looks) == 8 and all(line.get_linestyle() == "None" for line in axes.lines[:8])
+
+
+def test_unseen_gains_shows_the_mean_with_its_interval_and_the_worst_case():
+    row = lambda name, gain, worst: {"name": name, "gain on base merge": estimate(gain), "worst": {"value": worst}}
+    figure, data = figures.unseen_gains([row("uniform", 0.0, -0.1), row("abstain, chosen", 0.03, -0.005)])
+    assert data["row"] == ["uniform", "abstain, chosen"]
+    assert data["value"] == pytest.approx([0, 3]) and data["worst"] == pytest.approx([-10, -0.5])
+    assert data["low"] == pytest.approx([-2, 1]) and data["high"] == pytest.approx([3, 6])
+    (axes,) = figure.axes
+    labels = " ".join(legend(axes))
+    assert "95 %" in labels and "worst case" in labels and "goal" in labels and axes.get_xlabel() == "points"
+    assert okabe_ito(axes)

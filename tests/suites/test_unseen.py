@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import SmallSuite
 
-from dts_mini import DTSError, average, compress, fuse, fusion_weights
+from dts_mini import DTSError, average, compress, fuse, fusion_weights, task_arithmetic
+from dts_mini.core.fusion import hedged_weights, nearness
 from dts_mini.suites.descriptors import DESCRIPTORS, sentences
 from dts_mini.suites.evaluation import correct
-from dts_mini.suites.unseen import Bench, from_hex, held_out, measure, summary, to_hex
+from dts_mini.suites.unseen import SHARES, Bench, decide, decided, from_hex, held_out, measure, summary, to_hex
 from dts_mini.unseen import main, report, resumed
 
 SUITE = SmallSuite()
@@ -87,28 +88,60 @@ def test_rows_are_those_of_the_core_functions(rows, entries):
     experts = [SUITE.expert(task) for task in seen]
     base = average(experts)
     about = SUITE.descriptor("roads"), torch.stack([SUITE.descriptor(task) for task in seen])
-    fused = fuse(base, [compress(base, expert) for expert in experts], fusion_weights(*about))
+    deltas = [compress(base, expert) for expert in experts]
+    fused = fuse(base, deltas, fusion_weights(*about))
     wanted = {"base merge": base, "cosine, prompts": fused, "oracle": SUITE.expert("roads")}
     wanted["zero-shot"] = SUITE.pretrained()
+    hedged = fuse(base, deltas, hedged_weights(*about))
+    shares = {f"hedge {share}": share for share in SHARES} | {"hedge by nearness": nearness(*about)}
+    wanted |= {row: task_arithmetic(SUITE.pretrained(), [hedged], coefficient=s) for row, s in shares.items()}
     for row, state in wanted.items():
         assert torch.equal(from_hex(entry["right"]["roads"][row], 20), correct(SUITE, state, "roads")), row
 
 
-def test_choices_read_validation_images_of_seen_tasks_alone(rows, monkeypatch):
+def test_seen_tasks_left_out_read_validation_images_of_seen_tasks_alone(rows, monkeypatch):
     bench, asked = Bench(SUITE, rows, 20, 20), set()
     images = SUITE.images
     monkeypatch.setattr(SUITE, "images", lambda task, split: asked.add((task, split)) or images(task, split))
-    bench.choices(["cats", "roads", "stones"])
+    found = bench.left_out(["cats", "roads", "stones"])
+    assert all(len(row) == 3 for part in found.values() for row in part.values())
     assert asked == {(task, "validation") for task in ("cats", "roads", "stones")}
 
 
-def test_abstention_is_the_fused_row_or_the_fallback(entries):
+def test_a_task_left_out_is_answered_by_the_core_functions_without_compression(rows):
+    found = Bench(SUITE, rows, 20, 20).left_out(["cats", "roads", "stones"])["accuracies"]
+    experts = [SUITE.expert(task) for task in ("cats", "stones")]
+    base = average(experts)
+    about = SUITE.descriptor("roads"), torch.stack([SUITE.descriptor(task) for task in ("cats", "stones")])
+    exact = lambda weights: {
+        name: x + sum(w * (e[name] - x) for w, e in zip(weights, experts, strict=True)) for name, x in base.items()
+    }
+    wanted = {"zero-shot": SUITE.pretrained(), "base merge": base, "cosine, prompts": exact(fusion_weights(*about))}
+    wanted["hedge 1.0"] = exact(hedged_weights(*about))
+    for row, state in wanted.items():
+        accuracy = correct(SUITE, state, "roads", "validation").float().mean().item()
+        assert found[row][1] == pytest.approx(accuracy, abs=1e-5), row
+
+
+def test_what_is_decided_is_the_fused_row_or_the_fallback_and_a_hedge(entries):
     for entry in entries:
-        for task, by_row in entry["right"].items():
-            for name, threshold in entry["thresholds"].items():
-                fuses = entry["nearness"][task][name] >= threshold - 1e-5
-                assert by_row[f"abstain, {name}"] == by_row[f"cosine, {name}" if fuses else entry["fallback"]]
-            assert by_row["abstain, chosen"] == by_row[f"abstain, {entry['descriptor']}"]
+        choices = decide(entry["left out"])
+        for task, by_row in decided(entry).items():
+            for name, threshold in choices["thresholds"].items():
+                fuses = entry["nearness"][task][name] >= threshold
+                assert by_row[f"abstain, {name}"] == by_row[f"cosine, {name}" if fuses else choices["fallback"]]
+            assert by_row["abstain, chosen"] == by_row[f"abstain, {choices['descriptor']}"]
+            assert by_row["hedge, chosen"] == by_row[f"hedge {choices['share']}"]
+
+
+def test_decisions_are_safe_where_the_seen_tasks_disagree():
+    accuracies = {"zero-shot": [0.9, 0.1], "base merge": [0.1, 0.9], "half way": [0.6, 0.6]}
+    accuracies |= {"hedge 0.5": [0.6, 0.6], "hedge 0.75": [0.4, 0.7], "hedge 1.0": [0.1, 0.95]}
+    accuracies |= {"cosine, near": [0.1, 0.95], "cosine, far": [0.95, 0.1]}
+    found = decide({"accuracies": accuracies, "nearness": {"near": [0.2, 0.8], "far": [0.2, 0.8]}})
+    assert found["fallback"] == "half way" and found["share"] == 0.5
+    # By "near" the nearer task gains 0.35; by "far" it loses, and what the farther one gains cannot be had without it.
+    assert found["descriptor"] == "near" and found["thresholds"]["near"] == 0.8 < found["thresholds"]["far"]
 
 
 def test_a_run_that_goes_on_measures_only_what_is_missing_and_ends_alike(rows, entries):
@@ -141,9 +174,12 @@ def test_the_summary_counts_gains_and_the_worst_case(entries):
     least = min(case["softmax, TF-IDF"] - max(case["zero-shot"], case["base merge"]) for case in right.values())
     assert row["worst"]["value"] == pytest.approx(least, abs=1e-5)
     assert row["mean"]["low"] <= row["mean"]["value"] <= row["mean"]["high"]
+    assert row["worst"]["low"] <= row["worst"]["value"] <= row["worst"]["high"]
+    assert row["cases surely more than a point below"] <= row["cases more than a point below"]
     base = next(row for row in found["rows"] if row["name"] == "base merge")
     assert base["gain on base merge"] == {"value": 0, "low": 0, "high": 0}
     points = found["beforehand"]["prompts"]["points"]
+    assert len(found["choices"]) == len(entries) and found["choices"][0]["share"] in SHARES
     assert len(points) == 16 and {point["task"] for point in points} == set(SUITE.tasks)
 
 
@@ -168,7 +204,7 @@ def test_the_command_writes_results_and_goes_on_from_its_own_files(small, tmp_pa
     assert main(line) == 0
     first = json.loads(out.read_text())
     assert first["provenance"]["python"] and first["seeds"] == [0]
-    assert "goal: abstention is" in capsys.readouterr().out and report(first).splitlines()[0].split()[0] == "mean"
+    assert "goal, abstain, chosen: " in capsys.readouterr().out and report(first).splitlines()[0].split()[0] == "mean"
     assert main(line) == 0
     assert "held-out sets" not in capsys.readouterr().err
     assert json.loads(out.read_text())["rows"] == first["rows"]

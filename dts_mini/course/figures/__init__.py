@@ -41,8 +41,10 @@ from dts_mini.course.figures.thresholding import (
 from dts_mini.course.figures.unseen import (
     descriptor_map,
     fusion_plane,
+    nearness_gains,
     sharpness_curves,
     unseen_accuracies,
+    unseen_gains,
     weight_bars,
 )
 from dts_mini.course.figures.vectors import cosine_map, layer_lengths, similarity_scatter, triangle
@@ -75,6 +77,7 @@ __all__ = [
     "length_and_answers",
     "matrices",
     "mean_accuracies",
+    "nearness_gains",
     "numbers_and_codes",
     "rank_accuracy",
     "rate_distortion",
@@ -97,5 +100,6 @@ __all__ = [
     "truncation_error",
     "two_measures",
     "unseen_accuracies",
+    "unseen_gains",
     "weight_bars",
 ]

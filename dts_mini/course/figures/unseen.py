@@ -1,4 +1,4 @@
-"""Unseen tasks: weights, and what the fused models answer."""
+"""Unseen tasks: weights, what the fused models answer, and whether nearness tells it beforehand."""
 
 from collections.abc import Mapping, Sequence
 
@@ -132,3 +132,56 @@ def unseen_accuracies(table: Mapping) -> tuple[Figure, dict]:
     panels[0, 0].invert_yaxis()
     panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure, data
+
+
+@styled
+def nearness_gains(points: Sequence[Mapping]) -> tuple[Figure, dict]:
+    """Against nearness, what fusion gains on the base merge and what that gains on zero-shot: a panel each, in points.
+
+    ``points`` are cases with "task", "nearness" (cosine) and the two gains (shares in [0, 1]); a task has a colour and a
+    marker.
+    """
+    tasks = list(dict.fromkeys(point["task"] for point in points))
+    figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.8))
+    data = {task: {"nearness": [p["nearness"] for p in points if p["task"] == task]} for task in tasks}
+    for axes, gain in zip(panels, ("fused on base merge", "base merge on zero-shot"), strict=True):
+        for number, task in enumerate(tasks):
+            y = [100 * point[gain] for point in points if point["task"] == task]
+            hollow = {"markerfacecolor": "none"} if number >= len(PALETTE) else {}
+            looks = {**cue(number), "linestyle": "none", "markersize": 6, "alpha": 0.8, **hollow}
+            axes.plot(data[task]["nearness"], y, label=task, **looks)
+            data[task][gain] = y
+        axes.axhline(0, color="0.5", linewidth=1)
+        axes.set_xlabel("nearness (cosine)")
+        axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("fused minus base merge (points)")
+    panels[1].set_ylabel("base merge minus zero-shot (points)")
+    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure, data
+
+
+@styled
+def unseen_gains(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
+    """For each row its mean gain on the base merge, with the 95 % interval, and its worst case, in points.
+
+    The worst case is the gain on the better of zero-shot and the base merge; a line marks one point below.
+    """
+    names = [row["name"] for row in rows]
+    gains = [row["gain on base merge"] for row in rows]
+    value, low, high = ([100 * gain[key] for gain in gains] for key in ("value", "low", "high"))
+    worst = [100 * row["worst"]["value"] for row in rows]
+    figure, axes = plt.subplots(figsize=(8.4, 0.3 * len(rows) + 1.3))
+    at = range(len(rows))
+    reach = [[v - e for v, e in zip(value, low, strict=True)], [e - v for v, e in zip(value, high, strict=True)]]
+    looks = {"color": PALETTE[0], "fmt": MARKERS[0], "capsize": 3}
+    axes.errorbar(value, at, xerr=reach, **looks, label="mean gain on the base merge\nbars: 95 % intervals")
+    looks = {"color": PALETTE[3], "marker": MARKERS[3], "linestyle": "none"}
+    axes.plot(worst, at, **looks, label="worst case against the better\nof zero-shot and base merge")
+    axes.axvline(0, color="0.5", linewidth=1)
+    axes.axvline(-1, color=PALETTE[6], linestyle=":", linewidth=1, label="the goal for the worst case")
+    axes.set_yticks(at, names)
+    axes.invert_yaxis()
+    axes.set_xlabel("points")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure, {"row": names, "value": value, "low": low, "high": high, "worst": worst}
