@@ -206,16 +206,18 @@ def table(seeds: Mapping[int, Mapping[str, dict]], split: str = "test") -> dict:
 def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
     """Rows of all seeds' cells: storage, accuracy as a share of the experts' and KL, each with what it varies by.
 
-    With several seeds an interval is Student's over them. ``images`` is the bootstrap's of the first seed's share
-    over test images. Where only the first seed was measured, it is the only interval.
+    With several seeds an interval is Student's over them. ``images`` is the bootstrap's interval of the share over test
+    images, the same ones for every seed. Where only the first seed was measured, it is the only interval.
     """
     first = next(iter(seeds.values()))
     bits = lambda cell: {t: torch.tensor([c == "1" for c in text]) for t, text in cell["right"].items()}
     mean = lambda values: sum(values) / len(values)
     accuracy = lambda cell: mean([r.float().mean().item() for r in bits(cell).values()])
     experts = {seed: next(c for c in found.values() if c["name"] == "experts") for seed, found in seeds.items()}
-    possible = {name: bits(cell) for name, cell in first.items() if "right" in cell}
-    draws = bootstrap(possible)
+    draws = {
+        seed: bootstrap({name: bits(cell) for name, cell in found.items() if "right" in cell})
+        for seed, found in seeds.items()
+    }
     whole = next(name for name, cell in first.items() if cell["name"] == "experts")
     rows = []
     for name, cell in first.items():
@@ -228,9 +230,9 @@ def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
         row["storage"] = round(mean([mean(c["storage"].values()) for c in same.values()]), 6)
         row["share of experts"] = over([accuracy(c) / accuracy(experts[seed]) for seed, c in same.items()])
         row["kl from experts"] = over([mean(c["kl"].values()) for c in same.values()])
-        if name in draws:
-            low, high = interval(draws[name].mean(1) / draws[whole].mean(1))
-            row["images"] = {"low": round(low, 5), "high": round(high, 5)}
+        shares = [drawn[name].mean(1) / drawn[whole].mean(1) for drawn in draws.values() if name in drawn]
+        low, high = interval(sum(shares) / len(shares))
+        row["images"] = {"low": round(low, 5), "high": round(high, 5)}
     return rows
 
 
@@ -286,13 +288,16 @@ def bytes_for(kl: float, rows: Sequence[Mapping]) -> float:
 
 
 def markdown(table: Mapping, size: str = "1%") -> str:
-    """Every method at one size, and those that have but one, as Markdown: from the least KL divergence to the most."""
+    """Every method at one size, and those that have but one, as Markdown: from the least KL divergence to the most.
+
+    Brackets are over test images for the share and, where there are several, over seeds for the divergence.
+    """
     rows = [row for row in table["rows"] if row["group"] == "curve" and row["size"] in (size, "natural")]
     rows = sorted((row for row in rows if "storage" in row), key=lambda row: row["kl from experts"]["value"])
     lines = ["| method | storage | share of experts | KL from the expert |", "|---|---|---|---|"]
     for row in rows:
         share, kl = row["share of experts"], row["kl from experts"]
-        of_share = _bracket(share if "low" in share else row["images"], lambda x: f"{100 * x:.1f}")
+        of_share = _bracket(row["images"], lambda x: f"{100 * x:.1f}")
         of_kl = _bracket(kl, lambda x: f"{x:.4f}") if "low" in kl else ""
         cells = (row["name"], f"{100 * row['storage']:.2f} %", f"{100 * share['value']:.1f}{of_share}")
         lines.append("| " + " | ".join([*cells, f"{kl['value']:.4f}{of_kl}"]) + " |")

@@ -390,10 +390,12 @@ claim("07-first-order-least", "In no layer is it below 0.9 times the estimate.",
 #
 # Now all methods in one picture. Each was written anew from its paper's formulas, and each has its file in the same
 # container, counted by its bytes on disk. What tasks share is counted too, an eighth for each of the eight tasks. The
-# command `make curves` measured all points on all test images, and you read its results.
+# command `make curves` measured all points on all test images, and you read its results. The bands on the left are
+# intervals over test images.
 
 # %%
 curves_table = json.loads((suite.folder / "curves.json").read_text())
+print("seeds of the experts:", *curves_table["seeds"])
 points = [row for row in curves_table["rows"] if row["group"] == "curve"]
 drawn = ["DTS-T", "DTS-D, average", "DRC-T", "DRC-D, average", "low-rank, water-filling", "shared subspace", "TSV-C"]
 grey = ["BitDelta", "TVQ INT2", "TVQ INT3", "TVQ INT4", "RTVQ B3O2", "EMR-Merging", "TALL masks"]
@@ -422,7 +424,7 @@ claim(
 )
 by_name = {(row["name"], row["size"]): row for row in points if "storage" in row}
 kept = by_name["DRC-D, average", "1%"]
-spread = kept["share of experts"] if "low" in kept["share of experts"] else kept["images"]
+spread = kept["images"]
 claim(
     "07-drc-keeps",
     "At 1 % of the bytes DRC over the average keeps at least 99 % of the experts' accuracy.",

@@ -47,7 +47,7 @@ def size_curves(table: Mapping) -> tuple[Figure, dict]:
 def every_method(rows: Sequence[Mapping], names: Sequence[str], grey: Sequence[str] = ()) -> tuple[Figure, dict]:
     """Methods of the measured curve against a task's bytes, in % of the float32 model (log axis), as two panels.
 
-    Left: share of the experts' accuracy in %, with its 95 % interval where there is one. Right: KL divergence (nats,
+    Left: share of the experts' accuracy in %, with its 95 % interval over test images. Right: KL divergence (nats,
     log axis). ``names`` are drawn as curves, each with a cue of its own; ``grey`` as crosses, with names on the right.
     """
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.6))
@@ -88,9 +88,8 @@ def every_method(rows: Sequence[Mapping], names: Sequence[str], grey: Sequence[s
 
 
 def _band(rows: Sequence[Mapping]) -> tuple[list[float], list[float]]:
-    """The ends of the rows' intervals, over seeds where there are several, else over test images; in %."""
-    spans = [row["share of experts"] if "low" in row["share of experts"] else row["images"] for row in rows]
-    return [100 * span["low"] for span in spans], [100 * span["high"] for span in spans]
+    """The ends of the rows' intervals over test images, in %."""
+    return [100 * row["images"]["low"] for row in rows], [100 * row["images"]["high"] for row in rows]
 
 
 @styled
