@@ -840,22 +840,14 @@ print("the worst case of hedging by nearness:", rows["hedge by nearness"]["worst
 # over, because difference vectors over an average sum to zero.
 # </details>
 #
-# **2.** The mean of your method is lower than zero-shot's, and the paired interval holds zero. What do you report?
-#
-# <details><summary>Answer</summary>
-#
-# Not told apart, with the interval. "Worse" may be an accident of the images, as Step 5 shows. If you can, measure on
-# more images, and decide on their number beforehand.
-# </details>
-#
-# **3.** Why is it not allowed to choose the sharpness on validation images of the unseen task?
+# **2.** Why is it not allowed to choose the sharpness on validation images of the unseen task?
 #
 # <details><summary>Answer</summary>
 #
 # In this setting the unseen task has no labelled images. With some, you could choose anything, or fine-tune at once.
 # The honest way is to choose on seen tasks that are left out in turn, and to report what that choice does. </details>
 #
-# **4.** The nearest seen task has a cosine of zero. What is the model that is hedged by nearness?
+# **3.** The nearest seen task has a cosine of zero. What is the model that is hedged by nearness?
 #
 # <details><summary>Answer</summary>
 #
