@@ -277,7 +277,7 @@ def markdown(published: Mapping[str, Mapping]) -> str:
         peak = lambda run: f"{run['peak'] / 1e6:,.0f} MB of {goal / 1e6:,.0f}{met(run['peak'], goal)}"
         same = len({one["sha256"], *(run["sha256"] for run in many.values())}) == 1
         return {
-            "parameters, bytes": f"{found['parameters'] / 1e6:,.1f} M, {found['bytes'] / GB:.2f} GB in {found['shards']}",
+            "parameters, bytes, files": f"{found['parameters'] / 1e6:,.1f} M, {found['bytes'] / GB:.2f} GB, {found['shards']}",
             "compress: wall (CPU) time": times(one),
             "compress: peak memory, of the goal": peak(one),
             "delta": f"{found['delta']['bytes'] / 1e6:.2f} MB, {found['delta']['share']:.2%}",

@@ -832,12 +832,12 @@ print("the worst case of hedging by nearness:", rows["hedge by nearness"]["worst
 # %% [markdown]
 # ## Quiz
 #
-# **1.** The mean of your method is lower than zero-shot's, and the paired interval holds zero. What do you report?
+# **1.** All descriptors of the seen tasks are equally near to that of the unseen one. What is the fused model?
 #
 # <details><summary>Answer</summary>
 #
-# Not told apart, with the interval. "Worse" may be an accident of the images, as Step 5 shows. If you can, measure on
-# more images, and decide on their number beforehand.
+# The weights are equal. Over the average of the experts the fused model is that average again, up to what DTS leaves
+# over, because difference vectors over an average sum to zero.
 # </details>
 #
 # **2.** Why is it not allowed to choose the sharpness on validation images of the unseen task?
