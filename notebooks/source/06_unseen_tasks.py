@@ -850,11 +850,4 @@ print("the worst case of hedging by nearness:", rows["hedge by nearness"]["worst
 # In this setting the unseen task has no labelled images. With some, you could choose anything, or fine-tune at once.
 # The honest way is to choose on seen tasks that are left out in turn, and to report what that choice does. </details>
 #
-# **4.** The nearest seen task has a cosine of zero. What is the model that is hedged by nearness?
-#
-# <details><summary>Answer</summary>
-#
-# Zero-shot: the weights and the share are both zero. With a twin both are one, up to rounding, and you have the paper's
-# fused model. </details>
-#
 # **Next:** 07 · The size-accuracy curve: how small can the files get?
