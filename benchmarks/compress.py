@@ -63,14 +63,14 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return result | {"ln_post.weight": (width,), "ln_post.bias": (width,)}
 
 
-def make_states(seed: int) -> tuple[State, State]:
-    """A random base, and base + delta as expert; the delta of a matrix: rank 64, s falling as 1/i, plus noise.
+def make_states(seed: int, of: dict[str, tuple[int, ...]] | None = None) -> tuple[State, State]:
+    """A random base of these shapes (ViT-B/32's), and base + delta as expert; of a matrix: rank 64, s falling as 1/i, plus noise.
 
     The noise of a matrix has half the norm of its low-rank share; other tensors differ by noise alone.
     """
     generator = torch.Generator().manual_seed(seed)
     randn = lambda *shape: torch.randn(*shape, generator=generator)
-    base = {name: 0.02 * randn(*shape) for name, shape in shapes().items()}
+    base = {name: 0.02 * randn(*shape) for name, shape in (of or shapes()).items()}
     expert = {}
     for name, x in base.items():
         delta = randn(*x.shape)

@@ -15,6 +15,7 @@ from dts_mini.core.delta import METHODS, Rebuilt, compress, load, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.work import Each
+from dts_mini.serving.lora import check_folder, export_lora, import_lora, read_config
 from dts_mini.suites import CLIP, SUITES, load_suite
 
 CHECKPOINT = "a .safetensors file, an index of shards, or a folder with either"
@@ -144,6 +145,39 @@ def _reproduce(o: argparse.Namespace) -> None:
     print(f"{suite.folder / 'report.md'}: the tables, beside what is published")
 
 
+def _export_lora(o: argparse.Namespace) -> None:
+    check_folder(o.out, overwrite=o.overwrite)
+    delta = load(o.delta)
+    adapter = export_lora(delta, _transformers_model(o.base), o.out, partial=o.partial, overwrite=o.overwrite)
+    held = f"{len(adapter.ranks)} modules as factors, {len(adapter.whole)} whole"
+    print(f"{o.out}: {held}" + (f", left out {', '.join(adapter.lost)}" if adapter.lost else ""))
+
+
+def _transformers_model(folder: Path):
+    """The model of a folder that transformers saved, of the class that its config.json names, in the dtype it has."""
+    architectures = read_config(folder / "config.json").get("architectures") or [None]
+    import transformers  # takes seconds
+
+    transformers.utils.logging.disable_progress_bar()
+    kind = getattr(transformers, architectures[0] or "", None)
+    if kind is None:
+        raise DTSError(f"{folder / 'config.json'}: names no architecture that transformers has; export from Python")
+    try:
+        return kind.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True).eval()
+    except OSError as error:
+        raise DTSError(
+            f"{folder}: transformers cannot load it ({str(error).splitlines()[0]}); check the folder"
+        ) from error
+
+
+def _import_lora(o: argparse.Namespace) -> None:
+    check_writable(o.out, overwrite=o.overwrite)
+    delta = import_lora(o.adapter, open_checkpoint(o.base))
+    delta.save(o.out, overwrite=o.overwrite)
+    counts = storage(delta)
+    print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
+
+
 def _push(o: argparse.Namespace) -> None:
     from dts_mini.hub import push
 
@@ -249,6 +283,17 @@ def _parser() -> argparse.ArgumentParser:
         "--torchvision", type=Path, metavar="FOLDER", help="data sets of torchvision to take where it has them"
     )
     sub.add_argument("--repin", action="store_true", help="take the newest revisions instead of the pinned ones")
+
+    sub = command("export-lora", _export_lora, "Write a delta as a LoRA adapter that peft loads.")
+    sub.add_argument("--base", required=True, type=Path, metavar="FOLDER", help="the base as transformers saved it")
+    sub.add_argument("--delta", required=True, help="the file that compress wrote")
+    sub.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the adapter's folder")
+    sub.add_argument("--partial", action="store_true", help="leave out what no adapter can hold")
+
+    sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
+    sub.add_argument("adapter", type=Path, metavar="FOLDER", help="the adapter's folder")
+    sub.add_argument("--base", required=True, help=f"the model it was trained over: {CHECKPOINT}")
+    sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
 
     sub = command(
         "push", _push, "Upload deltas over one base to the Hugging Face Hub, with a model card.", writes=False

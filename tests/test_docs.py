@@ -28,7 +28,8 @@ PAGES = sorted(DOCS.rglob("*.md"))
 MERGES = {path.stem: path for path in (DOCS / "methods").glob("*.md")}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| ", re.MULTILINE)
-SLOW = ("compress-your-model", "text-models")
+SLOW = ("compress-your-model", "text-models", "serve")
+NEEDS = {"compress-your-model": "distributed", "text-models": "transformers", "serve": "peft"}
 
 
 def runnable() -> list:
@@ -120,7 +121,7 @@ def shell():
 
 @pytest.mark.parametrize("page", runnable())
 def test_every_block_of_a_page_runs_in_order(page, workshop, shell, request):
-    pytest.importorskip("transformers" if page.stem == "text-models" else "distributed")
+    pytest.importorskip(NEEDS.get(page.stem, "torch"))
     if "hub" in page.stem:
         request.getfixturevalue("hub")
     space = {"__name__": "page"}

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dts_mini"
 CORE = sorted((PACKAGE / "core").glob("*.py"))
 SUITES = sorted((PACKAGE / "suites").rglob("*.py"))
+SERVING = sorted((PACKAGE / "serving").glob("*.py"))
 
 # Within the core a module may import those that stand in a line above its own.
 ORDER = [
@@ -79,6 +80,14 @@ def test_a_module_of_the_core_imports_lower_floors_alone(path):
     for name in imported(path.read_text()):
         if within(name, "dts_mini"):
             assert floor(name.split(".")[2]) < floor(path.stem), name
+
+
+@pytest.mark.parametrize("path", SERVING, ids=lambda path: path.stem)
+def test_serving_imports_the_core_and_its_few_libraries_alone(path):
+    for name in imported(path.read_text(), f"dts_mini.serving.{path.stem}"):
+        top = name.split(".")[0]
+        own = within(name, "dts_mini.core") or within(name, "dts_mini.serving")
+        assert own or top in LIBRARIES or top in sys.stdlib_module_names, name
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -76,6 +76,46 @@ class Kept(Part):
 
 
 @dataclass(frozen=True)
+class Factors(Part):
+    """A tensor of two or more dimensions as a matrix: scale * left (m x r) right (r x n), both kept as they are.
+
+    It holds what others made, a LoRA adapter's for example; both factors have one floating dtype.
+    """
+
+    left: Tensor
+    right: Tensor
+    scale: float = 1.0
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """scale * left (m x r) and right (r x n), float32."""
+        return self.left.float() * self.scale, self.right.float()
+
+    def restore(self) -> Tensor:
+        a, b = self.factors()
+        return a @ b
+
+    def write(self, writer: "Writer") -> list:
+        for side in (self.left, self.right):
+            writer.add("kept", side.contiguous().reshape(-1).view(torch.uint8))
+        return [self.rank, str(self.left.dtype).removeprefix("torch."), self.scale]
+
+    @classmethod
+    def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Factors":
+        rank, name, scale = arguments
+        dtype, sides = getattr(torch, name), ((shape[0], rank), (rank, torch.Size(shape[1:]).numel()))
+        take = lambda m, n: reader.take("kept", m * n * dtype.itemsize).clone().view(dtype).view(m, n)
+        return cls(*(take(*side) for side in sides), scale)
+
+    @property
+    def rank(self) -> int:
+        return self.right.shape[0]
+
+    @property
+    def bits(self) -> int:
+        return 8 * (self.left.nbytes + self.right.nbytes) + 64
+
+
+@dataclass(frozen=True)
 class Unchanged(Part):
     """A tensor that equals the base's."""
 

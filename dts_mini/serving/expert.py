@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.errors import StateError
 from dts_mini.core.parts import Unchanged
-from dts_mini.core.state import fingerprint
+from dts_mini.core.state import digest, seal
 
 
 class Base:
     """A module in evaluation mode whose weights are the base. Nothing here writes to it.
 
     ``tensors``: its parameters and buffers by name, themselves and not copies. ``names``: their names by ``id``; of
-    tied ones the first. ``fingerprint`` is taken once: weights that change later are not noticed.
+    tied ones the first. Their digests are taken once: weights that change later are not noticed.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -28,25 +28,27 @@ class Base:
         self.names: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self.names.setdefault(id(tensor), name)
-        self.fingerprint = fingerprint(self.tensors)
+        self._digests = {name: digest(tensor) for name, tensor in self.tensors.items()}
 
     def check(self, delta: TaskDelta) -> None:
-        """StateError unless the delta was made for this module's weights."""
-        for name, shape in delta.shapes.items():
+        """StateError unless the delta was made for this module's weights, or some of them: a head may be its own."""
+        self.check_outline(delta.shapes, delta.base)
+
+    def check_outline(self, shapes: Mapping[str, tuple[int, ...]], fingerprint: str, what: str = "the delta") -> None:
+        """StateError unless tensors of these names and shapes have this fingerprint; ``what`` was made for them."""
+        for name, shape in shapes.items():
             if name not in self.tensors:
-                raise StateError(f"the module has no tensor {name!r}, the delta has; pass the module it was made for")
+                raise StateError(f"the module has no tensor {name!r}, {what} has; pass the module it was made for")
             if tuple(self.tensors[name].shape) != shape:
                 raise StateError(
-                    f"tensor {name!r} has shape {tuple(self.tensors[name].shape)} in the module and {shape} in the "
-                    "delta; pass the module it was made for"
+                    f"tensor {name!r} has shape {tuple(self.tensors[name].shape)} in the module and {shape} in {what}; "
+                    "pass the module it was made for"
                 )
-        self.check_fingerprint(delta.base)
-
-    def check_fingerprint(self, wanted: str, what: str = "the delta") -> None:
-        if wanted != self.fingerprint:
+        found = seal({name: self._digests[name] for name in shapes})
+        if found != fingerprint:
             raise StateError(
-                f"the module's weights (fingerprint {self.fingerprint}) are not those that {what} was made for "
-                f"({wanted}); load that base, in the dtype it had"
+                f"the module's weights (fingerprint {found}) are not those that {what} was made for ({fingerprint}); "
+                "load that base, in the dtype it had"
             )
 
 

@@ -1,10 +1,12 @@
 """Materialise: the module's own weights become those of one expert after another."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
-from dts_mini.core.parts import Unchanged
+from dts_mini.core.parts import Factors, Kept, Part, Unchanged
 from dts_mini.serving.expert import Base
 
 
@@ -44,3 +46,14 @@ class Swapper:
             self._written = set()
             raise
         self._written = new
+
+
+def unpacked(delta: TaskDelta) -> TaskDelta:
+    """The same delta with its codes turned into numbers: quicker to swap in, and some fifteen times as large."""
+
+    def plain(part: Part) -> Part:
+        if (factors := part.factors()) is not None:
+            return Factors(*factors)
+        return part if (whole := part.restore()) is None else Kept(whole)
+
+    return replace(delta, parts={name: plain(part) for name, part in delta.parts.items()})

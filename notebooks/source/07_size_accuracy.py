@@ -354,9 +354,8 @@ claim(
 # %%
 tower = suite.tower()
 tower.load_state_dict(expert)
-layers = {
-    name: m for name, m in tower.named_modules() if isinstance(m, torch.nn.Linear) and f"{name}.weight" in differences
-}
+layers = {name.removeprefix("visual."): m for name, m in tower.named_modules() if isinstance(m, torch.nn.Linear)}
+layers = {name: m for name, m in layers.items() if f"{name}.weight" in differences}
 layers = {name: m for name, m in layers.items() if "out_proj" not in name}  # read by attention, never called
 inputs = {}
 hooks = [

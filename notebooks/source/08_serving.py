@@ -1,19 +1,18 @@
 # %% [markdown]
 # # 08 · Serving many experts
 #
-# After this you can swap experts without damage to the shared model, and choose between rebuilding a matrix and a
-# side path that never builds it.
+# After this you can answer requests for many tasks from one model in memory, in three ways that give one answer, and
+# send images that come without a task to the expert that fits.
 
 # %% [markdown]
 # > **Goals.** You *show* that adding and subtracting remainders wears a model out, and that rebuilding does not. You
-# > *run* an expert's layer without its matrix. You *count* what each way costs.
+# > *run* a layer without its matrix, for one task and for a batch that mixes tasks. You *compare* what the ways cost in
+# > time and in memory. You *route* images to experts from the remainders alone.
 # >
 # > **Before you start.** Notebooks 02 to 05: rank, the codes of $U$ and $V$, remainder, rebuild.
 # >
-# > **Time.** 10 minutes to read, 6 for the exercise. It runs in a few seconds on a laptop's CPU. It needs no network.
-# >
-# > **This chapter is a first part.** It holds exactness and counts of multiplications. Measured times are to come; the
-# > last section says which.
+# > **Time.** 20 minutes to read, 27 for the exercises. It runs in about a minute on a laptop's CPU; cells that take
+# > more than a few seconds say so. It needs no network.
 
 # %% [markdown]
 # ## The question
@@ -26,12 +25,22 @@
 # it?
 
 # %%
-import torch
+import json
+import tempfile
+from pathlib import Path
 
+import torch
+from torch.nn import functional as F
+
+from dts_mini import average, personalise
 from dts_mini.core.delta import compress, rebuild
+from dts_mini.core.routing import choose, energies, head_scores, subspaces
 from dts_mini.core.tensor import rank_of
 from dts_mini.course import check, claim, figures, hint, show
+from dts_mini.serving import Base, Expert, Server, Swapper, run
 from dts_mini.suites import load_suite
+from dts_mini.suites.mini.suite import DATA
+from dts_mini.suites.routing import measure
 
 suite = load_suite()
 theta_0 = suite.pretrained()
@@ -183,28 +192,365 @@ claim("08-side-cost", "The side path adds at most a fifth to every image.", extr
 # $m\,n / (m + n)$ tokens, whatever $r$ is. So it is not the size of the remainder that decides between the two ways,
 # but how many tokens come between two swaps.
 #
-# A count is not a time. Unpacking codes, moving memory and starting kernels are not in it. On a fast machine they may
-# cost more than all of these multiplications.
+# A count is not a time. Unpacking codes, moving memory and starting kernels are not in it. Step 5 measures.
 
 # %% [markdown]
-# ## What this chapter will hold
+# ## Step 4 · Three ways, one answer
 #
-# 1. Measured times: loading a file, rebuilding, the side path, on one CPU thread and on a GPU.
-# 2. The worst case that reviewers asked for: every request is for another task. And batches that mix tasks.
-# 3. A server: which experts to keep built, and which to drop, when memory is short.
-# 4. Requests that do not say which task they belong to.
+# Now a whole model. The base is the average of all experts, and each task has its remainder over it, as in notebook 05.
+# The cell takes about five seconds.
+
+# %%
+experts = {task: suite.expert(task) for task in suite.tasks}
+shared = average(list(experts.values()))
+deltas = personalise(shared, experts, keep_ratio=0.1)
+tower = suite.tower().eval()
+tower.load_state_dict(shared)
+
+# %% [markdown]
+# *Materialise*: a `Swapper` writes one expert after another into the module. It keeps the base's bytes, copies them and
+# adds one remainder. *On the fly*: `run` hands the module its inputs, and sees every function that is given one of the
+# base's weights: a linear layer, the fused projection of attention, a bare parameter. There it adds the side path.
+# Nothing is written.
+
+# %%
+pixels = {task: suite.images(task, "validation")[0][:4] for task in suite.tasks}
+swapper, answers = Swapper(tower), {}
+for task in suite.tasks:
+    swapper.to(deltas[task])
+    answers[task] = tower(pixels[task]).detach()
+swapper.to(None)  # the base again
+print("the base, to the bit:", all(torch.equal(x, shared[key]) for key, x in tower.state_dict().items()))
+
+# %%
+base_of = Base(tower)
+served = {task: Expert(base_of, delta) for task, delta in deltas.items()}
+apart = lambda x, y: ((x - y).norm() / y.norm()).item()
+fly = max(apart(run(served[task], pixels[task]), answers[task]) for task in suite.tasks)
+claim("08-fly", "On the fly every expert answers as swapped in, to 0.01 %.", fly, high=1e-4, unit="%")
+
+# %% [markdown]
+# *Mixed batches*: one batch, and each image belongs to a task of its own. The product with $W$ is the same for all. Only
+# the thin products differ.
+
+# %% [markdown]
+# ### Exercise 2 · A batch of many tasks (medium, 8 minutes)
+#
+# Write a layer for such a batch. A task's remainder comes as two thin factors, $A$ ($m \times r$) and $B$ ($r \times n$),
+# with the singular values multiplied into $A$. Make the product with $W$ once.
+
+
+# %% tags=["exercise"]
+def mixed_forward(
+    x: torch.Tensor, w: torch.Tensor, factors: list[tuple[torch.Tensor, torch.Tensor]], tasks: torch.Tensor
+) -> torch.Tensor:
+    """x (batch, n), W (m, n), for each task A (m, r) and B (r, n), the tasks (batch,) of the samples -> (batch, m).
+
+    Each sample gets W x + A B x of its own task. The product with W is made once, for all samples.
+    """
+    y = x @ w.T
+    for task, (a, b) in enumerate(factors):
+        mine = tasks == task
+        y[mine] += x[mine] @ b.T @ a.T
+    return y
+
+
+# %%
+mixed_forward = check(mixed_forward)
+# hint("mixed_forward")
+
+# %% [markdown]
+# Hold it against the real thing: a batch with four images of each task, shuffled, through a layer and through the whole
+# tower.
+
+# %%
+order = torch.randperm(4 * len(suite.tasks), generator=torch.Generator().manual_seed(0))
+names = [suite.tasks[i // 4] for i in order.tolist()]
+batch, wanted = (torch.cat([part[task] for task in suite.tasks])[order] for part in (pixels, answers))
+mixed = apart(run([served[task] for task in names], batch), wanted)
+claim(
+    "08-mixed",
+    "In a batch of all tasks each image gets its own expert's answer, to 0.01 %.",
+    mixed,
+    high=1e-4,
+    unit="%",
+)
+tokens = torch.randn(len(order), w.shape[1], generator=torch.Generator().manual_seed(1))
+thin = [deltas[task].parts[name].factors() for task in suite.tasks]
+yours = mixed_forward(tokens, shared[name], thin, order // 4)
+matrices = {task: rebuild(shared, delta)[name] for task, delta in deltas.items()}
+one_by_one = torch.stack([matrices[task] @ token for task, token in zip(names, tokens, strict=True)])
+sentence = "Your layer gives each token what its task's own matrix gives, to 0.01 %."
+claim("08-your-mix", sentence, apart(yours, one_by_one), high=1e-4, unit="%")
+
+# %% [markdown]
+# **What you should see:** three ways, one answer. The bits differ, since sums are rounded in another order; that is far
+# below anything that compression leaves. And the base in memory has not changed, whatever was asked of it.
+
+# %% [markdown]
+# ## Step 5 · What it costs
+#
+# Times depend on the machine, so stored ones are shown. `python -m benchmarks.serving` measures the ways in turn, on one
+# thread of a machine that had other work to do as well: look at the ratios. Each request is for another task than the
+# one before, which is the worst case for swapping. Two towers: the mini suite's, and one of ViT-B/32's shapes with random
+# weights.
+
+# %%
+bench = json.loads((DATA.parent / "serving.json").read_text())
+runs = {(found["model"], found["method"]): found for found in bench["runs"]}
+ways = ("swap", "swap, unpacked", "on the fly", "mixed")
+alt = (
+    "Bars of the time of a request as a multiple of the base's, for the mini tower and ViT-B/32's shapes and requests of "
+    "1, 8 and 32 images. Swapping is far above the others for one image and falls; on the fly stays just above one."
+)
+show(figures.serving_times([runs[model, "dts"] for model in ("mini", "ViT-B/32")], ways), alt=alt)
+
+# %%
+ratio = lambda model, batch, way: max(
+    runs[model, method]["batches"][batch][way]["to_base"]["wall"]["median"] for method in ("dts", "drc")
+)
+sentence = "For 32 images on ViT-B/32's shapes, on the fly takes at most 1.2 times the base's time."
+claim("08-time-fly", sentence, ratio("ViT-B/32", "32", "on the fly"), high=1.2)
+sentence = "A mixed batch of eight tasks takes at most 1.5 times the base's time there."
+claim("08-time-mixed", sentence, ratio("ViT-B/32", "32", "mixed"), high=1.5)
+sentence = "For a single image, a swap and its answer take at least twice the base's time."
+claim("08-time-swap", sentence, ratio("ViT-B/32", "1", "swap"), low=2)
+sentence = "On the mini tower a mixed batch of 32 takes more than 1.5 times the base's time."
+claim("08-time-mini", sentence, ratio("mini", "32", "mixed"), low=1.5)
+read = max(runs["ViT-B/32", method]["reading"]["swap / read from disk"]["wall"]["median"] for method in ("dts", "drc"))
+claim("08-time-read", "A swap takes more than a third of reading the whole expert from disk.", read, low=1 / 3)
+
+# %% [markdown]
+# **What you should see:** on the large tower the counts of Step 3 come true. Swapping for every request is the worst way
+# for one image, and fades as requests grow; the side path adds its share to every image, however many there are. Two of
+# our goals are missed. One was that a mixed batch stays below the bound of the large tower on the mini tower, too: its
+# matrices are so small that calling functions takes longer than the thin products. The other was that a swap takes at
+# most a third of reading the expert from disk. It reads far fewer bytes, but it has all the multiplications of Step 3 to
+# do, and on one thread those take about as long as a disk does.
+
+# %% [markdown]
+# ## Step 6 · Hundreds of tasks in memory
+#
+# An expert that is ready to run holds numbers where its file holds codes of two bits. So a server keeps the *files* of all
+# tasks in memory, and decodes an expert when it is asked for. What if the decoded ones become too many?
+
+# %%
+run_of = runs["ViT-B/32", "dts"]
+size = {"base": run_of["weights_bytes"]["base"], "file": run_of["file_bytes"], "decoded": run_of["expert_bytes"]}
+alt = (
+    "Memory against the number of tasks, log axes, for ViT-B/32's shapes. Whole experts rise in proportion from the "
+    "start. Decoded experts rise later. Files alone stay near the base's own bytes up to about a hundred tasks."
+)
+show(
+    figures.served_memory(size["base"], size["base"], size["file"], size["decoded"], (1, 3, 10, 30, 100, 300)), alt=alt
+)
+
+# %%
+sentence = "Decoded, an expert takes between 10 and 20 times its file's bytes."
+claim("08-decoded", sentence, size["decoded"] / size["file"], low=10, high=20)
+sentence = "The files of a hundred tasks take less memory than the base itself."
+claim("08-hundred", sentence, 100 * size["file"] / size["base"], high=1)
+
+# %% [markdown]
+# ### Exercise 3 · Who goes? (easy, 6 minutes)
+#
+# When memory is short, the expert goes whose last request is longest ago: it is *least recently used*. Write that rule.
+
+
+# %% tags=["exercise"]
+def who_goes(requests: list[str], sizes: dict[str, int], limit: int) -> list[str]:
+    """Requests so far, oldest first, and each expert's bytes -> the experts to drop, until the others fit the limit.
+
+    Of the experts that were asked for, the one whose last request is longest ago goes first.
+    """
+    last = {task: turn for turn, task in enumerate(requests)}
+    total, gone = sum(sizes[task] for task in last), []
+    for task in sorted(last, key=last.get):
+        if total <= limit:
+            break
+        gone.append(task)
+        total -= sizes[task]
+    return gone
+
+
+# %%
+who_goes = check(who_goes)
+# hint("who_goes")
+
+# %% [markdown]
+# `Server` does this, for any number of threads. Give it room for all files and for three decoded experts, and ask for
+# four tasks one after the other, then for the first one again.
+
+# %%
+folder = Path(tempfile.mkdtemp())
+files = {task: delta.save(folder / f"{task}.dts.safetensors") for task, delta in deltas.items()}
+decoded = max(expert.nbytes for expert in served.values())
+memory = sum(path.stat().st_size for path in files.values()) + 3 * decoded
+server = Server(tower, folder, memory=memory)
+asked = [*suite.tasks[:4], suite.tasks[0]]
+held = []
+for task in asked:
+    server(task, pixels[task])
+    held.append(server.held)
+sizes = {task: expert.nbytes for task, expert in served.items()}
+print(asked, "->", who_goes(asked[:4], sizes, 3 * decoded), "went first")
+claim("08-bound", "What the server holds stays within its bound.", max(held) / memory, high=1, unit="%")
+
+# %% [markdown]
+# ## Step 7 · Which task is it?
+#
+# So far each request named its task. The paper needs that name; its reviewers asked what happens without it. Can the
+# remainders themselves tell?
+#
+# A remainder $\hat U \,\mathrm{diag}(s)\, \hat V^\top$ acts on a layer's input $x$ through $\hat V^\top x$ alone. So the
+# right singular vectors span the inputs that fine-tuning learnt to treat in a new way. Run the base once, and ask for
+# each task: how much of $x$ lies there?
+
+# %% [markdown]
+# ### Exercise 4 · The share of a subspace (medium, 7 minutes)
+#
+# Write this share for a batch of inputs. A random input should score about one, however many vectors a task has.
+
+
+# %% tags=["exercise"]
+def subspace_share(x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Inputs x (batch, n), a task's vectors V (r, n) -> (batch,): how much of x lies along V, against chance.
+
+    ||V x||^2 / ||x||^2, divided by what a random direction would have in the mean, ||V||^2 / n.
+    """
+    along = (x @ vectors.T).square().sum(1) / x.square().sum(1)
+    return along / (vectors.square().sum() / x.shape[1])
+
+
+# %%
+subspace_share = check(subspace_share)
+# hint("subspace_share")
+
+# %% [markdown]
+# The router takes the class token, the mean of the logarithms of your share over the last layers, and the largest score.
+# Heads can vote as well: how well does the base's embedding fit the classes of a task? How many layers, and how much the
+# subspaces count beside the heads, were chosen on validation images. The cell takes about ten seconds.
+
+# %%
+path = suite.folder / "routing.json"
+table = json.loads(path.read_text()) if path.exists() else measure(suite)
+chosen = table["chosen on validation"]
+spaces = subspaces(tower, deltas, share=chosen["share of layers"])
+print(list(spaces))
+images = torch.cat([suite.images(task, "test")[0][:100] for task in suite.tasks])
+truth = torch.arange(len(suite.tasks)).repeat_interleave(len(images) // len(suite.tasks))
+embeddings, along = energies(tower, images, spaces)
+votes = head_scores(F.normalize(embeddings, dim=-1), [suite.head(task) for task in suite.tasks])
+choices = {"heads": choose(votes), "subspaces": choose(along), "both": choose(votes + chosen["mix"] * along)}
+
+# %%
+alt = (
+    "Three heat maps of the share of each task's images that is sent to each task. By heads all digits go to house "
+    "numbers and the rest lies on the diagonal; by subspaces nearly all lie on it; by both hardly any lie beside it."
+)
+show(figures.routing_maps(choices, truth, suite.tasks), alt=alt)
+
+# %%
+hits = {router: (picked == truth).float().mean().item() for router, picked in choices.items()}
+claim(
+    "08-route-heads",
+    "Heads alone send at most 90 % of the images to the right task.",
+    hits["heads"],
+    high=0.9,
+    unit="%",
+)
+claim("08-route-both", "Heads and subspaces together send at least 94 % there.", hits["both"], low=0.94, unit="%")
+draw = torch.Generator().manual_seed(0)
+mine = [subspace_share(torch.randn(500, v.shape[1], generator=draw), v).mean() for v in spaces[list(spaces)[-1]]]
+sentence = "By your function, random inputs have a share of one, within a tenth, for every task."
+claim("08-chance", sentence, (torch.stack(mine) - 1).abs().max().item(), high=0.1)
+
+# %% [markdown]
+# **What you should see:** heads fail in one place, and there completely. Digits and house numbers have the same class
+# names, so the same head, and the first of two equal scores wins. Subspaces know nothing of names, and tell the two
+# apart. Together they hardly err.
+#
+# What is that worth end to end? The stored table (`python -m dts_mini.routing`) has all test images. An answer counts
+# as right when it is the right class *name*, from whichever expert. The oracle is told the task.
+
+# %%
+rows = {row["name"]: row for row in table["rows"]}
+alt = (
+    "Accuracy end to end for three routers, with intervals, routing one image at a time or batches of one task, and "
+    "levels for the oracle and the best merge. One image at a time all routers lie between the two; in batches "
+    "subspaces and both reach the oracle, and heads stay just below it."
+)
+show(figures.routed_accuracies(rows, ("heads", "subspaces", "both"), (1, 8, 32)), alt=alt)
+
+# %%
+estimate = lambda entry: {"value": entry["value"], "interval": (entry["low"], entry["high"])}
+claim(
+    "08-route-share",
+    "Routed without a task's name or any data, the experts keep at least 95 % of the oracle's mean (95 % interval).",
+    **estimate(rows["both"]["share of oracle"]),
+    low=0.95,
+    unit="%",
+)
+claim(
+    "08-route-batches",
+    "When eight images of one task are routed together, they keep at least 99.5 % of it (95 % interval).",
+    **estimate(rows["both, batches of 8"]["share of oracle"]),
+    low=0.995,
+    unit="%",
+)
+merge = next(row for title, row in rows.items() if title.startswith("best merge, task known"))
+claim(
+    "08-route-merge",
+    "One image at a time, they are at least two points above the best merge that is told the task, counted between intervals.",
+    rows["both"]["end to end"]["low"] - merge["end to end"]["high"],
+    low=0.02,
+    unit="points",
+)
+claim(
+    "08-route-twin",
+    "Asked for task and class, both together are at least eight points above heads alone, counted between intervals.",
+    rows["both"]["task and class"]["low"] - rows["heads"]["task and class"]["high"],
+    low=0.08,
+    unit="points",
+)
+
+# %% [markdown]
+# **What you should see:** the task's identity is in the remainders. Heads alone come close end to end, because the expert
+# of house numbers reads digits nearly as well as their own. Ask for the right task, too, and they lose them all.
+#
+# Now put it together: shuffled test images of all tasks, no names. One pass of the base routes them, and one mixed batch
+# answers them. The cell takes a few seconds.
+
+# %%
+pick = torch.randperm(len(images), generator=torch.Generator().manual_seed(2))[:200]
+sent = [suite.tasks[i] for i in choices["both"][pick].tolist()]
+embedded = F.normalize(server(sent, images[pick]), dim=-1)
+labels = torch.cat([suite.images(task, "test")[1][:100] for task in suite.tasks])[pick]
+right = [
+    suite.classes(task)[int((suite.head(task) @ vector).argmax())] == suite.classes(suite.tasks[truth[i]])[label]
+    for task, vector, i, label in zip(sent, embedded, pick.tolist(), labels.tolist(), strict=True)
+]
+sentence = "Of these images, at least 85 % get the right name."
+claim("08-together", sentence, sum(right) / len(right), low=0.85, unit="%")
+
+# %% [markdown]
+# The price is the pass of the base: twice the work, unless a batch shares its task. And there is a limit. The router knows
+# its own tasks only: an image of a task that nobody fine-tuned goes to one of them all the same.
 
 # %% [markdown]
 # ## Recap
 #
 # - Never serve by adding and subtracting in place. Keep the base, and make what you need from it.
-# - An expert's layer needs no matrix of its own: two thin products beside the shared one give the same answer.
-# - Few tokens between two swaps: side path. Many: rebuild.
+# - An expert's layer needs no matrix of its own: two thin products beside the shared one give the same answer, and one
+#   batch may mix tasks. Many tokens between two swaps: rebuild. Few: side path.
+# - Files of many tasks fit into memory where one whole expert fits; the decoded ones come and go.
+# - The remainders tell which task an image belongs to: their right singular vectors span the inputs they were made for.
 #
-# **What would change our mind.** If unpacking the codes took far longer than either product, the counts of Step 3 would
-# decide nothing.
+# **What would change our mind.** A machine on which a swap costs less than the thin products of a large batch. Or tasks
+# so much alike that the subspaces cannot tell them apart, and yet each needs its own expert.
 #
-# **In the paper.** It rebuilds experts on demand and reports no cost of it. There is no figure to mirror.
+# **In the paper.** It rebuilds experts on demand, needs the task's name, and reports no cost of either. There is no
+# figure to mirror.
 
 # %% [markdown]
 # ## Quiz
@@ -224,11 +570,12 @@ claim("08-side-cost", "The side path adds at most a fifth to every image.", extr
 # split the batch by task.
 # </details>
 #
-# **3.** Does a lower rank favour the side path over rebuilding?
+# **3.** Two tasks have the same class names. What can a router use, and what not?
 #
 # <details><summary>Answer</summary>
 #
-# It makes both cheaper, in the same proportion. Where they are level depends on $m$ and $n$ alone.
+# Not the heads: they are made from the names, so they are equal. The subspaces of the remainders come from the images
+# that each expert was fine-tuned on, and differ where the images do.
 # </details>
 #
 # **Next:** [09 · The paper at full scale](09_full_scale.ipynb): how large the files are for a model of real size.

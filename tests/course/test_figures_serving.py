@@ -36,3 +36,37 @@ def test_serving_costs_are_per_token_and_meet_where_the_rank_cancels():
     assert axis.get_xscale() == axis.get_yscale() == "log"
     assert "tokens" in axis.get_xlabel() and "multiplications a token" in axis.get_ylabel()
     assert len(cues(axis, "line")) == 5 and okabe_ito(axis)
+
+
+def a_run(model: str) -> dict:
+    ratio = lambda median: {"to_base": {"wall": {"low": median - 0.1, "median": median, "high": median + 0.2}}}
+    return {
+        "model": model,
+        "batches": {
+            "1": {"base": {}, "swap": ratio(4.0), "on the fly": ratio(1.5)},
+            "8": {"base": {}, "swap": ratio(2.0), "on the fly": ratio(1.2), "mixed": ratio(1.4)},
+        },
+    }
+
+
+def test_serving_times_have_a_panel_a_model_and_a_bar_a_way_where_there_is_one():
+    figure, data = figures.serving_times([a_run("small"), a_run("large")], ["swap", "on the fly", "mixed"])
+    assert data["large"]["swap"] == {"1": 4.0, "8": 2.0} and data["small"]["mixed"] == {"8": 1.4}
+    assert legend(figure) == ["swap", "on the fly", "mixed"]
+    first, second = figure.axes
+    assert [axis.get_title() for axis in figure.axes] == ["small", "large"]
+    assert "the base's forward is 1" in first.get_ylabel() and "images" in second.get_xlabel()
+    heights = sorted(round(patch.get_height(), 6) for patch in first.patches)
+    assert heights == [1.2, 1.4, 1.5, 2.0, 4.0]
+    assert len(cues(first, "bar")) == 3 and okabe_ito(first)
+
+
+def test_served_memory_counts_whole_decoded_and_packed_experts():
+    figure, data = figures.served_memory(1_000_000, 4_000_000, 10_000, 200_000, (1, 10, 100), kept=4)
+    assert data["every expert whole"] == [4, 40, 400]
+    assert data["base and every expert decoded"] == pytest.approx([1.2, 3, 21])
+    assert data["base and files, 4 experts decoded"] == pytest.approx([1.21, 1.9, 2.8])
+    assert data["base and files"] == pytest.approx([1.01, 1.1, 2])
+    (axis,) = figure.axes
+    assert axis.get_xscale() == axis.get_yscale() == "log" and axis.get_ylabel() == "memory (MB)"
+    assert legend(figure) == list(data) and len(cues(axis, "line")) == 4 and okabe_ito(axis)

@@ -1,8 +1,8 @@
-"""The exercise of notebook 08: an expert's layer without its matrix."""
+"""The exercises of notebook 08: a layer without its matrix, for one task and for many; what memory keeps; routing."""
 
 import torch
 
-from dts_mini.course.exercise import Exercise, Wrong, case
+from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
 NOTEBOOK = "08_serving"
 
@@ -49,6 +49,140 @@ def a_token_is_served_alike_alone_and_in_a_batch(candidate):
         raise Wrong("expected the same answer for a token alone and in a batch, got another")
 
 
+def mixed_forward(
+    x: torch.Tensor, w: torch.Tensor, factors: list[tuple[torch.Tensor, torch.Tensor]], tasks: torch.Tensor
+) -> torch.Tensor:
+    """x (batch, n), W (m, n), for each task A (m, r) and B (r, n), the tasks (batch,) of the samples -> (batch, m).
+
+    Each sample gets W x + A B x of its own task. The product with W is made once, for all samples.
+    """
+    y = x @ w.T
+    for task, (a, b) in enumerate(factors):
+        mine = tasks == task
+        y[mine] += x[mine] @ b.T @ a.T
+    return y
+
+
+def _first_task(x, w, factors, tasks):
+    a, b = factors[int(tasks[0])]
+    return x @ w.T + x @ b.T @ a.T
+
+
+def _every_task(x, w, factors, tasks):
+    return x @ w.T + sum(x @ b.T @ a.T for a, b in factors)
+
+
+def _grouped(x, w, factors, tasks):
+    return torch.cat([x[tasks == t] @ (w + a @ b).T for t, (a, b) in enumerate(factors)])
+
+
+def _without_base(x, w, factors, tasks):
+    return mixed_forward(x, torch.zeros_like(w), factors, tasks)
+
+
+def _by_place(x, w, factors, tasks):
+    y = x @ w.T
+    for place, (a, b) in enumerate(factors[: len(x)]):
+        y[place] += a @ (b @ x[place])
+    return y
+
+
+MIXED_WRONG = {
+    "All samples get the first one's task": _first_task,
+    "Each sample gets every task": _every_task,
+    "My samples have changed places": _grouped,
+    "My result is the remainders alone": _without_base,
+    "I take a sample's place for its task": _by_place,
+}
+TOKENS = torch.tensor([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0], [2.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+SHARED = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, -1.0]])
+THIN = [
+    (torch.tensor([[1.0], [0.5]]), torch.tensor([[1.0, 0.0, -1.0]])),
+    (torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])),
+    (torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.0, 0.5, 0.5]])),
+]
+
+
+def the_matrices_agree(candidate):
+    tasks = torch.tensor([2, 1, 1, 0])
+    wanted = torch.stack([(SHARED + THIN[t][0] @ THIN[t][1]) @ x for t, x in zip(tasks.tolist(), TOKENS, strict=True)])
+    if problem := difference(candidate(TOKENS, SHARED, THIN, tasks), wanted):
+        raise Wrong(f"against each sample with its own matrix: {problem}")
+
+
+def who_goes(requests: list[str], sizes: dict[str, int], limit: int) -> list[str]:
+    """Requests so far, oldest first, and each expert's bytes -> the experts to drop, until the others fit the limit.
+
+    Of the experts that were asked for, the one whose last request is longest ago goes first.
+    """
+    last = {task: turn for turn, task in enumerate(requests)}
+    total, gone = sum(sizes[task] for task in last), []
+    for task in sorted(last, key=last.get):
+        if total <= limit:
+            break
+        gone.append(task)
+        total -= sizes[task]
+    return gone
+
+
+def _dropped(order, sizes, limit, total=None, room=0):
+    total, gone = sum(sizes[task] for task in order) if total is None else total, []
+    for task in order:
+        if total + room <= limit:
+            break
+        gone.append(task)
+        total -= sizes[task]
+    return gone
+
+
+def _by_last(requests):
+    last = {task: turn for turn, task in enumerate(requests)}
+    return sorted(last, key=last.get)
+
+
+GOES_WRONG = {
+    "I drop the one that came first": lambda requests, sizes, limit: _dropped(
+        list(dict.fromkeys(requests)), sizes, limit
+    ),
+    "I drop the one used last": lambda requests, sizes, limit: _dropped(_by_last(requests)[::-1], sizes, limit),
+    "I drop the one used least often": lambda requests, sizes, limit: _dropped(
+        sorted(_by_last(requests), key=requests.count), sizes, limit
+    ),
+    "I count a task twice": lambda requests, sizes, limit: _dropped(
+        _by_last(requests), sizes, limit, total=sum(sizes[task] for task in requests)
+    ),
+    "I drop one although all fit": lambda requests, sizes, limit: _dropped(_by_last(requests), sizes, limit, room=1),
+    "I drop one and stop": lambda requests, sizes, limit: _dropped(_by_last(requests), sizes, limit)[:1],
+}
+SIZES = {"signs": 4, "digits": 2, "aerial": 3, "scenes": 1}
+REQUESTS = ["digits", "signs", "aerial", "digits", "scenes", "digits"]
+
+
+def subspace_share(x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """Inputs x (batch, n), a task's vectors V (r, n) -> (batch,): how much of x lies along V, against chance.
+
+    ||V x||^2 / ||x||^2, divided by what a random direction would have in the mean, ||V||^2 / n.
+    """
+    along = (x @ vectors.T).square().sum(1) / x.square().sum(1)
+    return along / (vectors.square().sum() / x.shape[1])
+
+
+SHARE_WRONG = {
+    "A long input lies more along V": lambda x, v: (x @ v.T).square().sum(1) / (v.square().sum() / x.shape[1]),
+    "A task with many vectors always wins": lambda x, v: (x @ v.T).square().sum(1) / x.square().sum(1),
+    "My share is the root of what it should be": lambda x, v: (
+        (x @ v.T).norm(dim=1) / x.norm(dim=1) / (v.norm() / x.shape[1] ** 0.5)
+    ),
+    "I have a number for each vector, not for each input": lambda x, v: (
+        ((x @ v.T) / x.norm(dim=1, keepdim=True)).square().sum(0) / (v.square().sum() / x.shape[1])
+    ),
+    "Positive and negative cancel": lambda x, v: (
+        (x @ v.T).sum(1).square() / x.square().sum(1) / (v.square().sum() / x.shape[1])
+    ),
+}
+INPUTS = torch.tensor([[2.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, -1.0], [0.0, 0.0, 3.0, 4.0]])
+ALONG = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.6, 0.0, 0.8]])
+
 EXERCISES = (
     Exercise(
         name="low_rank_forward",
@@ -82,5 +216,84 @@ EXERCISES = (
             ),
         ),
         wrong=FORWARD_WRONG,
+    ),
+    Exercise(
+        name="mixed_forward",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=mixed_forward,
+        checks=(
+            case(mixed_forward, MIXED_WRONG, TOKENS, SHARED, THIN, torch.tensor([1, 0, 2, 1])),
+            case(mixed_forward, MIXED_WRONG, TOKENS[:3], SHARED, THIN, torch.tensor([2, 2, 2])),  # a batch of one task
+            case(mixed_forward, MIXED_WRONG, TOKENS[:1], SHARED, THIN, torch.tensor([1])),
+            the_matrices_agree,
+        ),
+        hints=(
+            (
+                "All samples get the first one's task",
+                "Go through the tasks. For each, tasks == task says which rows of x are its own.",
+            ),
+            ("Each sample gets every task", "Add a task's remainder to its own rows alone: y[mine] += ..."),
+            (
+                "My samples have changed places",
+                "If you gather the samples of a task, put their results back where they came from.",
+            ),
+            ("My result is the remainders alone", "Every sample gets W x as well: one product for the whole batch."),
+            (
+                "I take a sample's place for its task",
+                "The third sample is not of the third task. Its task is tasks[2].",
+            ),
+        ),
+        wrong=MIXED_WRONG,
+    ),
+    Exercise(
+        name="who_goes",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=6,
+        reference=who_goes,
+        checks=(
+            case(who_goes, GOES_WRONG, ["aerial", "digits"], SIZES, 5),  # they just fit
+            case(who_goes, GOES_WRONG, REQUESTS, SIZES, 7),
+            case(who_goes, GOES_WRONG, REQUESTS, SIZES, 1),
+            case(who_goes, GOES_WRONG, ["aerial", "aerial", "scenes", "digits"], SIZES, 5),
+            case(who_goes, GOES_WRONG, [], SIZES, 5),
+        ),
+        hints=(
+            ("I count a task twice", "However often it was asked for, an expert lies in memory once."),
+            (
+                "I drop the one that came first",
+                "What matters is each task's last request. An old friend that was just asked for stays.",
+            ),
+            ("I drop the one used last", "The one whose last request is longest ago goes first."),
+            ("I drop the one used least often", "Not how often counts, but how long ago: look at the last request."),
+            ("I drop one although all fit", "What has exactly the limit's bytes fits: stop at total <= limit."),
+            ("I drop one and stop", "Go on until what is left fits."),
+        ),
+        wrong=GOES_WRONG,
+    ),
+    Exercise(
+        name="subspace_share",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=7,
+        reference=subspace_share,
+        checks=(
+            case(subspace_share, SHARE_WRONG, INPUTS, ALONG),
+            case(subspace_share, SHARE_WRONG, INPUTS, torch.eye(4)),  # all directions: exactly chance
+            case(subspace_share, SHARE_WRONG, 10 * INPUTS[:2], ALONG[:1]),
+        ),
+        hints=(
+            ("A long input lies more along V", "Divide by the squared length of each input."),
+            (
+                "A task with many vectors always wins",
+                "Along r unit vectors in n dimensions a random direction has r / n in the mean: divide by ||V||^2 / n.",
+            ),
+            ("My share is the root of what it should be", "Energies are squares: use squared lengths throughout."),
+            ("I have a number for each vector, not for each input", "Sum over the vectors: dim=1 of x @ V.T."),
+            ("Positive and negative cancel", "Square each product before you sum over the vectors."),
+        ),
+        wrong=SHARE_WRONG,
     ),
 )

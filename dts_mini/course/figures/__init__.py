@@ -19,8 +19,9 @@ from dts_mini.course.figures.merging import (
     task_accuracies,
     two_measures,
 )
+from dts_mini.course.figures.routing import routed_accuracies, routing_maps
 from dts_mini.course.figures.scaling import delta_bytes, file_bytes, group_error, length_and_answers, scaling_costs
-from dts_mini.course.figures.serving import drift, serving_cost
+from dts_mini.course.figures.serving import drift, served_memory, serving_cost, serving_times
 from dts_mini.course.figures.size_accuracy import (
     ablation_bars,
     bound_tightness,
@@ -80,9 +81,13 @@ __all__ = [
     "numbers_and_codes",
     "rank_accuracy",
     "rate_distortion",
+    "routed_accuracies",
+    "routing_maps",
     "same_error",
     "scaling_costs",
+    "served_memory",
     "serving_cost",
+    "serving_times",
     "sharpness_curves",
     "similarity_scatter",
     "singular_values",

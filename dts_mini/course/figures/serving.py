@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from dts_mini.course.style import cue, styled
+from dts_mini.course.style import bar_cue, cue, styled
 
 
 @styled
@@ -50,4 +50,60 @@ def serving_cost(shape: tuple[int, int], ranks: Sequence[int], tokens: Sequence[
     axis.set_ylabel("multiplications a token\n(plain $W x$ is 1)")
     axis.grid(color="0.9")
     figure.legend(loc="outside upper center", ncols=3)
+    return figure, data
+
+
+@styled
+def serving_times(runs: Sequence[Mapping], ways: Sequence[str]) -> tuple[Figure, dict]:
+    """The time of a request by way and batch size, as a multiple of the base's own forward: a panel a model.
+
+    Bars are medians, whiskers the quartiles, over the rounds of ``python -m benchmarks.serving``. A batch of one holds
+    one task: it has no mixed bar.
+    """
+    figure, panels = plt.subplots(1, len(runs), figsize=(4.2 * len(runs) + 0.6, 4.2), sharey=True, squeeze=False)
+    data = {}
+    width = 0.8 / len(ways)
+    for axis, found in zip(panels[0], runs, strict=True):
+        batches = found["batches"]
+        data[found["model"]] = {}
+        for number, way in enumerate(ways):
+            ratios = {batch: entry[way]["to_base"]["wall"] for batch, entry in batches.items() if way in entry}
+            places = [list(batches).index(batch) + width * (number - (len(ways) - 1) / 2) for batch in ratios]
+            middle = [ratio["median"] for ratio in ratios.values()]
+            around = [[abs(r["median"] - r[end]) for r in ratios.values()] for end in ("low", "high")]
+            axis.bar(places, middle, width, **bar_cue(number), label=way)
+            axis.errorbar(places, middle, yerr=around, color="0.2", linestyle="none", capsize=2, linewidth=1)
+            data[found["model"]][way] = dict(zip(ratios, middle, strict=True))
+        axis.axhline(1, color="0.35", linewidth=1)
+        axis.set_title(found["model"])
+        axis.set_xticks(range(len(batches)), batches)
+        axis.set_xlabel("images in a request")
+    panels[0, 0].set_ylabel("time of a request\n(the base's forward is 1)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(ways))
+    return figure, data
+
+
+@styled
+def served_memory(
+    base: int, expert: int, file: int, decoded: int, tasks: Sequence[int], *, kept: int = 8
+) -> tuple[Figure, dict]:
+    """Memory (MB) against the number of tasks: whole experts, decoded ones, files, and files with ``kept`` decoded.
+
+    ``base``, ``expert``, ``file`` and ``decoded`` are bytes: of the base's weights, a whole expert, its file, and the
+    file decoded.
+    """
+    lines = {
+        "every expert whole": [n * expert for n in tasks],
+        "base and every expert decoded": [base + n * decoded for n in tasks],
+        f"base and files, {kept} experts decoded": [base + n * file + min(n, kept) * decoded for n in tasks],
+        "base and files": [base + n * file for n in tasks],
+    }
+    data = {name: [value / 1e6 for value in line] for name, line in lines.items()}
+    figure, axis = plt.subplots(figsize=(7.4, 4.0))
+    for number, (name, line) in enumerate(data.items()):
+        axis.plot(tasks, line, **cue(number), label=name)
+    axis.set(xscale="log", yscale="log", xlabel="tasks", ylabel="memory (MB)")
+    axis.grid(color="0.9")
+    figure.legend(loc="outside upper center", ncols=2)
     return figure, data

@@ -1,0 +1,306 @@
+"""On the fly: one expert, or a batch of many, gives what the expert's own weights give, and the base is never written."""
+
+import threading
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from served import MODELS, Recurrent, apart, bits, experts_of, image_tower, make, materialised, same, sample, samples
+from torch import nn
+
+from dts_mini import compress
+from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core.parts import Factors
+from dts_mini.core.state import fingerprint
+from dts_mini.serving import Base, Expert, run
+from dts_mini.serving import live as live_module
+
+MIXED = (0, 2, 1, 0, 0, 2)
+SETTINGS = {"dts": {"keep_ratio": 0.1}, "dts, all ranks": {"keep_ratio": 1.0}, "drc": {"method": "drc", "notch": 384}}
+
+
+def decoded(module: nn.Module, deltas) -> list[Expert]:
+    base = Base(module)
+    return [Expert(base, delta) for delta in deltas]
+
+
+def assert_one_answer(module: nn.Module, deltas, inputs: list, within: float = 1e-5) -> None:
+    """On the fly, for the whole batch and for samples of three tasks, against the experts' own weights."""
+    experts, before = decoded(module, deltas), bits(module)
+    for expert, delta in zip(experts, deltas, strict=True):
+        assert apart(run(expert, *inputs), materialised(module, delta)(*inputs)) < within
+    found = run([experts[i] for i in MIXED], *inputs)
+    for place, i in enumerate(MIXED):
+        alone = materialised(module, deltas[i])(*(x[place : place + 1] for x in inputs))
+        assert apart(sample(found, place), alone) < within
+    assert same(module, before)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_kind_of_module_answers_as_with_the_experts_own_weights(name, settings):
+    module = make(name)
+    assert_one_answer(module, experts_of(module, 3, **settings), samples(name, len(MIXED)))
+
+
+def test_experts_differ_by_much_more_than_the_ways_do():
+    module = make("linear")
+    deltas = experts_of(module, 2)
+    x = samples("linear", 4)
+    assert apart(materialised(module, deltas[0])(*x), materialised(module, deltas[1])(*x)) > 0.1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["linear", "attention", "attention with its weights", "embedding, tied", "bare parameters", "transformer layer"],
+)
+def test_no_matrix_that_has_thin_factors_is_ever_laid_out(name):
+    module = make(name)
+    experts = decoded(module, experts_of(module, 3, keep_ratio=0.1))
+    held = [expert.nbytes for expert in experts]
+    assert all(expert.factors for expert in experts)
+    laid_out = [set(expert._whole) for expert in experts]
+    for seed in (1, 2):
+        inputs = samples(name, len(MIXED), seed)
+        run(experts[0], *inputs)
+        run([experts[i] for i in MIXED], *inputs)
+    bare = {"bare parameters": {"turned", "mixed"}}.get(name, set())  # used by functions without a side path
+    assert all(expert._whole.keys() - before <= bare for expert, before in zip(experts, laid_out, strict=True))
+    if not bare:
+        assert [expert.nbytes for expert in experts] == held
+
+
+@pytest.mark.parametrize("layout", ["nchw", "channels last"])
+def test_convolutions_have_side_paths_in_any_memory_layout(layout):
+    module = make("convolutions 2d")
+    (x,) = samples("convolutions 2d", len(MIXED))
+    thin = {name: tensor.shape for name, tensor in module.state_dict().items() if tensor.dim() == 4}
+    draw = lambda *shape: 0.1 * torch.randn(*shape, generator=generator)
+    deltas, generator = experts_of(module, 3), torch.Generator().manual_seed(0)
+    for i, delta in enumerate(deltas):
+        parts = {name: Factors(draw(shape[0], 2), draw(2, shape[1:].numel())) for name, shape in thin.items()}
+        deltas[i] = replace(delta, parts=delta.parts | parts)
+    assert decoded(module, deltas)[0].factors.keys() == thin.keys()
+    assert_one_answer(module, deltas, [x if layout == "nchw" else x.to(memory_format=torch.channels_last)])
+
+
+def test_open_clips_image_tower_answers_as_with_the_experts_own_weights():
+    tower = image_tower()
+    x = torch.randn(len(MIXED), 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for settings in SETTINGS.values():
+        assert_one_answer(tower, experts_of(tower, 3, size=0.02, **settings), [x])
+
+
+@pytest.mark.slow
+def test_open_clips_image_tower_with_a_block_of_the_shapes_of_vit_b_32_does():
+    tower = image_tower(width=768, layers=1, heads=12, patch=32, size=224, out=512)
+    x = torch.randn(len(MIXED), 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert_one_answer(tower, experts_of(tower, 3, size=0.01, keep_ratio=0.1), [x])
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize("settings", [{"keep_ratio": 0.1}, {"method": "drc"}], ids=["dts", "drc"])
+def test_the_experts_of_the_mini_suite_answer_alike_in_all_three_ways(settings):
+    from dts_mini.suites import load_suite
+
+    suite, tasks = load_suite("mini"), ("digits", "signs", "textures")
+    tower, base = suite.tower(), suite.pretrained()
+    tower.load_state_dict(base)
+    deltas = [compress(base, suite.expert(task), **settings) for task in tasks]
+    x = torch.stack([suite.images(tasks[i], "validation")[0][place] for place, i in enumerate(MIXED)])
+    assert_one_answer(tower.eval(), deltas, [x], within=1e-4)
+
+
+def test_a_function_that_takes_a_list_of_weights_is_given_the_experts():
+    torch.manual_seed(0)
+    module = Recurrent().eval().requires_grad_(False)
+    deltas = experts_of(module, 3)
+    assert_one_answer(module, deltas, [torch.randn(len(MIXED), 5, 24)])  # in a mixed batch one task after another
+
+
+class Choosing(nn.Module):
+    """A module that vmap cannot take: what it does depends on what a sample holds; it also counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.calls = nn.Linear(8, 8), 0
+
+    def forward(self, x: torch.Tensor, *, sign: bool = True) -> dict:
+        self.calls += 1
+        y = self.inner(x)
+        if sign and (x.abs().amax() > 1e9).item():
+            raise ValueError("too large")
+        return {"y": y, "kind": "linear", "none": None}
+
+
+def test_what_vmap_cannot_take_runs_task_by_task():
+    torch.manual_seed(0)
+    module = Choosing().eval().requires_grad_(False)
+    deltas, x = experts_of(module, 3), torch.randn(len(MIXED), 8)
+    experts = decoded(module, deltas)
+    for sign, calls in ((True, 1 + 3), (False, 1)):
+        module.calls = 0
+        found = run([experts[i] for i in MIXED], x, sign=sign)
+        assert module.calls == calls
+        assert found["kind"] == "linear" and found["none"] is None
+        for place, i in enumerate(MIXED):
+            assert apart(found["y"][place], materialised(module, deltas[i])(x[place : place + 1])["y"][0]) < 1e-5
+
+
+def test_a_module_with_a_vmap_of_its_own_answers_as_well():
+    class Each(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.func.vmap(self.inner)(x)
+
+    torch.manual_seed(0)
+    module = Each().eval().requires_grad_(False)
+    assert_one_answer(module, experts_of(module, 3), [torch.randn(len(MIXED), 8)])
+
+
+def test_an_error_of_the_module_is_its_own_and_leaves_nothing_behind():
+    torch.manual_seed(0)
+    module = Choosing().eval().requires_grad_(False)
+    experts, before = decoded(module, experts_of(module, 2)), bits(module)
+    with pytest.raises(ValueError, match="too large"):
+        run(experts[0], torch.full((2, 8), 1e10))
+    with pytest.raises(RuntimeError, match=r"shapes|size"):
+        run(experts, torch.ones(2, 9))
+    assert same(module, before)
+    x = torch.ones(2, 8)
+    assert torch.equal(module(x)["y"], nn.functional.linear(x, before["inner.weight"], before["inner.bias"]))
+
+
+@pytest.fixture(scope="module")
+def four() -> SimpleNamespace:
+    """Four experts of one module, and what their own weights make of twelve samples."""
+    module = make("linear")
+    deltas, (x,) = experts_of(module, 4), samples("linear", 12)
+    alone = [materialised(module, delta)(x) for delta in deltas]
+    return SimpleNamespace(module=module, x=x, alone=alone, experts=decoded(module, deltas))
+
+
+@given(mixture=st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_any_mixture_in_any_order_is_each_sample_alone(four, mixture):
+    found = run([four.experts[i] for i in mixture], four.x[: len(mixture)])
+    for place, i in enumerate(mixture):
+        assert apart(found[place], four.alone[i][place]) < 1e-5
+
+
+def test_a_batch_of_one_task_takes_no_detour(four, monkeypatch):
+    monkeypatch.setattr(live_module, "_at_once", None)
+    assert torch.equal(run([four.experts[1]] * 12, four.x), run(four.experts[1], four.x))
+
+
+def test_a_delta_of_some_of_a_modules_tensors_leaves_the_others_as_they_are():
+    module = make("linear")
+    body = {name: x for name, x in module.state_dict().items() if not name.startswith("layers.3")}
+    expert = {name: x + 0.1 for name, x in body.items()}
+    (x,) = samples("linear", 4)
+    found = run(decoded(module, [compress(body, expert, keep_ratio=1.0)])[0], x)
+    wanted = make("linear")
+    wanted.load_state_dict(expert, strict=False)
+    assert apart(found, wanted(x)) < 1e-4
+
+
+def test_an_expert_that_equals_the_base_answers_as_the_base():
+    module = make("attention")
+    base = module.state_dict()
+    (x,) = samples("attention", 2)
+    expert = Expert(Base(module), compress(base, base))
+    assert expert.nbytes == 0
+    assert apart(run(expert, x), module(x)) < 1e-6  # PyTorch has a fast path of its own for the plain module
+    other = decoded(module, experts_of(module, 1))[0]
+    mixed = run([Expert(other.base, compress(base, base)), other], x)
+    assert apart(sample(mixed, 0), sample(run(expert, x), 0)) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_number_formats_are_served_in_their_own(dtype):
+    module = make("attention").to(dtype)
+    deltas = experts_of(module, 3)
+    x = [samples("attention", len(MIXED))[0].to(dtype)]
+    assert_one_answer(module, deltas, x, within=1e-6 if dtype == torch.float64 else 2e-2)
+
+
+def test_threads_run_several_experts_over_one_module_at_once():
+    module = make("transformer layer")
+    deltas = experts_of(module, 4)
+    experts, inputs = decoded(module, deltas), samples("transformer layer", 4)
+    wanted = [run(expert, *inputs) for expert in experts]
+    wrong = []
+
+    def work(i: int) -> None:
+        for _ in range(30):
+            if not torch.equal(run(experts[i], *inputs), wanted[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+# --- what is refused ---
+
+
+def test_a_module_in_training_mode_is_refused():
+    with pytest.raises(StateError, match=r"training mode: call module.eval\(\)"):
+        Base(nn.Linear(2, 2))
+
+
+def test_a_module_compiled_by_torchscript_is_refused():
+    with pytest.raises(StateError, match="compiled by TorchScript"):
+        Base(torch.jit.trace(nn.Linear(2, 2).eval(), torch.ones(1, 2)))
+
+
+def test_a_delta_of_another_base_is_refused_by_its_fingerprint():
+    module, other = make("linear"), make("linear")
+    other.layers[0].weight += 1
+    (delta,) = experts_of(other, 1)
+    with pytest.raises(StateError, match=rf"fingerprint {fingerprint(module.state_dict())}.*made for \({delta.base}\)"):
+        Expert(Base(module), delta)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [("attention", "has no tensor 'inner"), ("linear, wider", r"'layers.0.weight' has shape \(40, 24\)")],
+)
+def test_a_module_without_a_matching_weight_is_refused_by_the_tensors_name(other, message):
+    module = make("linear")
+    wider = nn.ModuleDict({"layers": nn.Sequential(nn.Linear(25, 40))}).eval().requires_grad_(False)
+    (delta,) = experts_of(wider if other == "linear, wider" else make(other), 1)
+    with pytest.raises(StateError, match=message):
+        Expert(Base(module), delta)
+
+
+@pytest.mark.parametrize(
+    ("count", "inputs", "message"),
+    [
+        (0, [torch.ones(3, 24)], "no experts"),
+        (2, [torch.ones(3, 24)], "2 experts and 3 samples"),
+        (3, [torch.ones(24)], "3 experts and 24 samples"),
+        (3, [], "3 experts and no samples"),
+        (3, [torch.tensor(1.0)], "3 experts and 0 samples"),
+        (3, [torch.ones(3, 24), torch.ones(2, 24)], "3 experts and 2 or 3 samples"),
+    ],
+)
+def test_as_many_experts_as_samples_are_asked_for(four, count, inputs, message):
+    before = bits(four.module)
+    with pytest.raises(DTSError, match=message):
+        run(four.experts[:1] * count, *inputs)
+    assert same(four.module, before)
+
+
+def test_experts_of_several_modules_are_refused_in_one_batch():
+    one, other = (decoded(make("linear"), experts_of(make("linear"), 1))[0] for _ in range(2))
+    with pytest.raises(DTSError, match="several modules; decode them over one Base"):
+        run([one, other], torch.ones(2, 24))

@@ -1,0 +1,123 @@
+"""Materialise: a swapped module has the bits of ``rebuild``, the first time and the thousandth."""
+
+import pytest
+import torch
+from served import MODELS, bits, experts_of, image_tower, make, same
+from torch import nn
+
+from dts_mini import rebuild
+from dts_mini.core import delta as delta_module
+from dts_mini.core.errors import StateError
+from dts_mini.serving import Swapper, unpacked
+from dts_mini.serving import swap as swap_module
+
+
+def has(module: nn.Module, state: dict) -> bool:
+    return all(torch.equal(module.state_dict()[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("settings", [{"keep_ratio": 0.1}, {"method": "drc", "notch": 384}], ids=["dts", "drc"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_swap_is_rebuild_to_the_bit_and_none_is_the_base(name, settings):
+    module = make(name)
+    before, deltas = bits(module), experts_of(module, 2, **settings)
+    swapper = Swapper(module)
+    for delta in (*deltas, None, unpacked(deltas[0])):
+        swapper.to(delta)
+        assert has(module, before if delta is None else rebuild(before, delta))
+    assert has(module, rebuild(before, deltas[0])), "unpacked or not"
+    swapper.to(None)
+    assert same(module, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_drifts_in_a_thousand_swaps(dtype):
+    module = make("linear on tokens").to(dtype)
+    before, deltas = bits(module), experts_of(module, 5)
+    wanted = [rebuild(before, delta) for delta in deltas]
+    swapper, generator = Swapper(module), torch.Generator().manual_seed(0)
+    for i in torch.randint(len(deltas), (1000,), generator=generator).tolist():
+        swapper.to(deltas[i])
+        assert has(module, wanted[i])
+    swapper.to(None)
+    assert same(module, before)
+
+
+def test_the_modules_own_tensors_are_written_so_that_what_holds_them_sees_the_expert():
+    tower = image_tower()
+    (delta,) = experts_of(tower, 1)
+    tensors = tower.state_dict(keep_vars=True)
+    x = torch.ones(1, 3, 32, 32)
+    before = tower(x)
+    Swapper(tower).to(delta)
+    assert all(tower.state_dict(keep_vars=True)[name] is tensor for name, tensor in tensors.items())
+    assert not torch.equal(tower(x), before)
+
+
+def test_a_swap_writes_what_differs_and_no_other_tensor():
+    module = make("linear")
+    one, other = experts_of(module, 2)
+    only = lambda delta, name: type(delta)(
+        {n: part if n == name else delta_module.Unchanged() for n, part in delta.parts.items()},
+        *(delta.shapes, delta.dtypes, delta.method, delta.settings, delta.base, delta.expert),
+    )
+    swapper = Swapper(module)
+    version = lambda: {name: tensor._version for name, tensor in module.state_dict(keep_vars=True).items()}
+    first, second = "layers.0.weight", "layers.3.weight"
+    swapper.to(only(one, first))
+    before = version()
+    swapper.to(only(other, second))
+    assert {name for name, count in version().items() if count != before[name]} == {first, second}
+    before = version()
+    swapper.to(None)
+    assert {name for name, count in version().items() if count != before[name]} == {second}
+
+
+# --- what is refused ---
+
+
+def test_a_delta_of_another_base_is_refused_and_the_module_keeps_its_expert():
+    module, other = make("linear"), make("linear")
+    other.layers[0].weight += 1
+    (delta,), (foreign,) = experts_of(module, 1), experts_of(other, 1)
+    swapper = Swapper(module)
+    swapper.to(delta)
+    now = bits(module)
+    with pytest.raises(StateError, match="are not those that the delta was made for"):
+        swapper.to(foreign)
+    assert same(module, now)
+
+
+def test_a_module_without_a_matching_weight_is_refused_by_the_tensors_name():
+    module = make("linear")
+    before, (foreign,) = bits(module), experts_of(make("attention"), 1)
+    with pytest.raises(StateError, match="the module has no tensor 'inner"):
+        Swapper(module).to(foreign)
+    assert same(module, before)
+
+
+def test_a_module_in_training_mode_is_refused():
+    with pytest.raises(StateError, match="training mode"):
+        Swapper(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_whatever_goes_wrong_on_the_way_the_module_is_the_base_again(monkeypatch, after):
+    module = make("linear")
+    before, deltas = bits(module), experts_of(module, 2)
+    swapper, real, done = Swapper(module), swap_module.rebuild_tensor, []
+    swapper.to(deltas[0])
+
+    def failing(*arguments, **options):
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(1)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(swap_module, "rebuild_tensor", failing)
+    with pytest.raises(KeyboardInterrupt):
+        swapper.to(deltas[1])
+    assert same(module, before)
+    monkeypatch.undo()
+    swapper.to(deltas[1])
+    assert has(module, rebuild(before, deltas[1]))
