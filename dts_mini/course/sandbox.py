@@ -53,6 +53,8 @@ def encode(value: Any) -> Any:
         return value if value is None or isinstance(value, bool) else str(value)
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, torch.Tensor) and (name := str(value.dtype).removeprefix("torch.")) in DTYPES:
         data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         return {"tensor": name, "shape": list(value.shape), "data": base64.b64encode(data).decode()}
@@ -70,6 +72,8 @@ def decode(value: Any) -> Any:
             raise ValueError("a bare list")
         return value
     match value:
+        case {"bytes": str(data)}:
+            return base64.b64decode(data, validate=True)
         case {"tensor": name, "shape": list(shape), "data": str(data)}:
             raw, dtype = bytearray(base64.b64decode(data, validate=True)), DTYPES[name]
             if not all(type(size) is int and size >= 0 for size in shape):

@@ -320,7 +320,7 @@ def test_the_last_definition_counts_also_when_it_fails():
 
 
 PLAIN = (
-    *(None, True, 3, -2.5, "text", [], (), {}, [1, (2.0, "x")], {"a": {1: None}}),
+    *(None, True, 3, -2.5, "text", b"\0bytes", [], (), {}, [1, (2.0, "x")], {"a": {1: None}}),
     *(torch.tensor(2.5), torch.ones(2, 3, dtype=torch.bfloat16), torch.arange(4)[::2], torch.empty(0, 3)),
     *(torch.tensor([True, False]), {"w": torch.randn(2, 2).T}),
 )
@@ -349,6 +349,7 @@ def test_of_other_things_only_the_name_travels():
         {"dict": [[1]]},
         {"dict": [[{"list": []}, 1]]},
         {"other": 3},
+        {"bytes": "~"},
     ],
     ids=repr,
 )
