@@ -200,7 +200,7 @@ def summary(seeds: Mapping[int, Sequence[Mapping]], test: int = TEST, draws: int
     """Rows with accuracies and gains over all cases of all seeds; intervals over test images, and over seeds.
 
     An entry's ``low`` and ``high`` resample a task's test images, alike for all rows and seeds; with several seeds
-    ``over seeds`` is Student's interval. ``worst`` is the least gain in any case on the better of zero-shot and base
+    ``each`` is one value a seed and ``over seeds`` Student's interval. ``worst`` is the least gain in any case on the better of zero-shot and base
     merge, which is itself chosen on these test images and so flattered; with the interval of that case. A case is
     *surely* more than a point below where all of its interval is.
     """
@@ -274,6 +274,7 @@ def _estimate(values: Tensor, draws: Tensor, of_seed: Tensor) -> dict:
     entry = {"value": round(values.mean().item(), 5), "low": round(low, 5), "high": round(high, 5)}
     each = torch.stack([values[of_seed == seed].mean() for seed in of_seed.unique()]).double()
     if len(each) > 1:
+        entry["each"] = [round(value, 5) for value in each.tolist()]
         half = stats.t.ppf(0.975, len(each) - 1) * each.std().item() / len(each) ** 0.5
         entry["over seeds"] = [round(each.mean().item() - half, 5), round(each.mean().item() + half, 5)]
     return entry
