@@ -339,8 +339,9 @@ def main() -> None:
     o = parser.parse_args()
     if o.readme:
         return write_readme()
+    source = commit()  # before the first result is written, which may lie in the repository
     for model in o.models:
-        about = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "hardware": hardware()}
+        about = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "commit": source, "hardware": hardware()}
         about |= {"keep_ratio": o.keep_ratio, "seed": o.seed, "smoke": o.smoke, "lora_all": o.lora_all}
         with tempfile.TemporaryDirectory(dir=o.folder) as folder:
             found = json.loads(json.dumps(measure(model, Path(folder), o)))

@@ -778,9 +778,9 @@ claim(
 )
 claim(
     "06-hedge-below",
-    "It is more than a point below the better of the two in at most a quarter of the cases.",
+    "It is more than a point below the better of the two in at most a third of the cases.",
     falls["hedge by nearness"],
-    high=0.25,
+    high=1 / 3,
     unit="%",
 )
 claim(
