@@ -11,7 +11,7 @@
 # >
 # > **Before you start.** Notebooks 02 to 05: rank, groups, keep ratio, DTS-T and DTS-D, KL divergence.
 # >
-# > **Time.** 25 minutes to read, 26 for the exercises. It runs in about two minutes on a laptop's CPU. It needs no network.
+# > **Time.** 25 minutes to read, 26 for the exercises. It runs in about a minute on a laptop's CPU. It needs no network.
 
 # %% [markdown]
 # ## The question
