@@ -144,15 +144,16 @@ class Spectrum:
         return cls.leading(matrix, torch.linalg.svdvals(matrix))
 
     @classmethod
-    def leading(cls, matrix: Tensor, s: Tensor) -> "Spectrum":
+    def leading(cls, matrix: Tensor, s: Tensor, whole: bool = False) -> "Spectrum":
         """Leading singular values, and what the rest may be: along a straight line from the last known one down, to
-        zero or to the end, so that all squares together are ||M||^2."""
+        zero or to the end, so that all squares together are about ||M||^2. Where they are the ``whole`` spectrum, what
+        is missing from ||M||^2 is rounding, and the rest is zero."""
         norm, s, more = frobenius(matrix), s.double().cpu(), min(matrix.shape) - len(s)
         rest = norm**2 - s.square().sum().item()
-        if more and rest > 0:
+        if more and rest > 0 and not whole:
             level = min(rest / more / s[-1].item() ** 2, 1.0)  # the mean square of the rest, that of the last being 1
             end = ((12 * level - 3) ** 0.5 - 1) / 2 if level > 1 / 3 else 1 - 1 / (3 * level)
-            line = s[-1] * torch.linspace(1, end, more, dtype=torch.float64).clamp(min=0)
+            line = s[-1] * torch.linspace(1, end, more + 1, dtype=torch.float64)[1:].clamp(min=0)
         else:
             line = s.new_zeros(more)
         return cls(tuple(matrix.shape), torch.cat([s, line]), norm, len(s))
@@ -258,8 +259,9 @@ def _survey(x: Tensor, rank: int) -> tuple[Spectrum, Tensor | Decomposition]:
     if x.dim() == 1:
         return Spectrum.leading(matrix, torch.tensor([frobenius(matrix)])), matrix.float().cpu()
     small = min(matrix.shape)
-    found = decompose(matrix, small if small <= 256 else min(small, rank + rank // 8 + 8))  # small ones cost little
-    return Spectrum.leading(matrix, found.s), found
+    rank = small if small <= 256 else min(small, rank + rank // 8 + 8)  # small ones cost little
+    found = decompose(matrix, rank)
+    return Spectrum.leading(matrix, found.s, whole=len(found.s) < rank), found
 
 
 @torch.no_grad()

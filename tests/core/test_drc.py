@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dts_mini import DTSError, TaskDelta, compress, rebuild
 from dts_mini.core import drc
-from dts_mini.core.drc import NOTCHES, RoundedFlat, RoundedMatrix, Settings
+from dts_mini.core.drc import NOTCHES, RoundedFlat, RoundedMatrix, Settings, Spectrum, _survey
 from dts_mini.core.parts import Unchanged
 
 
@@ -141,3 +141,29 @@ def test_a_budget_beyond_the_finest_step_is_left_unused():
     delta = compress({"w": 0 * weight}, {"w": weight}, method="drc", budget=100_000)
     assert len(delta.to_bytes()) < 100_000
     assert torch.allclose(delta.remainder("w"), weight, atol=1e-3)
+
+
+# --- spectra that are known in part ---
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_difference_of_few_components_is_found_whole_by_any_search_for_more(seed):
+    """As a merged LoRA adapter makes them; their last digits must not pass for components that are yet to be found."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(300, 8, generator=g) @ torch.randn(8, 320, generator=g)
+    for rank in (20, 100):
+        spectrum, source = _survey(x, rank)
+        assert spectrum.known == len(source.s) == 8
+        assert not spectrum.short(replace(Settings(), notch=2_000))
+    assert one(x, budget="4%").parts["w"].rank == 8
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("known", [10, 100])
+def test_what_was_not_found_is_supposed_to_hold_the_rest_of_the_energy(decay, known):
+    g = torch.Generator().manual_seed(0)
+    s = torch.arange(1, 301).double().pow(-decay)
+    u, v = (torch.linalg.qr(torch.randn(n, 300, dtype=torch.float64, generator=g)).Q for n in (300, 400))
+    spectrum = Spectrum.leading((u * s) @ v.T, s[:known])
+    assert len(spectrum.s) == 300 and spectrum.known == known and (spectrum.s.diff() <= 1e-12).all()
+    assert spectrum.s.square().sum().item() == pytest.approx(spectrum.norm**2, rel=0.02)
