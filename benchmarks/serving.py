@@ -107,7 +107,7 @@ def flops(work: Callable[[], object]) -> int:
 def requests(module: nn.Module, file: Path, image: int, seconds: float) -> dict:
     """A request each way, for every batch size: the next one is always for another task."""
     deltas = [dts.load(file) for _ in range(TASKS)]
-    base, other = Base(module), tower_like(module)
+    base, other = Base(module), copy.deepcopy(module)  # the other is written to
     experts, swapper, plain = [Expert(base, delta) for delta in deltas], Swapper(other), list(map(unpacked, deltas))
     result = {}
     for batch in BATCHES:
@@ -143,11 +143,6 @@ def requests(module: nn.Module, file: Path, image: int, seconds: float) -> dict:
     held = {"base": whole, "swap": 2 * whole + size, "swap, unpacked": 2 * whole + expert}
     held |= {"on the fly": whole + expert, "mixed": whole + TASKS * expert}
     return {"batches": result, "weights_bytes": held, "expert_bytes": expert, "file_bytes": size}
-
-
-def tower_like(module: nn.Module) -> nn.Module:
-    """Another module with the same weights, to be written to."""
-    return copy.deepcopy(module)
 
 
 def reading(module: nn.Module, file: Path, expert: Path, seconds: float) -> dict:
@@ -299,7 +294,7 @@ def main() -> None:
                     torch.set_num_threads(threads)
                     found = {"model": model, "method": method, "threads": threads, "share": share, "many": held}
                     found |= requests(module, file, MODELS[model][0], args.seconds)
-                    found["reading"] = reading(tower_like(module), file, expert, args.seconds)
+                    found["reading"] = reading(copy.deepcopy(module), file, expert, args.seconds)
                     found["goals"] = goals(found)
                     result["runs"].append(found)
                     show(found)

@@ -295,13 +295,16 @@ def markdown(table: Mapping, size: str = "1%") -> str:
     rows = [row for row in table["rows"] if row["group"] == "curve" and row["size"] in (size, "natural")]
     rows = sorted((row for row in rows if "storage" in row), key=lambda row: row["kl from experts"]["value"])
     lines = ["| method | storage | share of experts | KL from the expert |", "|---|---|---|---|"]
-    for row in rows:
-        share, kl = row["share of experts"], row["kl from experts"]
-        of_share = _bracket(row["images"], lambda x: f"{100 * x:.1f}")
-        of_kl = _bracket(kl, lambda x: f"{x:.4f}") if "low" in kl else ""
-        cells = (row["name"], f"{100 * row['storage']:.2f} %", f"{100 * share['value']:.1f}{of_share}")
-        lines.append("| " + " | ".join([*cells, f"{kl['value']:.4f}{of_kl}"]) + " |")
+    lines += ["| " + " | ".join([row["name"], *measured(row)]) + " |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def measured(row: Mapping) -> list[str]:
+    """A row's storage, share of the experts and KL divergence as cells of a table, with their intervals."""
+    share, kl = row["share of experts"], row["kl from experts"]
+    of_share = _bracket(row["images"], lambda x: f"{100 * x:.1f}")
+    of_kl = _bracket(kl, lambda x: f"{x:.4f}") if "low" in kl else ""
+    return [f"{100 * row['storage']:.2f} %", f"{100 * share['value']:.1f}{of_share}", f"{kl['value']:.4f}{of_kl}"]
 
 
 def _bracket(interval: Mapping[str, float], text: Callable[[float], str]) -> str:

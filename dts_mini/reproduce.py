@@ -24,7 +24,7 @@ from nbclient.exceptions import CellExecutionError
 from dts_mini.core.delta import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
-from dts_mini.curves import GROUPS, cells, measure, table
+from dts_mini.curves import GROUPS, cells, measure, measured, table
 from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.tables import headline, markdown, passes, provenance, unseen
 
@@ -46,15 +46,8 @@ def curves_text(table: Mapping) -> str:
     """The points of ``curves`` as Markdown; those whose size cannot be met say why."""
     lines = ["| | method | size | storage | share of experts | KL from experts |", "|---" * 6 + "|"]
     for row in table["rows"]:
-        cells = [row["group"], row["name"], row["size"]]
-        if "impossible" in row:
-            cells += ["", row["impossible"], ""]
-        else:
-            share, images = row["share of experts"]["value"], row["images"]
-            cells += [f"{100 * row['storage']:.2f} %"]
-            cells += [f"{100 * share:.1f} [{100 * images['low']:.1f}, {100 * images['high']:.1f}]"]
-            cells += [f"{row['kl from experts']['value']:.4f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+        found = ["", row["impossible"], ""] if "impossible" in row else measured(row)
+        lines.append("| " + " | ".join([row["group"], row["name"], row["size"], *found]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -200,9 +200,9 @@ def summary(seeds: Mapping[int, Sequence[Mapping]], test: int = TEST, draws: int
     """Rows with accuracies and gains over all cases of all seeds; intervals over test images, and over seeds.
 
     An entry's ``low`` and ``high`` resample a task's test images, alike for all rows and seeds; with several seeds
-    ``each`` is one value a seed and ``over seeds`` Student's interval. ``worst`` is the least gain in any case on the better of zero-shot and base
-    merge, which is itself chosen on these test images and so flattered; with the interval of that case. A case is
-    *surely* more than a point below where all of its interval is.
+    ``each`` is one value a seed and ``over seeds`` Student's interval. ``worst`` is the least gain in any case on the
+    better of zero-shot and base merge, which is itself chosen on these test images and so flattered; with the interval
+    of that case. A case is *surely* more than a point below where all of its interval is.
     """
     if not seeds:
         raise DTSError("no seed was measured; pass at least one")
