@@ -230,8 +230,9 @@ def _adapted(
 
 def read_config(path: Path) -> dict:
     """A JSON file that holds an object; FileError else."""
+    data = read_bytes(path)
     try:
-        config = json.loads(read_bytes(path))
+        config = json.loads(data)
     except ValueError as error:
         raise FileError(f"{path}: is no JSON ({error}); copy it again") from error
     if not isinstance(config, dict):
