@@ -212,9 +212,8 @@ def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, 
 
     A notebook that stops does not stop the others: where and why stands in what is returned, by notebook.
     """
-    from nbconvert import HTMLExporter  # the extra "notebooks"
-
-    from dts_mini.course.build import execute, read, sources
+    from dts_mini.course.build import execute, read, sources  # the extra "notebooks"
+    from dts_mini.course.markup import page
 
     folder, found = suite.folder / "figures", {}
     folder.mkdir(exist_ok=True)
@@ -234,8 +233,7 @@ def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, 
                         write_bytes(base64.b64decode(image), folder / name, overwrite=True)
                         alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
                         entry["figures"].append({"file": f"figures/{name}", "alt": alt})
-            page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
-            write_bytes(page.encode(), folder / f"{source.stem}.html", overwrite=True)
+            write_bytes(page(notebook).encode(), folder / f"{source.stem}.html", overwrite=True)
             found[source.stem] = entry
     return found
 

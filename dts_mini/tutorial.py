@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
 
 from dts_mini.core.file import write_bytes, write_json
 from dts_mini.course import timings
 from dts_mini.course.build import sources
+from dts_mini.course.markup import page
 from dts_mini.suites import load_suite
 from dts_mini.suites.tables import headline, markdown, unseen
 
@@ -30,8 +30,7 @@ def main() -> int:
             print(f"\n{source.stem} failed:\n{error}", file=sys.stderr)
             return 1
         slow[source.stem] = timings.slow_cells(notebook)
-        page, _ = HTMLExporter(template_name="classic").from_notebook_node(notebook)
-        put(BUILD / f"{source.stem}.html", page)
+        put(BUILD / f"{source.stem}.html", page(notebook))
         report(f"{source.stem}: {times[source.stem]:.0f} s\n")
     timings.record(times, BUILD / "timings.json", cells=slow)
     suite, tables = load_suite(), {}

@@ -22,7 +22,6 @@ from urllib.parse import unquote, urlsplit
 import jinja2
 import nbformat
 from bs4 import BeautifulSoup, Tag
-from nbconvert import HTMLExporter
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -32,7 +31,7 @@ from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.course import claims, kit, launch, sliders, timings
 from dts_mini.course.build import function_of, is_exercise, stub
 from dts_mini.course.exercises import EXERCISES
-from dts_mini.course.markup import code_colours, code_lines, inline, markdown
+from dts_mini.course.markup import Exporter, code_colours, code_lines, inline, markdown
 from dts_mini.suites.tables import markdown as table_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -110,13 +109,6 @@ def build(notebooks: Path, out: Path, *, data: Mapping, grids: Mapping[str, Mapp
 # Notebooks
 
 
-class _Exporter(HTMLExporter):
-    """nbconvert's bare HTML, with our markdown."""
-
-    def markdown2html(self, source: str) -> str:
-        return markdown(source)
-
-
 def notebook_page(
     path: Path, grids: Mapping[str, Mapping], records: Sequence[Mapping] = (), where: str | None = None
 ) -> Page:
@@ -132,7 +124,7 @@ def notebook_page(
             cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": shown})]
     options = {"exclude_input_prompt": True, "exclude_output_prompt": True}
     try:
-        body, _ = _Exporter(template_name="basic", **options).from_notebook_node(notebook)
+        body, _ = Exporter(template_name="basic", **options).from_notebook_node(notebook)
     except DTSError as error:
         raise DTSError(f"{path.name}: {error}") from error
     soup = BeautifulSoup(body, "html.parser")

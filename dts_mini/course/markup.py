@@ -5,7 +5,9 @@ import re
 
 import latex2mathml.converter
 from bs4 import BeautifulSoup, NavigableString, Tag
+from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
 from pygments.styles import get_style_by_name
 from pygments.token import STANDARD_TYPES
 
@@ -26,6 +28,18 @@ class _Markdown(IPythonRenderer):
 def markdown(text: str) -> str:
     """Markdown as HTML, mathematics as MathML."""
     return MarkdownWithMath(renderer=_Markdown(escape=False, exclude_anchor_links=True)).render(text)
+
+
+class Exporter(HTMLExporter):
+    """nbconvert's pages with our Markdown: formulas need no network."""
+
+    def markdown2html(self, source: str) -> str:
+        return markdown(source)
+
+
+def page(notebook: NotebookNode) -> str:
+    """A notebook with its outputs as one page of HTML, as Jupyter shows it."""
+    return Exporter(template_name="classic").from_notebook_node(notebook)[0]
 
 
 def inline(text: str) -> str:

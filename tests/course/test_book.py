@@ -331,6 +331,14 @@ def test_mathematics_becomes_mathml_and_code_keeps_its_dollars(toy):
     assert page.math["alttext"] == r"\theta_0"
 
 
+def test_a_notebook_as_one_page_sets_its_formulas_without_a_network():
+    text = "Let $x_1$ be\n\n$$x_1 \\le \\lVert A \\rVert$$"
+    body = BeautifulSoup(markup.page(new_notebook(cells=[new_markdown_cell(text)])), "html.parser")
+    cell = body.select_one(".text_cell_render")
+    assert [formula["display"] for formula in cell.select("math")] == ["inline", "block"]
+    assert "$" not in cell.get_text() and "lVert" not in cell.get_text()
+
+
 @pytest.mark.parametrize("latex", [r"\notacommand x", r"\frac{1", r"\left( x"])
 def test_a_formula_that_cannot_be_set_is_refused(latex):
     with pytest.raises(DTSError, match="formula"):
