@@ -322,7 +322,7 @@ def main() -> int:
     torch.set_num_threads(1)
     found = {0: measure(MiniSuite(), options.groups, options.cells / options.split / "0", options.split)}
     for seed in options.seeds:
-        suite = MiniSuite(options.zoo / str(seed))
+        suite = MiniSuite.of_seed(seed, options.zoo)
         found[seed] = measure(suite, ["curve"], options.cells / options.split / str(seed), options.split)
     made = table(found, options.split)
     if options.split == "test":

@@ -74,8 +74,8 @@ def fill(text: str, blocks: dict[str, str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measures the published tables on test and writes them.")
-    parser.add_argument("--seeds", nargs="*", type=int, help="also evaluate these seeds of the zoo")
-    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put them")
+    parser.add_argument("--seeds", nargs="*", type=int, help="also evaluate these seeds; 0 is the committed zoo")
+    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put other seeds")
     parser.add_argument("--readme-only", action="store_true", help="measure nothing, write the README's blocks again")
     options = parser.parse_args()
     say = lambda row: print(f"  {row}", file=sys.stderr, flush=True)
@@ -87,7 +87,7 @@ def main() -> int:
         tables = {}
         for seed in options.seeds:
             print(f"seed {seed}", file=sys.stderr)
-            tables[seed] = headline(MiniSuite(options.zoo / str(seed)), progress=say)
+            tables[seed] = headline(MiniSuite.of_seed(seed, options.zoo), progress=say)
         write_json(over_seeds(tables), SEEDS, overwrite=True)
     if README.exists():
         write_bytes(fill(README.read_text(), blocks()).encode(), README, overwrite=True)

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(seeds: list[int], zoo: Path, work: Path, images: int, validation: int, with_sentences: bool, out: Path) -> dict:
     """Measures what is not measured yet, and writes the summary of all seeds."""
     check_writable(out, overwrite=True)
-    suites = {seed: MiniSuite(zoo / str(seed) if seed else DATA) for seed in seeds}
+    suites = {seed: MiniSuite.of_seed(seed, zoo) for seed in seeds}
     makers = DESCRIPTORS | ({"sentences": sentences} if with_sentences else {})
     work.mkdir(parents=True, exist_ok=True)
     entries = {}

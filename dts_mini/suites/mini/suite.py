@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,11 @@ class MiniSuite:
             raise FileError(f"{self.folder}: there is no such folder; train the checkpoints with make zoo")
         manifest = self.folder / "manifest.json"
         self.manifest = json.loads(read_bytes(manifest)) if manifest.exists() else {"files": {}}
+
+    @classmethod
+    def of_seed(cls, seed: int, zoo: Path) -> Self:
+        """The experts of one seed: of 0 the committed ones, of another those that ``make zoo`` put in ``zoo/<seed>``."""
+        return cls(zoo / str(seed) if seed else DATA)
 
     def task(self, name: str) -> Task:
         """The task called ``name``; DTSError when there is none."""
