@@ -195,7 +195,7 @@ def test_equal_seeds_have_no_spread_and_other_seeds_do(entries):
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr("dts_mini.unseen.MiniSuite", lambda folder: SUITE)
+    monkeypatch.setattr("dts_mini.unseen.MiniSuite.of_seed", lambda seed, zoo: SUITE)
 
 
 def test_the_command_writes_results_and_goes_on_from_its_own_files(small, tmp_path, capsys):
