@@ -207,7 +207,7 @@ def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
     """Rows of all seeds' cells: storage, accuracy as a share of the experts' and KL, each with what it varies by.
 
     With several seeds an interval is Student's over them. ``images`` is the bootstrap's interval of the share over test
-    images, the same ones for every seed. Where only the first seed was measured, it is the only interval.
+    images, the same ones for every seed. With one seed it is the only interval.
     """
     first = next(iter(seeds.values()))
     bits = lambda cell: {t: torch.tensor([c == "1" for c in text]) for t, text in cell["right"].items()}
@@ -313,17 +313,17 @@ def _bracket(interval: Mapping[str, float], text: Callable[[float], str]) -> str
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measures the size-accuracy curve and writes data/mini/curves.json.")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="also measure the curve on these zoos")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="also measure these zoos")
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put them")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
-    parser.add_argument("--groups", nargs="*", choices=GROUPS, default=GROUPS, help="what to measure on the first seed")
+    parser.add_argument("--groups", nargs="*", choices=GROUPS, default=GROUPS, help="what to measure")
     parser.add_argument("--cells", type=Path, default=Path("build/curves"), help="where measured cells are kept")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = {0: measure(MiniSuite(), options.groups, options.cells / options.split / "0", options.split)}
-    for seed in options.seeds:
+    found = {}
+    for seed in sorted({0, *options.seeds}):
         suite = MiniSuite.of_seed(seed, options.zoo)
-        found[seed] = measure(suite, ["curve"], options.cells / options.split / str(seed), options.split)
+        found[seed] = measure(suite, options.groups, options.cells / options.split / str(seed), options.split)
     made = table(found, options.split)
     if options.split == "test":
         write_json(made, DATA / "curves.json", overwrite=True)
