@@ -46,7 +46,7 @@ def test_the_curves_differ_in_colour_marker_and_dash(table):
 def measured(name: str, size: str, storage: float, share: float, kl: float) -> dict:
     spread = {"value": share, "low": share - 0.01, "high": share + 0.01}
     return {"group": "curve", "name": name, "size": size, "storage": storage, "share of experts": spread} | {
-        "kl from experts": {"value": kl},
+        "kl from experts": {"value": kl, "each": [0.8 * kl, 1.2 * kl]},
         "images": {"low": share - 0.02, "high": share + 0.005},
     }
 
@@ -81,6 +81,19 @@ def test_the_band_is_the_interval_over_test_images(rows):
     figure, _ = figures.every_method(rows, ["A"])
     (band,) = figure.axes[0].collections
     assert band.get_paths()[0].vertices[:, 1].min() == pytest.approx(90)
+
+
+def test_the_band_of_the_divergence_reaches_over_the_seeds(rows):
+    figure, _ = figures.every_method(rows, ["A"])
+    (band,) = figure.axes[1].collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == (pytest.approx(0.8 * 0.02), pytest.approx(1.2 * 0.08))
+
+
+def test_a_bar_of_the_ablation_carries_a_dot_a_seed(rows):
+    figure, _ = figures.ablation_bars([{**rows[0], "name": "DTS"}], "DTS")
+    dots = figure.axes[0].lines[0]
+    assert dots.get_xdata() == pytest.approx([0.016, 0.024]) and list(dots.get_ydata()) == [0, 0]
 
 
 def test_bars_of_the_ablation_stand_in_order_and_are_of_two_hatches(rows):

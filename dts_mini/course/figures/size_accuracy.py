@@ -48,7 +48,7 @@ def every_method(rows: Sequence[Mapping], names: Sequence[str], grey: Sequence[s
     """Methods of the measured curve against a task's bytes, in % of the float32 model (log axis), as two panels.
 
     Left: share of the experts' accuracy in %, with its 95 % interval over test images. Right: KL divergence (nats,
-    log axis). ``names`` are drawn as curves, each with a cue of its own; ``grey`` as crosses, with names on the right.
+    log axis), from the least to the most of the seeds. ``names`` are drawn as curves, each with a cue of its own; ``grey`` as crosses, with names on the right.
     """
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.6))
     data: dict[str, dict] = {}
@@ -61,6 +61,9 @@ def every_method(rows: Sequence[Mapping], names: Sequence[str], grey: Sequence[s
         panels[0].plot(size, share, **cue(number), label=name)
         panels[0].fill_between(size, *_band(own), color=cue(number)["color"], alpha=0.15, linewidth=0)
         panels[1].plot(size, kl, **cue(number))
+        seeds = [row["kl from experts"]["each"] for row in own]
+        ends = [min(each) for each in seeds], [max(each) for each in seeds]
+        panels[1].fill_between(size, *ends, color=cue(number)["color"], alpha=0.15, linewidth=0)
         data[name] = {"storage": size, "share": share, "kl": kl}
     for row in (row for row in points if row["name"] in grey):
         size, share = 100 * row["storage"], 100 * row["share of experts"]["value"]
@@ -94,18 +97,22 @@ def _band(rows: Sequence[Mapping]) -> tuple[list[float], list[float]]:
 
 @styled
 def ablation_bars(rows: Sequence[Mapping], reference: str) -> tuple[Figure, dict]:
-    """KL divergence of each row of the ablation, in nats, as bars in order; a line at the row ``reference``."""
-    data = {row["name"]: row["kl from experts"]["value"] for row in rows if "storage" in row}
+    """KL divergence of each row of the ablation, in nats, as bars in order; a line at the row ``reference``.
+
+    A bar is the mean over seeds of experts, and a dot on it each of them.
+    """
+    found = {row["name"]: row["kl from experts"] for row in rows if "storage" in row}
+    data = {name: kl["value"] for name, kl in found.items()}
     figure, axis = plt.subplots(figsize=(7.5, 0.3 * len(data) + 1))
-    for place, (name, value) in enumerate(data.items()):
-        axis.barh(place, value, **bar_cue(name.startswith("DRC")))
-        axis.annotate(
-            f"{value:.4f}", (value, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
-        )
+    for place, (name, kl) in enumerate(found.items()):
+        axis.barh(place, kl["value"], **bar_cue(name.startswith("DRC")))
+        axis.plot(kl["each"], [place] * len(kl["each"]), "o", markersize=2.5, color="black", alpha=0.7)
+        end = (max(kl["each"]), place)
+        axis.annotate(f"{kl['value']:.4f}", end, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
     axis.axvline(data[reference], color="0.35", linewidth=1)
     axis.set_yticks(range(len(data)), list(data))
     axis.invert_yaxis()
-    axis.set_xlabel("KL divergence from the experts (nats)")
+    axis.set_xlabel("KL divergence from the experts (nats); dots: each seed")
     return figure, data
 
 
