@@ -290,13 +290,18 @@ def bytes_for(kl: float, rows: Sequence[Mapping]) -> float:
 def markdown(table: Mapping, size: str = "1%") -> str:
     """Every method at one size, and those that have but one, as Markdown: from the least KL divergence to the most.
 
-    Brackets are over test images for the share and, where there are several, over seeds for the divergence.
+    A line below says how many seeds, and what the brackets are.
     """
     rows = [row for row in table["rows"] if row["group"] == "curve" and row["size"] in (size, "natural")]
     rows = sorted((row for row in rows if "storage" in row), key=lambda row: row["kl from experts"]["value"])
     lines = ["| method | storage | share of experts | KL from the expert |", "|---|---|---|---|"]
     lines += ["| " + " | ".join([row["name"], *measured(row)]) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    of_share, of_kl = "95 % intervals over test images", "those of the KL divergence over the seeds"
+    seeds = len(table["seeds"])
+    said = f"One seed of experts; brackets are {of_share}."
+    if seeds > 1:
+        said = f"Means over {seeds} seeds of experts; brackets of the share are {of_share}, {of_kl}."
+    return "\n".join([*lines, "", said]) + "\n"
 
 
 def measured(row: Mapping) -> list[str]:

@@ -163,8 +163,9 @@ class Spectrum:
         return coarser * 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
 
     def rank(self, settings: Settings) -> int:
-        """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more."""
-        return int((self.s >= settings.cut * self.step(settings) * max(self.sides) ** 0.5).sum())
+        """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more; s of 0 are none."""
+        least = settings.cut * self.step(settings) * max(self.sides) ** 0.5
+        return int(((self.s >= least) & (self.s > 0)).sum())
 
     def short(self, settings: Settings) -> bool:
         """Whether components may count that are not among the known ones."""

@@ -134,8 +134,7 @@ claim("07-beaten", "By bytes and KL, each of the three points of DTS-T is beaten
 # %% [markdown]
 # **What you should see:** over a base merge the same bytes go further than over $\theta_0$: a difference vector is
 # shorter than a task vector. But look at the sizes in the figure. At one keep ratio all files are nearly equally large;
-# they differ by a few stored zeros. A point may be beaten by a hair. Whether the order stays with other training seeds
-# is not measured yet.
+# they differ by a few stored zeros. A point may be beaten by a hair. Step 6 has such points over several trainings.
 
 # %% [markdown]
 # ## Step 3 · A budget, shared out
@@ -390,8 +389,8 @@ claim("07-first-order-least", "In no layer is it below 0.9 times the estimate.",
 #
 # Now all methods in one picture. Each was written anew from its paper's formulas, and each has its file in the same
 # container, counted by its bytes on disk. What tasks share is counted too, an eighth for each of the eight tasks. The
-# command `make curves` measured all points on all test images, and you read its results. The bands on the left are
-# intervals over test images.
+# command `make curves` measured all points on all test images, for experts of several seeds, and you read the means. The
+# bands on the left are intervals over test images; those on the right reach from the lowest to the highest of the seeds.
 
 # %%
 curves_table = json.loads((suite.folder / "curves.json").read_text())
@@ -465,7 +464,8 @@ claim(
 #
 # ## Step 7 · What each idea is worth
 #
-# Between DTS and DRC lie many small ideas. Here is each by itself, over $\theta_0$, at 1 % of the bytes.
+# Between DTS and DRC lie many small ideas. Here is each by itself, over $\theta_0$, at 1 % of the bytes. A bar
+# is the mean over the seeds, a dot each of them.
 
 # %%
 rows_of = [row for row in curves_table["rows"] if row["group"] == "ablation"]

@@ -155,6 +155,7 @@ def test_a_difference_of_few_components_is_found_whole_by_any_search_for_more(se
         spectrum, source = _survey(x, rank)
         assert spectrum.known == len(source.s) == 8
         assert not spectrum.short(replace(Settings(), notch=2_000))
+        assert not spectrum.short(replace(Settings(), cut=0.0))
     assert one(x, budget="4%").parts["w"].rank == 8
 
 

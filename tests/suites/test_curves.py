@@ -120,6 +120,7 @@ def test_the_table_has_every_method_at_the_size_from_the_nearest_to_the_farthest
         row("d", "2%", 0.02, 0),
     ]
     rows.append({"group": "curve", "name": "e", "size": "1%", "impossible": "too small"})
-    lines = curves.markdown({"rows": rows}).splitlines()[2:]
+    *lines, _, said = curves.markdown({"rows": rows, "seeds": [0]}).splitlines()[2:]
     assert [line.split(" | ")[0] for line in lines] == ["| a", "| c", "| b"]
     assert lines[0] == "| a | 1.00 % | 99.0 [98.0, 100.0] | 0.1000 |"
+    assert said.startswith("One seed") and "3 seeds" in curves.markdown({"rows": rows, "seeds": [0, 1, 2]})
