@@ -461,11 +461,11 @@ claim(
     low=0.08,
     unit="points",
 )
-pair = (each["DTS-D, average, 0.05"], each["DTS-D, TIES, 0.05"])
+pair = (each["DTS-D, average, 0.1"], each["DTS-D, TIES, 0.1"])
 ahead = sum(average_one > ties_one for average_one, ties_one in zip(*pair, strict=True))
 claim(
     "05-seeds-order",
-    "At keep ratio 0.05, DTS-D over the average is ahead of DTS-D over TIES in some trainings and behind in others.",
+    "At keep ratio 0.1, DTS-D over the average is ahead of DTS-D over TIES in some trainings and behind in others.",
     ahead,
     low=1,
     high=len(seeds["seeds"]) - 1,
@@ -473,8 +473,9 @@ claim(
 
 # %% [markdown]
 # **What you should see:** the floors stay where they are. The order within the top floor does not: rows that are
-# close change places. These trainings are few, and they share $\theta_0$ and the test images. They rule out that one
-# lucky training made the table, and no more.
+# close change places. Not all do: at keep ratio 0.05 the base TIES is ahead in every training, if only just.
+# These trainings are few, and they share $\theta_0$ and the test images. They rule out that one lucky training made the
+# table, and no more.
 
 # %% [markdown]
 # ## Step 6 · What do many tasks cost?
