@@ -108,9 +108,12 @@ def ablation_bars(rows: Sequence[Mapping], reference: str) -> tuple[Figure, dict
         axis.barh(place, kl["value"], **bar_cue(name.startswith("DRC")))
         axis.plot(kl["each"], [place] * len(kl["each"]), "o", markersize=2.5, color="black", alpha=0.7)
         end = (max(kl["each"]), place)
-        axis.annotate(f"{kl['value']:.4f}", end, xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # of the line
+        where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
+        axis.annotate(f"{kl['value']:.4f}", end, **where, fontsize=8, bbox=clear)
     axis.axvline(data[reference], color="0.35", linewidth=1)
     axis.set_yticks(range(len(data)), list(data))
+    axis.margins(y=0.01)
     axis.invert_yaxis()
     axis.set_xlabel("KL divergence from the experts (nats); dots: each seed")
     return figure, data
