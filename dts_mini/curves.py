@@ -296,11 +296,12 @@ def markdown(table: Mapping, size: str = "1%") -> str:
     rows = sorted((row for row in rows if "storage" in row), key=lambda row: row["kl from experts"]["value"])
     lines = ["| method | storage | share of experts | KL from the expert |", "|---|---|---|---|"]
     lines += ["| " + " | ".join([row["name"], *measured(row)]) + " |" for row in rows]
-    of_share, of_kl = "95 % intervals over test images", "those of the KL divergence over the seeds"
-    seeds = len(table["seeds"])
-    said = f"One seed of experts; brackets are {of_share}."
-    if seeds > 1:
-        said = f"Means over {seeds} seeds of experts; brackets of the share are {of_share}, {of_kl}."
+    said = "One seed of experts; brackets are 95 % intervals over test images."
+    if (seeds := len(table["seeds"])) > 1:
+        said = (
+            f"Means over {seeds} seeds of experts; brackets of the share are 95 % intervals over test images, "
+            "those of the KL divergence over the seeds."
+        )
     return "\n".join([*lines, "", said]) + "\n"
 
 

@@ -48,7 +48,8 @@ def every_method(rows: Sequence[Mapping], names: Sequence[str], grey: Sequence[s
     """Methods of the measured curve against a task's bytes, in % of the float32 model (log axis), as two panels.
 
     Left: share of the experts' accuracy in %, with its 95 % interval over test images. Right: KL divergence (nats,
-    log axis), from the least to the most of the seeds. ``names`` are drawn as curves, each with a cue of its own; ``grey`` as crosses, with names on the right.
+    log axis), from the least to the most of the seeds. ``names`` are drawn as curves, each with a cue of its own;
+    ``grey`` as crosses, with names on the right.
     """
     figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.6))
     data: dict[str, dict] = {}
@@ -104,13 +105,12 @@ def ablation_bars(rows: Sequence[Mapping], reference: str) -> tuple[Figure, dict
     found = {row["name"]: row["kl from experts"] for row in rows if "storage" in row}
     data = {name: kl["value"] for name, kl in found.items()}
     figure, axis = plt.subplots(figsize=(7.5, 0.3 * len(data) + 1))
+    beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+    clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # of the line
     for place, (name, kl) in enumerate(found.items()):
         axis.barh(place, kl["value"], **bar_cue(name.startswith("DRC")))
         axis.plot(kl["each"], [place] * len(kl["each"]), "o", markersize=2.5, color="black", alpha=0.7)
-        end = (max(kl["each"]), place)
-        clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # of the line
-        where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center"}
-        axis.annotate(f"{kl['value']:.4f}", end, **where, fontsize=8, bbox=clear)
+        axis.annotate(f"{kl['value']:.4f}", (max(kl["each"]), place), **beside, bbox=clear)
     axis.axvline(data[reference], color="0.35", linewidth=1)
     axis.set_yticks(range(len(data)), list(data))
     axis.margins(y=0.01)
