@@ -325,11 +325,13 @@ def main() -> int:
     parser.add_argument("--groups", nargs="*", choices=GROUPS, default=GROUPS, help="what to measure")
     parser.add_argument("--cells", type=Path, default=Path("build/curves"), help="where measured cells are kept")
     options = parser.parse_args()
+    try:  # before hours of work
+        suites = {seed: MiniSuite.of_seed(seed, options.zoo) for seed in sorted({0, *options.seeds})}
+    except DTSError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
-    found = {}
-    for seed in sorted({0, *options.seeds}):
-        suite = MiniSuite.of_seed(seed, options.zoo)
-        found[seed] = measure(suite, options.groups, options.cells / options.split / str(seed), options.split)
+    folder = options.cells / options.split
+    found = {seed: measure(suite, options.groups, folder / str(seed), options.split) for seed, suite in suites.items()}
     made = table(found, options.split)
     if options.split == "test":
         write_json(made, DATA / "curves.json", overwrite=True)

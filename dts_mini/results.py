@@ -78,6 +78,10 @@ def main() -> int:
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put other seeds")
     parser.add_argument("--readme-only", action="store_true", help="measure nothing, write the README's blocks again")
     options = parser.parse_args()
+    try:  # before minutes of work
+        suites = {seed: MiniSuite.of_seed(seed, options.zoo) for seed in options.seeds or ()}
+    except DTSError as error:
+        parser.error(str(error))
     say = lambda row: print(f"  {row}", file=sys.stderr, flush=True)
     headlines = {}
     if not options.readme_only:
@@ -85,11 +89,11 @@ def main() -> int:
         headlines[0] = headline(suite, progress=say)
         write_json({"headline": headlines[0], "unseen": unseen(suite, progress=say)}, RESULTS, overwrite=True)
     if options.seeds:
-        for seed in options.seeds:
+        for seed, suite in suites.items():
             if seed not in headlines:
                 print(f"seed {seed}", file=sys.stderr)
-                headlines[seed] = headline(MiniSuite.of_seed(seed, options.zoo), progress=say)
-        write_json(over_seeds({seed: headlines[seed] for seed in options.seeds}), SEEDS, overwrite=True)
+                headlines[seed] = headline(suite, progress=say)
+        write_json(over_seeds({seed: headlines[seed] for seed in suites}), SEEDS, overwrite=True)
     if README.exists():
         write_bytes(fill(README.read_text(), blocks()).encode(), README, overwrite=True)
     return 0

@@ -124,3 +124,12 @@ def test_the_table_has_every_method_at_the_size_from_the_nearest_to_the_farthest
     assert [line.split(" | ")[0] for line in lines] == ["| a", "| c", "| b"]
     assert lines[0] == "| a | 1.00 % | 99.0 [98.0, 100.0] | 0.1000 |"
     assert said.startswith("One seed") and "3 seeds" in curves.markdown({"rows": rows, "seeds": [0, 1, 2]})
+
+
+def test_a_zoo_that_is_not_there_is_named_before_anything_is_measured(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(curves, "measure", lambda *arguments: pytest.fail("measured before all zoos were there"))
+    monkeypatch.setattr("sys.argv", ["curves", "--seeds", "9", "--zoo", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        curves.main()
+    assert stop.value.code == 2
+    assert f"{tmp_path / '9'}: there is no such folder; train the checkpoints with make zoo" in capsys.readouterr().err
