@@ -17,7 +17,8 @@ import torch
 from tqdm import tqdm
 
 from dts_mini.core.budget import fit, in_bytes
-from dts_mini.core.delta import compress, rebuild
+from dts_mini.core.compress import compress
+from dts_mini.core.delta import rebuild
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_json
 from dts_mini.core.state import State, fingerprint
