@@ -64,7 +64,7 @@ def test_the_fitted_values_are_the_best_for_their_integers():
     x = matrix(24, 30).double()
     full = Settings(notch=8 * NOTCHES, norm=0.0)
     spectrum = drc.Spectrum.of(x)
-    part = drc._rounded(drc.decompose(x, 24), spectrum, full)
+    part = drc._rounded(drc.decompose(x, 24), spectrum, full, 24)
     columns = torch.stack(
         [torch.outer(a, b).reshape(-1) for a, b in zip(part.left.double(), part.right.double(), strict=True)], 1
     )
