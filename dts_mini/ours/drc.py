@@ -23,14 +23,15 @@ from torch import Tensor
 
 from dts_mini.core.budget import fit, largest
 from dts_mini.core.delta import TaskDelta
-from dts_mini.core.errors import BudgetError, DTSError
+from dts_mini.core.errors import BudgetError, DTSError, StateError
 from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
 from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius
 from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
-_FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
+_RANGE = 150 * NOTCHES  # either way from a tensor's weighted norm: any norm that float32 holds is within
+_LEAST = 1e-32  # a norm below which products of steps are none of float32
 _2PIE = 2 * math.pi * math.e  # of a Gaussian's entropy, log2(2 pi e variance) / 2
 _FIRST = 7 * NOTCHES  # where a search begins
 _FULL, _TRIES = (
@@ -55,8 +56,8 @@ class Settings:
     convolutions: ClassVar[str] = "matrix"
 
     def __post_init__(self) -> None:
-        if self.notch is not None and not 0 <= self.notch <= _FINEST:
-            raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
+        if self.notch is not None and not -_RANGE <= self.notch <= _RANGE:
+            raise DTSError(f"notch is {self.notch}: it must lie in {-_RANGE}..{_RANGE}")
         if not 0 <= self.weight <= 1:
             raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
         if not 1 <= self.flat <= 64:
@@ -199,7 +200,7 @@ class Spectrum:
     def finest(self, settings: Settings) -> int:
         """The finest notch at which no element needs more than half the largest integer."""
         room = PEAK / 2 * self.step(replace(settings, notch=0)) / self.s[0].item()
-        return max(0, min(_FINEST, math.floor(NOTCHES * math.log2(room))))
+        return max(-_RANGE, min(_RANGE, math.floor(NOTCHES * math.log2(room))))
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -219,23 +220,27 @@ def compress(
         budget = frame.budget("1%")
     shapes = {key: piece.shape for key, piece in frame.pieces.items()}
     numbers = sum(shape.numel() for shape in shapes.values())
-    share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; an element takes two, more or less
+    share = (
+        1 / 8 if budget is None else 8 * budget / max(numbers, 1)
+    )  # bits a parameter; an element takes two, more or less
     survey = Survey(frame, progress)
     survey.look({name: math.ceil(share / 2 * _most(shape)) for name, shape in shapes.items()})
     if budget is None:
         survey.deepen(settings)
         return survey.bounded(survey.delta(settings))
-    at = lambda notch: replace(settings, notch=notch)
-    limit = min((spectrum.finest(settings) for spectrum in survey.spectra.values()), default=_FINEST)
-    about = lambda notch: survey.bits(at(notch)) / 8
-    best = fit(lambda notch: int(about(notch)), budget, limit, _FIRST)
+    at = lambda number: replace(settings, notch=number - _RANGE)
+    limit = min((spectrum.finest(settings) for spectrum in survey.spectra.values()), default=_RANGE) + _RANGE
+    about = lambda number: survey.bits(at(number)) / 8
+    best = fit(lambda number: int(about(number)), budget, limit, _FIRST + _RANGE)
     while True:  # the estimate's notch and an eighth of an octave more; that again as often as it was too careful
         finest = min(best + NOTCHES // 8, limit)
         survey.deepen(at(finest))
-        delta = largest(lambda notch: survey.delta(at(notch)), budget, finest, best, about)
-        best = delta.settings["notch"]
+        delta = largest(lambda number: survey.delta(at(number)), budget, finest, best, about)
+        best = delta.settings["notch"] + _RANGE
         if best < finest or finest == limit:
-            return survey.bounded(survey.filled(delta, settings, budget, range(best + 1, limit, NOTCHES // 4)))
+            return survey.bounded(
+                survey.filled(delta, settings, budget, range(best - _RANGE + 1, limit - _RANGE, NOTCHES // 4))
+            )
 
 
 class Survey:
@@ -249,6 +254,11 @@ class Survey:
     def look(self, ranks: Mapping[str, int]) -> None:
         """Finds so many components of each tensor named."""
         for name, (spectrum, source) in self.frame.map(_survey, {name: (rank,) for name, rank in ranks.items()}):
+            if 0 < spectrum.norm < _LEAST:
+                raise StateError(
+                    f"tensor {name!r}: all that it differs by is {spectrum.norm:.0e}, for which float32 has no step; "
+                    f"keep it as it is, keep=[{name!r}]"
+                )
             if name not in self.spectra:
                 self.progress(name)
             self.spectra[name], self.sources[name] = spectrum, source
