@@ -15,7 +15,7 @@ from types import ModuleType
 
 import dts_mini
 
-PACKAGES = ("dts_mini.core", "dts_mini.serving", "dts_mini.peers")
+PACKAGES = ("dts_mini.core", "dts_mini.ours", "dts_mini.serving", "dts_mini.peers")
 MODULES = (
     "dts_mini.hub",
     "dts_mini.cluster",

@@ -24,7 +24,6 @@ ORDER = [
     {"dts", "drc"},
     {"delta"},
     {"merging", "personal"},
-    {"fusion", "routing"},
 ]
 LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}
 

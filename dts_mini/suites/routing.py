@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from dts_mini.core.delta import rebuild
 from dts_mini.core.merging import average
 from dts_mini.core.personal import personalise
-from dts_mini.core.routing import calibrated, choose, energies, head_scores, subspaces
 from dts_mini.core.state import State
+from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
 from dts_mini.suites.evaluation import bootstrap, interval, logits
 from dts_mini.suites.suite import Suite
 from dts_mini.suites.tables import base_merges

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.fusion import WEIGHTINGS, abstention, hedged_weights, least_regret, nearness, uniform_weights
 from dts_mini.core.merging import average
 from dts_mini.core.personal import fusion_weights, personalise
 from dts_mini.core.state import State
+from dts_mini.ours.weightings import WEIGHTINGS, abstention, hedged_weights, least_regret, nearness, uniform_weights
 from dts_mini.suites.evaluation import interval
 from dts_mini.suites.streams import stream
 from dts_mini.suites.suite import Suite

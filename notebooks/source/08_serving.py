@@ -34,9 +34,9 @@ from torch.nn import functional as F
 
 from dts_mini import average, personalise
 from dts_mini.core.delta import compress, rebuild
-from dts_mini.core.routing import choose, energies, head_scores, subspaces
 from dts_mini.core.tensor import rank_of
 from dts_mini.course import check, claim, figures, hint, show
+from dts_mini.ours.router import choose, energies, head_scores, subspaces
 from dts_mini.serving import Base, Expert, Server, Swapper, run
 from dts_mini.suites import load_suite
 from dts_mini.suites.mini.suite import DATA

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small import SmallSuite
 
 from dts_mini import DTSError, average, compress, fuse, fusion_weights, task_arithmetic
-from dts_mini.core.fusion import hedged_weights, nearness
+from dts_mini.ours.weightings import hedged_weights, nearness
 from dts_mini.suites.descriptors import DESCRIPTORS, sentences
 from dts_mini.suites.evaluation import correct
 from dts_mini.suites.unseen import SHARES, Bench, decide, decided, from_hex, held_out, measure, summary, to_hex
