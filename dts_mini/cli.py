@@ -112,7 +112,7 @@ def _merge(o: argparse.Namespace) -> None:
 def _evaluate(o: argparse.Namespace) -> None:
     if o.json:
         check_writable(o.json, overwrite=o.overwrite)
-    from dts_mini.suites.tables import headline, markdown, unseen  # open_clip takes seconds to import
+    from dts_mini.measures.tables import headline, markdown, unseen  # open_clip takes seconds to import
 
     suite, tables = load_suite(o.suite), {}
     for name, make in (("headline", headline), ("unseen", unseen)):

@@ -20,9 +20,10 @@ MODULES = (
     "dts_mini.hub",
     "dts_mini.cluster",
     "dts_mini.reproduce",
+    "dts_mini.measures.cases",
+    "dts_mini.measures.routing",
+    "dts_mini.measures.unseen",
     "dts_mini.suites.suite",
-    "dts_mini.suites.unseen",
-    "dts_mini.suites.routing",
     "dts_mini.suites.mini.task",
 )
 

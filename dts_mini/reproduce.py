@@ -24,9 +24,10 @@ from nbclient.exceptions import CellExecutionError
 from dts_mini.core.delta import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
-from dts_mini.curves import GROUPS, cells, measure, measured, table
+from dts_mini.measures.cells import GROUPS, cells
+from dts_mini.measures.curves import measure, measured, table
+from dts_mini.measures.tables import headline, markdown, passes, provenance, unseen
 from dts_mini.suites.clip.suite import ClipSuite
-from dts_mini.suites.tables import headline, markdown, passes, provenance, unseen
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published.json"
 Progress = Callable[[str], None]

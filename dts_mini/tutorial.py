@@ -11,8 +11,8 @@ from dts_mini.core.file import write_bytes, write_json
 from dts_mini.course import timings
 from dts_mini.course.build import sources
 from dts_mini.course.markup import page
+from dts_mini.measures.tables import headline, markdown, unseen
 from dts_mini.suites import load_suite
-from dts_mini.suites.tables import headline, markdown, unseen
 
 BUILD = Path("build/tutorial")
 

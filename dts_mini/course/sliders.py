@@ -18,8 +18,8 @@ from dts_mini.core.delta import TaskDelta, compress, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes
 from dts_mini.core.tensor import GROUPS, decompose
+from dts_mini.measures.tables import curves
 from dts_mini.suites.suite import Suite
-from dts_mini.suites.tables import curves
 
 TASK, TENSOR = "house numbers", "transformer.resblocks.2.mlp.c_fc.weight"  # the matrix of notebook 02
 RANKS = (1, 2, 3, 5, 8, 12, 19, 27, 38, 57, 76, 96, 120, 144, 168, 192)

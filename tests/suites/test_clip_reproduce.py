@@ -17,13 +17,13 @@ from huggingface_hub import constants
 import dts_mini.reproduce as module
 from dts_mini import FileError
 from dts_mini.cli import main
-from dts_mini.curves import GROUPS, cells
+from dts_mini.measures.cells import GROUPS, cells
+from dts_mini.measures.tables import passes
 from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
 from dts_mini.suites.clip import hub as hub_module
 from dts_mini.suites.clip import suite as clip_suite
 from dts_mini.suites.clip.hub import Hub
 from dts_mini.suites.clip.suite import ClipSuite
-from dts_mini.suites.tables import passes
 
 PUBLISHED = json.loads(module.PUBLISHED.read_text())
 

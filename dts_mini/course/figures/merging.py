@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
-from dts_mini.suites.tables import curves
+from dts_mini.measures.tables import curves
 
 _KEYS = ("value", "low", "high")
 FAMILIES = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from dts_mini.course.style import bar_cue, cue, styled
-from dts_mini.suites.tables import curves
+from dts_mini.measures.tables import curves
 
 
 @styled

@@ -1,23 +1,33 @@
-"""Routing measured: which task does the router choose, and what do the routed experts answer end to end?"""
+"""Routing measured: which task does the router choose, and what do the routed experts answer end to end?
 
+``python -m dts_mini.measures.routing`` writes it to ``data/mini/routing.json``.
+"""
+
+import argparse
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dts_mini.core.delta import rebuild
+from dts_mini.core.errors import DTSError
+from dts_mini.core.file import check_writable, write_json
 from dts_mini.core.merging import average
 from dts_mini.core.personal import personalise
 from dts_mini.core.state import State
+from dts_mini.measures.tables import base_merges, provenance
 from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
 from dts_mini.suites.evaluation import bootstrap, interval, logits
+from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.suite import Suite
-from dts_mini.suites.tables import base_merges
 
 SHARES, MIX = (0.25, 0.5, 1.0), (2.0, 5.0, 10.0, 20.0)
 KEEP_RATIO = 0.1
 BATCHES = (1, 8, 32)
+RESULTS = DATA / "routing.json"
 Scores = dict[str, Tensor]  # the evidence of each kind, (n, N), images of all tasks one after the other
 
 
@@ -152,3 +162,35 @@ def _estimate(value: float, draws: Tensor) -> dict:
 
 def _cost(spaces: Mapping[str, list[Tensor]]) -> int:
     return sum(vectors.numel() for several in spaces.values() for vectors in several)
+
+
+def report(result: dict) -> str:
+    """The rows as text, in %."""
+    percent = lambda entry: f"{100 * entry['value']:5.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+    lines = [f"{'':<42}{'routing':<22}{'end to end':<22}share of oracle"]
+    for row in result["rows"]:
+        routing = percent(row["routing"]) if "routing" in row else ""
+        lines.append(f"{row['name']:<42}{routing:<22}{percent(row['end to end']):<22}{percent(row['share of oracle'])}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns 0, or 1 after saying what was wrong with the input."""
+    parser = argparse.ArgumentParser(description="Measures routing without a task id and writes the results.")
+    parser.add_argument("--zoo", type=Path, default=DATA, help="the folder of the checkpoints")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    try:
+        check_writable(options.out, overwrite=True)
+        say = lambda step: print(f"  {step}", file=sys.stderr, flush=True)
+        result = measure(MiniSuite(options.zoo), progress=say) | {"provenance": provenance()}
+        write_json(result, options.out, overwrite=True)
+    except DTSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
