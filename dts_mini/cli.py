@@ -133,11 +133,11 @@ def _reproduce(o: argparse.Namespace) -> None:
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
-        print(plan_text(plan(suite, curves=o.curves)), end="")
+        print(plan_text(plan(suite, with_curves=o.curves)), end="")
         return
     bar = _progress(None, "reproduce")
     suite.progress = say = lambda text: (bar.set_postfix_str(text), bar.update())
-    report = reproduce(suite, curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
+    report = reproduce(suite, with_curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
     bar.close()
     for stem, entry in report["figures"].items():
         if "stopped" in entry:

@@ -24,39 +24,31 @@ from nbclient.exceptions import CellExecutionError
 from dts_mini.core.delta import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
+from dts_mini.measures import curves
 from dts_mini.measures.cells import GROUPS, cells
-from dts_mini.measures.curves import measure, measured, table
-from dts_mini.measures.tables import headline, markdown, passes, provenance, unseen
+from dts_mini.measures.estimates import provenance
+from dts_mini.measures.tables import headline, markdown, passes, unseen
 from dts_mini.suites.clip.suite import ClipSuite
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published.json"
 Progress = Callable[[str], None]
 
 
-def curves(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
+def size_accuracy(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
     """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured.
 
     Notebook 07 reads them from ``curves.json`` in the suite's folder.
     """
-    found = table({0: measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
+    found = curves.table({0: curves.measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
     write_json(found, suite.folder / "curves.json", overwrite=True)
     return found
-
-
-def curves_text(table: Mapping) -> str:
-    """The points of ``curves`` as Markdown; those whose size cannot be met say why."""
-    lines = ["| | method | size | storage | share of experts | KL from experts |", "|---" * 6 + "|"]
-    for row in table["rows"]:
-        found = ["", row["impossible"], ""] if "impossible" in row else measured(row)
-        lines.append("| " + " | ".join([row["group"], row["name"], row["size"], *found]) + " |")
-    return "\n".join(lines) + "\n"
 
 
 # What is measured, by name: how, and how it reads. Another measure is another line here.
 MEASURES: dict[str, tuple[Callable[..., dict], Callable[[Mapping], str]]] = {
     "headline": (headline, markdown),
     "unseen": (unseen, markdown),
-    "curves": (curves, curves_text),
+    "curves": (size_accuracy, curves.listing),
 }
 TABLES = ("headline", "unseen")  # what is always measured; the rest is asked for
 FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a reproduction
@@ -65,7 +57,7 @@ FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a 
 # --- before a run ---
 
 
-def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
+def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
     """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
 
     Where the Hub cannot be asked, a repository's bytes are None. The seconds are extrapolated from a few images and
@@ -83,9 +75,9 @@ def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
             entry |= {"commit": None, "files": None, "download": None, "cached": None, "why": str(error)}
         repositories.append(entry)
     known = [entry["download"] for entry in repositories if entry["download"] is not None]
-    runs, points = passes(suite), len(cells(GROUPS)) if curves else 0
+    runs, points = passes(suite), len(cells(GROUPS)) if with_curves else 0
     held = sum(suite.task_size(task) for task in suite.unseen)
-    each, compression = _timed(suite)
+    per_image, compression = _timed(suite)
     towers = (runs["headline"] + points) * images + runs["unseen"] * held
     compressions = runs["deltas"] + points * len(suite.tasks)
     return {
@@ -97,8 +89,8 @@ def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
         "images": images,
         "decoded": images * suite.image_bytes,
         "device": str(suite.device),
-        "images per second": 1 / each,
-        "seconds": {"evaluation": each * towers, "compression": compression * compressions},
+        "images per second": 1 / per_image,
+        "seconds": {"evaluation": per_image * towers, "compression": compression * compressions},
     }
 
 
@@ -139,14 +131,14 @@ def _timed(suite: ClipSuite) -> tuple[float, float]:
     tower(pixels[:1])
     start = time.perf_counter()
     tower(pixels)
-    each = (time.perf_counter() - start) / len(pixels)
+    per_image = (time.perf_counter() - start) / len(pixels)
     state = tower.visual.state_dict()
     block = {name: tensor.cpu() for name, tensor in state.items() if ".resblocks.0." in name}
     moved = {name: tensor + 0.01 * torch.randn(tensor.shape) for name, tensor in block.items()}
     start = time.perf_counter()
     compress(block, moved)
     blocks = len({name.split(".resblocks.")[1].split(".")[0] for name in state if ".resblocks." in name})
-    return each, (time.perf_counter() - start) * blocks
+    return per_image, (time.perf_counter() - start) * blocks
 
 
 # --- the run ---
@@ -155,14 +147,14 @@ def _timed(suite: ClipSuite) -> tuple[float, float]:
 def reproduce(
     suite: ClipSuite,
     *,
-    curves: bool = True,
+    with_curves: bool = True,
     figures: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda text: None,
 ) -> dict:
     """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
 
-    ``curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written anew
+    ``with_curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written anew
     after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
     ``overwrite``: measures finished tables again. Returns what report.json holds. Raises DTSError, before anything is
     measured, for files that cannot be had, disks that are too small, and test images that were trained on.
@@ -173,7 +165,7 @@ def reproduce(
     path = suite.folder / "results.json"
     results = json.loads(read_bytes(path)) if path.exists() else {}
     made_from = _made_from(suite)
-    for name in (*TABLES, "curves") if curves else TABLES:
+    for name in (*TABLES, "curves") if with_curves else TABLES:
         make, _ = MEASURES[name]
         if overwrite or results.get(name, {}).get("made from") != made_from or suite.protocol != "P3":
             progress(name)
@@ -319,9 +311,9 @@ def side_by_side(ours: Mapping, theirs: Mapping) -> str:
         if theirs["table"] == "unseen":
             cells = [cell(sum(found.values()) / len(found) if found else None, row["unseen"]), cell(None, row["seen"])]
         else:
-            whole = found and set(found) == set(columns)  # a mean over other tasks is another number
+            all_there = found and set(found) == set(columns)  # a mean over other tasks is another number
             cells = [cell(found.get(task), row["accuracy"][task]) for task in columns]
-            cells.append(cell(sum(found.values()) / len(found) if whole else None, row["mean"]))
+            cells.append(cell(sum(found.values()) / len(found) if all_there else None, row["mean"]))
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return f"Beside what is published ({theirs['source']}):\n\n" + "\n".join(lines)
 

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from dts_mini.core.errors import DTSError
+from dts_mini.measures.estimates import estimate, mean_over
 from dts_mini.ours.weightings import abstention, least_regret
 from dts_mini.suites.evaluation import interval
 from dts_mini.suites.streams import stream
@@ -125,13 +126,11 @@ def _resampled(task: str, right: Mapping, draws: int) -> Tensor:
 
 
 def _estimate(values: Tensor, draws: Tensor, of_seed: Tensor) -> dict:
-    low, high = interval(draws.mean(0))
-    entry = {"value": round(values.mean().item(), 5), "low": round(low, 5), "high": round(high, 5)}
-    each = torch.stack([values[of_seed == seed].mean() for seed in of_seed.unique()]).double()
-    if len(each) > 1:
-        entry["each"] = [round(value, 5) for value in each.tolist()]
-        half = stats.t.ppf(0.975, len(each) - 1) * each.std().item() / len(each) ** 0.5
-        entry["over seeds"] = [round(each.mean().item() - half, 5), round(each.mean().item() + half, 5)]
+    entry = estimate(values.mean().item(), draws.mean(0))
+    means = [values[of_seed == seed].mean().item() for seed in of_seed.unique()]
+    if len(means) > 1:
+        spread = mean_over(means)
+        entry |= {"each": spread["each"], "over seeds": [spread["low"], spread["high"]]}
     return entry
 
 

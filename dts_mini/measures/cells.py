@@ -19,8 +19,8 @@ GROUPS = ("curve", "bases", "ablation")
 SIZES = ("0.25%", "0.5%", "1%", "2%", "3.7%", "6.25%")
 KEEP_RATIOS = (0.1, 0.2, 0.3)
 
-# What a task is rebuilt as, and the bytes that it takes.
-Rebuilt = tuple[Callable[[str], State], Mapping[str, float]]
+# What each task is rebuilt as, and the bytes that it takes.
+Compressed = tuple[Callable[[str], State], Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Cell:
     group: str
     name: str
     size: str
-    make: Callable[[Experts], Rebuilt]
+    make: Callable[[Experts], Compressed]
 
     @property
     def file(self) -> str:
@@ -55,14 +55,14 @@ class Cell:
         return "".join(c if c.isalnum() or c in ".%" else "-" for c in text) + ".json"
 
 
-def deltas(base: str, models: Experts, **settings) -> Rebuilt:
+def deltas(base: str, models: Experts, **settings) -> Compressed:
     """DTS or DRC over one of the bases, by the settings of ``compress``."""
     start = models.bases[base]
     made = {task: compress(start, expert, **settings) for task, expert in models.experts.items()}
     return lambda task: rebuild(start, made[task]), {task: float(len(d.to_bytes())) for task, d in made.items()}
 
 
-def by_keep_ratio(base: str, budget: str, models: Experts) -> Rebuilt:
+def by_keep_ratio(base: str, budget: str, models: Experts) -> Compressed:
     """The paper's own way to a size: one keep ratio for all matrices, in 200ths, the largest whose files all fit."""
     limit, example = in_bytes(budget, models.model), next(iter(models.experts.values()))
     one = lambda step: len(compress(models.bases[base], example, keep_ratio=(step + 1) / 200).to_bytes())
@@ -74,12 +74,12 @@ def by_keep_ratio(base: str, budget: str, models: Experts) -> Rebuilt:
     return found
 
 
-def peer(name: str, budget: str | None, models: Experts) -> Rebuilt:
+def peer(name: str, budget: str | None, models: Experts) -> Compressed:
     found = PEERS[name](models.theta_0, models.experts, budget)
     return found.rebuild, found.bytes_per_task()
 
 
-def merged(base: str, models: Experts) -> Rebuilt:
+def merged(base: str, models: Experts) -> Compressed:
     return lambda task: models.bases[base], dict.fromkeys(models.experts, 0.0)
 
 

@@ -18,9 +18,10 @@ from dts_mini.core.file import check_writable, write_json
 from dts_mini.core.merging import average
 from dts_mini.core.personal import personalise
 from dts_mini.core.state import State
-from dts_mini.measures.tables import base_merges, provenance
+from dts_mini.measures.estimates import estimate, provenance
+from dts_mini.measures.tables import base_merges
 from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
-from dts_mini.suites.evaluation import bootstrap, interval, logits
+from dts_mini.suites.evaluation import bootstrap, correct
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.suite import Suite
 
@@ -70,7 +71,7 @@ def measure(suite: Suite, progress: Callable[[str], None] = lambda step: None) -
     progress("merges")
     merges = base_merges(theta_0, list(experts.values()))
     best = max(merges, key=lambda name: _mean(suite, merges[name], "validation"))
-    merged = torch.cat([_right(suite, merges[best], task, "test") for task in suite.tasks])
+    merged = torch.cat([correct(suite, merges[best], task, "test") for task in suite.tasks])
     rows.append(_row(suite, f"best merge, task known: {best}", merged, own))
     every = torch.cat([_names(suite, task) for task in suite.tasks])
     at_once = torch.cat([every[_all_heads(suite, merges[best], t).argmax(1)] for t in suite.tasks]) == right_names
@@ -114,7 +115,7 @@ def _truth(suite: Suite, split: str) -> Tensor:
 
 def _names(suite: Suite, task: str) -> Tensor:
     """A number for each class name of a task, the same for the same name in other tasks."""
-    every = sorted({name for each in suite.tasks for name in suite.classes(each)})
+    every = sorted({name for other in suite.tasks for name in suite.classes(other)})
     return torch.tensor([every.index(name) for name in suite.classes(task)])
 
 
@@ -128,16 +129,12 @@ def _answers(suite: Suite, state: State, task: str) -> Tensor:
 
 @torch.no_grad()
 def _all_heads(suite: Suite, state: State, task: str) -> Tensor:
-    tower, heads = _tower(suite, state), torch.cat([suite.head(each) for each in suite.tasks])
+    tower, heads = _tower(suite, state), torch.cat([suite.head(other) for other in suite.tasks])
     return torch.cat([F.normalize(tower(p), dim=-1) @ heads.T for p in suite.images(task, "test")[0].split(500)])
 
 
-def _right(suite: Suite, state: State, task: str, split: str) -> Tensor:
-    return logits(suite, state, task, split).argmax(1) == suite.images(task, split)[1]
-
-
 def _mean(suite: Suite, state: State, split: str) -> float:
-    return sum(_right(suite, state, task, split).float().mean().item() for task in suite.tasks)
+    return sum(correct(suite, state, task, split).float().mean().item() for task in suite.tasks)
 
 
 def _row(suite: Suite, name: str, right: Tensor, oracle: Tensor, routed: Tensor | None = None, both=None) -> dict:
@@ -150,14 +147,9 @@ def _row(suite: Suite, name: str, right: Tensor, oracle: Tensor, routed: Tensor 
     row = {"name": name, "accuracy": {t: round(b.float().mean().item(), 5) for t, b in by_task(right).items()}}
     for kind in kinds:
         if kind != "oracle":
-            row[kind] = _estimate(mean(kinds[kind]), draws[kind].mean(1))
+            row[kind] = estimate(mean(kinds[kind]), draws[kind].mean(1))
     share = draws["end to end"].mean(1) / draws["oracle"].mean(1)
-    return row | {"share of oracle": _estimate(mean(right) / mean(oracle), share)}
-
-
-def _estimate(value: float, draws: Tensor) -> dict:
-    low, high = interval(draws)
-    return {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5)}
+    return row | {"share of oracle": estimate(mean(right) / mean(oracle), share)}
 
 
 def _cost(spaces: Mapping[str, list[Tensor]]) -> int:

@@ -27,7 +27,7 @@ from dts_mini.core.personal import fusion_weights, personalise
 from dts_mini.core.state import State
 from dts_mini.measures.cases import SHARES, report, summary, to_hex
 from dts_mini.measures.descriptors import DESCRIPTORS, sentences
-from dts_mini.measures.tables import provenance
+from dts_mini.measures.estimates import provenance
 from dts_mini.ours.weightings import WEIGHTINGS, hedged_weights, nearness, uniform_weights
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.suite import Suite
