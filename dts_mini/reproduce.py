@@ -103,10 +103,9 @@ def plan_text(found: Mapping) -> str:
         if entry["files"] is None:
             lines.append(f"{entry['repository']:<{width}}  {'?':<8}      ?             ?               ?")
         else:
-            sizes = (_size(entry[what]) for what in ("download", "cached"))
-            lines.append(
-                f"{entry['repository']:<{width}}  {entry['commit'][:8]}  {entry['files']:>5}  {next(sizes):>12}  {next(sizes):>14}"
-            )
+            download, cached = _size(entry["download"]), _size(entry["cached"])
+            name = f"{entry['repository']:<{width}}  {entry['commit'][:8]}"
+            lines.append(f"{name}  {entry['files']:>5}  {download:>12}  {cached:>14}")
     lines += ["", f"to download: {_size(found['download'])} ({found['download']:,} bytes)"]
     if found["unknown"]:
         why = next(entry["why"] for entry in found["repositories"] if entry["files"] is None)
@@ -219,13 +218,13 @@ def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, 
                 execute(notebook, timeout=None)
             except CellExecutionError as error:
                 entry["stopped"] = f"{error.ename}: {error.evalue}"
-            for cell in notebook.cells:
-                for output in cell.get("outputs", []):
-                    if image := output.get("data", {}).get("image/png"):
-                        name = f"{source.stem}-{len(entry['figures'])}.png"
-                        write_bytes(base64.b64decode(image), folder / name, overwrite=True)
-                        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-                        entry["figures"].append({"file": f"figures/{name}", "alt": alt})
+            outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+            images = [output for output in outputs if "image/png" in output.get("data", {})]
+            for number, output in enumerate(images):
+                name = f"{source.stem}-{number}.png"
+                write_bytes(base64.b64decode(output["data"]["image/png"]), folder / name, overwrite=True)
+                alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+                entry["figures"].append({"file": f"figures/{name}", "alt": alt})
             write_bytes(page(notebook).encode(), folder / f"{source.stem}.html", overwrite=True)
             found[source.stem] = entry
     return found
@@ -260,21 +259,21 @@ def report_text(report: Mapping) -> str:
     """The report as Markdown: ours, beside it what is published for the same checkpoints, then what is for others."""
     about = _published()["protocols"]
     own = about.get(report["protocol"], "checkpoints of your own")
+    same = [t for t in report["published"] if t["protocol"] == report["protocol"]]
+    others = [t for t in report["published"] if t["protocol"] != report["protocol"]]
     lines = [
         f"# {report['suite']}: what was measured, beside what is published",
-        f"Protocol {report['protocol']}: {own}. Accuracies in % on test images, {report['precision']}; brackets are 95 % "
-        "bootstrap intervals over test images. Storage is what each task's file takes on disk, as a share of a float32 "
-        "expert.",
+        f"Protocol {report['protocol']}: {own}. Accuracies in % on test images, {report['precision']}; brackets are "
+        "95 % bootstrap intervals over test images. Storage is what each task's file takes on disk, as a share of a "
+        "float32 expert.",
     ]
     for name, (_, text) in MEASURES.items():
         if name in report:
             lines += [f"## {report[name]['title']}", text(report[name])]
-            lines += [side_by_side(report[name], t) for t in report["published"] if _same(t, name, report["protocol"])]
-    others = [t for t in report["published"] if t["protocol"] != report["protocol"]]
+            lines += [side_by_side(report[name], t) for t in same if t["table"] == name]
     if others:
-        lines.append(
-            "## Published for other checkpoints\n\nOther experts, so other numbers: compare orders and gaps, never digits."
-        )
+        lines += ["## Published for other checkpoints"]
+        lines += ["Other experts, so other numbers: compare orders and gaps, never digits."]
         lines += [f"Protocol {t['protocol']} ({t['table']}): {about[t['protocol']]}\n\n{_listed(t)}" for t in others]
     if report["checks"]:
         lines += ["## Checks"]
@@ -292,12 +291,8 @@ def report_text(report: Mapping) -> str:
     return "\n\n".join(line.strip() for line in lines) + "\n"
 
 
-def _same(table: Mapping, name: str, protocol: str) -> bool:
-    return table["table"] == name and table["protocol"] == protocol
-
-
 def side_by_side(ours: Mapping, theirs: Mapping) -> str:
-    """Our rows beside the published ones of the same protocol: ours, and in brackets theirs; theirs alone after that."""
+    """Published rows beside ours of the same protocol: ours, and theirs in brackets, alone where we have none."""
     rows = {row["name"]: row for row in ours["rows"]}
     cell = lambda mine, value: f"{100 * mine:.1f} ({value:.1f})" if mine is not None else f"({value:.1f})"
     if theirs["table"] == "unseen":
@@ -330,18 +325,13 @@ def _listed(table: Mapping) -> str:
 
 
 def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    scale, unit = next((s, u) for s, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= s)
+    return f"{count / scale:.1f} {unit}"
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds > 5400
-        else f"{seconds / 60:.0f} min"
-        if seconds > 90
-        else f"{seconds:.0f} s"
-    )
+    if seconds > 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"

@@ -1,4 +1,4 @@
-"""Tables written for people, over seeds, and put into the README; on numbers made up so that the answer is known."""
+"""Tables written for people, and over seeds; on numbers made up so that the answer is known."""
 
 import math
 
@@ -6,7 +6,6 @@ import pytest
 
 from dts_mini import DTSError
 from dts_mini.measures.tables import markdown, over_seeds, seeds_markdown
-from dts_mini.results import fill
 
 
 def entry(value):
@@ -40,15 +39,3 @@ def test_each_seed_has_a_column():
 def test_one_seed_has_no_interval():
     with pytest.raises(DTSError, match="at least two"):
         over_seeds({0: table(0.5)})
-
-
-def test_blocks_are_replaced_and_the_rest_is_left():
-    text = "a\n<!-- results:x -->\nold\n<!-- end -->\nb"
-    once = fill(text, {"x": "new\n"})
-    assert once == "a\n<!-- results:x -->\n\nnew\n\n<!-- end -->\nb"
-    assert fill(once, {"x": "new\n"}) == once
-
-
-def test_a_block_that_is_not_measured_is_named():
-    with pytest.raises(DTSError, match="'y' that is not measured"):
-        fill("<!-- results:y --><!-- end -->", {"x": ""})
