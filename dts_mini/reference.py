@@ -18,7 +18,7 @@ import dts_mini
 PACKAGES = ("dts_mini.core", "dts_mini.ours", "dts_mini.serving", "dts_mini.peers")
 MODULES = (
     "dts_mini.hub",
-    "dts_mini.cluster",
+    "dts_mini.streaming.cluster",
     "dts_mini.reproduce",
     "dts_mini.measures.cases",
     "dts_mini.measures.routing",

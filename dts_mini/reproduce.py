@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from nbclient.exceptions import CellExecutionError
 
-from dts_mini.core.delta import compress
+from dts_mini.core.compress import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.measures import curves

@@ -1,30 +1,23 @@
-"""Second floor: a task's remainder as a ``TaskDelta``: made from two state dicts, saved, loaded, added back.
+"""A task's remainder as a ``TaskDelta``: saved, loaded, added back to its base.
 
-    compress(base, expert) -> TaskDelta -> save -> load -> rebuild(base, delta) -> the approximate expert
+    frame and method -> TaskDelta -> save -> load -> rebuild(base, delta) -> the approximate expert
 
-With the pretrained theta_0 as base this is DTS-T, with a merged model theta_m it is DTS-D (arXiv 2512.01461).
+Nothing here knows by which method the parts were made: each part can say what it adds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dts_mini.core import container, drc, dts
-from dts_mini.core.budget import in_bytes
-from dts_mini.core.differences import Differences
-from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core import container
+from dts_mini.core.errors import StateError
 from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.core.parts import Bounds, Kept, Part, Reader, Tied, Unchanged, Writer, part_kind
-from dts_mini.core.state import State, check_outline, check_same_layout, fingerprint
-from dts_mini.core.work import Each
-
-METHODS: dict[str, ModuleType] = {"dts": dts, "drc": drc}
-"""By name: a module with ``Settings`` and ``compress(differences, settings, budget, size, progress)``."""
+from dts_mini.core.state import State, fingerprint
 
 
 @dataclass(frozen=True)
@@ -128,73 +121,6 @@ def load(path: str | Path) -> TaskDelta:
     return TaskDelta.from_bytes(read_bytes(path), str(path))
 
 
-def compress(
-    base: State,
-    expert: State,
-    *,
-    method: Literal["dts", "drc"] = "dts",
-    budget: int | str | None = None,
-    progress: Callable[[str], None] = lambda name: None,
-    each: Each = map,
-    folder: str | Path | None = None,
-    **settings,
-) -> TaskDelta:
-    """Compresses what an expert adds to a base: every tensor of ``expert - base``, one after another.
-
-    Both are state dicts with the same names and shapes, in memory or on disk (``open_checkpoint``); computation is in
-    float32 or better. All tensors are looked at before the first is compressed. Integer tensors are kept where they
-    differ; of tensors that are equal in the base and in the expert, as tied ones are, the first is compressed.
-
-    ``method``: "dts", the paper's, or "drc", ours; ``settings`` are those of ``dts.Settings`` or ``drc.Settings``.
-    ``budget``: the file's size at most, in bytes, or as "1%" of the expert in float32; it decides instead of
-    ``keep_ratio`` or ``notch``. DRC without either takes 1%. ``progress`` is called once with each tensor's name.
-    ``each(work, jobs)`` yields ``work(job)`` in order, as ``map`` does, wherever it computes it. What is finished is kept
-    in ``folder``, and taken from there when the same work is done again: after a kill it goes on.
-
-    Raises DTSError, before any tensor is compressed, for a setting out of range and for state dicts that are empty, do not fit each
-    other, or hold NaN or infinity; and for a budget that not even the smallest file meets.
-    """
-    if method not in METHODS:
-        raise DTSError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
-    chosen = _settings(method, settings)
-    if budget is not None and (given := {"keep_ratio", "notch"} & settings.keys()):
-        raise DTSError(f"both a budget and {given.pop()} are given: pass one of them")
-    if method == "drc" and budget is None and "notch" not in settings:
-        budget = "1%"
-    check_outline(base, "base")
-    check_outline(expert, "expert")
-    check_same_layout(base, expert, "expert")
-    differences = Differences(base, expert, each, folder)
-    shapes = {name: tuple(tensor.shape) for name, tensor in differences.outline.items()}
-    dtypes = {name: tensor.dtype for name, tensor in differences.outline.items()}
-    whole, prints = differences.examine()
-    for name in (name for name, part in whole.items() if part):
-        progress(name)
-
-    def delta(parts: Mapping[str, Part], settings, bounds: Mapping[str, Bounds]) -> TaskDelta:
-        every = {name: part or parts.get(name, Unchanged()) for name, part in whole.items()}
-        return TaskDelta(
-            every, shapes, dtypes, method, asdict(settings), *prints, {n: b.stored() for n, b in bounds.items()}
-        )
-
-    if budget is not None:
-        budget = in_bytes(budget, _model_bytes(delta({}, chosen, {})))
-
-    def size(parts: Mapping[str, Part], settings) -> int:
-        blank = {name: Bounds(1.0, 1.0, 1.0) for name, part in parts.items() if part.rank}  # as long as real ones
-        return delta(parts, settings, blank).size()
-
-    parts, bounds, chosen = METHODS[method].compress(differences, chosen, budget, size, progress)
-    return delta(parts, chosen, bounds)
-
-
-def _settings(method: str, given: Mapping):
-    allowed = [field.name for field in fields(METHODS[method].Settings)]
-    if unknown := given.keys() - allowed:
-        raise DTSError(f"{method} has no setting {min(unknown)!r}: choose among {', '.join(allowed)}")
-    return METHODS[method].Settings(**given)
-
-
 class Rebuilt(Mapping[str, Tensor]):
     """The approximate expert, base + remainder, each tensor computed whenever it is asked for, in the expert's dtype.
 
@@ -276,10 +202,8 @@ def _attention(names: Iterable[str]) -> str:
 
 
 def _paper_bytes(delta: TaskDelta) -> int | None:
-    """3 bits a code and 32 a singular value, of the paper's own method alone."""
-    if delta.method != "dts":
-        return None
-    return -(-sum(getattr(part, "paper_bits", 0) for part in delta.parts.values()) // 8)
+    counts = [part.paper_bits for part in delta.parts.values()]
+    return None if None in counts else -(-sum(counts) // 8)
 
 
 def _information_bytes(delta: TaskDelta) -> int:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dts_mini.core.delta import TaskDelta, check_base, compress
+from dts_mini.core.compress import compress
+from dts_mini.core.delta import TaskDelta, check_base
 from dts_mini.core.errors import DTSError
 from dts_mini.core.state import State, check_same_layout, check_state
 

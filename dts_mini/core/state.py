@@ -1,6 +1,6 @@
 """State dicts: what must hold of them before any work, and how one is recognised.
 
-A state dict may stay on disk (``dts_mini.core.checkpoint``): nothing here holds more than one of its tensors.
+A state dict may stay on disk (``dts_mini.streaming.checkpoint``): nothing here holds more than one of its tensors.
 """
 
 from collections.abc import Mapping
@@ -86,6 +86,29 @@ def fingerprint(state: State) -> str:
     It tells one checkpoint from another by mistake, not by malice.
     """
     return seal({name: digest(state[name]) for name in state})
+
+
+def check_pair(base: State, expert: State) -> None:
+    """StateError unless an expert fits its base, by all that can be known without reading values."""
+    check_outline(base, "base")
+    check_outline(expert, "expert")
+    check_same_layout(base, expert, "expert")
+
+
+def examine(base: State, expert: State, name: str) -> tuple[str, str]:
+    """The digests of a tensor in base and expert; StateError where either holds NaN or infinity. One is held at a time."""
+    digests = []
+    for state, what in ((base, "base"), (expert, "expert")):
+        tensor = state[name]
+        check_values(tensor, name, what)
+        digests.append(digest(tensor))
+        del tensor
+    return tuple(digests)
+
+
+def seals(digests: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """The fingerprints of two state dicts, from the pairs of their tensors' digests."""
+    return tuple(seal({name: pair[i] for name, pair in digests.items()}) for i in (0, 1))
 
 
 def seal(digests: Mapping[str, str]) -> str:

@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dts_mini.core.delta import TaskDelta, compress, storage
+from dts_mini.core.codes import GROUPS
+from dts_mini.core.compress import compress
+from dts_mini.core.delta import TaskDelta, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes
-from dts_mini.core.tensor import GROUPS, decompose
+from dts_mini.core.svd import decompose
 from dts_mini.measures.tables import by_variant
 from dts_mini.suites.suite import Suite
 

@@ -9,7 +9,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 
 from dts_mini.core.budget import fit, in_bytes
-from dts_mini.core.delta import compress, rebuild
+from dts_mini.core.compress import compress
+from dts_mini.core.delta import rebuild
 from dts_mini.core.errors import DTSError
 from dts_mini.core.state import State
 from dts_mini.measures.tables import base_merges

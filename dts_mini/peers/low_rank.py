@@ -13,16 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dts_mini.core.budget import largest
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
-from dts_mini.core.tensor import Decomposition, decompose
-from dts_mini.peers.peer import Frame, Peer, frames, largest, prefix
+from dts_mini.core.svd import Decomposition, decompose
+from dts_mini.peers.peer import Frame, Peer, frames, prefix
 from dts_mini.peers.quantised import check_vector_bits, vector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HalfLowRank(Part):
     """U^T (r x m) and V^T (r x n) in half precision, s (r) in float32."""
 
@@ -95,7 +96,7 @@ def low_rank(
 
 def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vector_bits: int) -> TaskDelta:
     vectors, found = {}, {}
-    for name, x in frame.vectors.items():
+    for name, x in frame.items():
         if x.dim() == 1:
             vectors[name] = vector(x, vector_bits)
         else:

@@ -16,7 +16,7 @@ from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, shared_delta, within
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Masked(Relative):
     """The shared vector where ``mask`` (n, bool), times ``rescaler``, which the file holds once for all tensors."""
 
@@ -46,11 +46,11 @@ def emr(theta_0: State, experts: Mapping[str, State], budget: int | str | None =
     sign. Mask: where a task has the elected sign. Rescale: sum |tau_n| / sum |mask * elected|, one number a task.
     """
     made = frames(theta_0, experts)
-    common = {name: Half.of(elect([frame.vectors[name] for frame in made.values()])) for name in names_of(made)}
+    common = {name: Half.of(elect([frame[name] for frame in made.values()])) for name in names_of(made)}
     deltas = {}
     for task, frame in made.items():
         masks, own, held = {}, 0.0, 0.0
-        for name, x in frame.vectors.items():
+        for name, x in frame.items():
             flat, shared = x.reshape(-1).float().cpu(), common[name].restore()
             masks[name] = flat * shared.sign() > 0
             own += flat.abs().double().sum().item()
@@ -85,11 +85,11 @@ def tall(
     of_task = strictness if isinstance(strictness, Mapping) else dict.fromkeys(made, strictness)
     if of_task.keys() != made.keys() or not all(value >= 0 for value in of_task.values()):
         raise DTSError(f"strictness is {strictness!r}: give a number that is not negative, or one for each task")
-    common = {name: Half.of(sum(frame.vectors[name] for frame in made.values())) for name in names_of(made)}
+    common = {name: Half.of(sum(frame[name] for frame in made.values())) for name in names_of(made)}
     deltas = {}
     for task, frame in made.items():
         parts = {}
-        for name, x in frame.vectors.items():
+        for name, x in frame.items():
             flat = x.reshape(-1).float().cpu()
             parts[name] = Masked(flat.abs() > of_task[task] * (common[name].restore() - flat).abs(), 1.0)
         deltas[task] = frame.delta("TALL masks", parts, {"rescaler": 1.0, "strictness": of_task[task]})

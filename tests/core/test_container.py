@@ -12,8 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dts_mini import FileError, Settings, TaskDelta, compress, load
+from dts_mini import FileError, TaskDelta, compress, load
 from dts_mini.core import container
+from dts_mini.core.dts import Settings
 from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_bytes
 
 

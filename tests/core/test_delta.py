@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from dts_mini import DTSError, Settings, StateError, TaskDelta, average, compress, load, rebuild, storage
-from dts_mini.core.dts import Coded, Flat, LowRank
+from dts_mini import DTSError, StateError, TaskDelta, average, compress, load, rebuild, storage
+from dts_mini.core.dts import Flat, LowRank, Settings
 from dts_mini.core.parts import Kept, Tied, Unchanged
-from dts_mini.core.tensor import rank_of
+from dts_mini.core.svd import rank_of
 
 
 def norm(states: dict[str, Tensor], base: dict[str, Tensor]) -> float:
@@ -463,7 +463,7 @@ def test_the_file_of_the_mini_tower_is_little_larger_than_its_information(tmp_pa
 def test_a_coded_factor_restores_what_threshold_and_scale_left_of_it():
     x = torch.tensor([[3.0, 4, 1, 1, -2, -6, -1, 0]])
     for per in ("matrix", "vector"):
-        coded = Coded.of(x, Settings(scale="mean", per=per))
+        coded = Settings(scale="mean", per=per).coded(x)
         assert coded.restore().tolist() == [[3.5, 3.5, 1, 1, -1.5, -6, -1.5, 0]]
         assert coded.zeros.tolist() == [7]
 

@@ -9,9 +9,9 @@ import torch
 
 from dts_mini import DTSError, StateError, compress
 from dts_mini.cli import main
-from dts_mini.cluster import workers
-from dts_mini.core.checkpoint import open_checkpoint
 from dts_mini.core.file import save_tensors
+from dts_mini.streaming.checkpoint import open_checkpoint
+from dts_mini.streaming.cluster import workers
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
@@ -54,8 +54,8 @@ def test_a_worker_killed_midway_costs_nothing_but_time(cluster, tmp_path):
         if len(done) == 2:
             os.kill(next(iter(pids.values())), signal.SIGKILL)
 
-    with workers(cluster.scheduler_address) as each:
-        found = compress(*states, algorithm="exact", progress=progress, each=each)
+    with workers(cluster.scheduler_address) as mapper:
+        found = compress(*states, algorithm="exact", progress=progress, mapper=mapper)
     assert len(done) == 24
     assert found.to_bytes() == compress(*states, algorithm="exact").to_bytes()
     with distributed.Client(cluster) as client:
@@ -67,10 +67,13 @@ def test_a_worker_killed_midway_costs_nothing_but_time(cluster, tmp_path):
 def test_what_a_worker_refuses_is_refused_here_in_the_same_words(cluster, files, line, capsys):
     states = {name: dict(open_checkpoint(getattr(files, name))) for name in ("base", "a")}
     states["a"]["embedding"] = states["a"]["embedding"] * float("nan")
-    with workers(cluster.scheduler_address) as each, pytest.raises(StateError, match="tensor 'embedding': 204 of 204"):
-        compress(states["base"], states["a"], each=each)
-    with workers(cluster.scheduler_address) as each, pytest.raises(DTSError, match="tensor 'w': worker after worker"):
-        list(each(_die, ["w"]))
+    with (
+        workers(cluster.scheduler_address) as mapper,
+        pytest.raises(StateError, match="tensor 'embedding': 204 of 204"),
+    ):
+        compress(states["base"], states["a"], mapper=mapper)
+    with workers(cluster.scheduler_address) as mapper, pytest.raises(DTSError, match="tensor 'w': worker after worker"):
+        list(mapper(_die, ["w"]))
 
 
 def _die(name: str) -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dts_mini.core.packing import pack, unpack
+from dts_mini.core.codes import pack, unpack
 
 
 @given(st.data())

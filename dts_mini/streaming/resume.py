@@ -1,7 +1,7 @@
-"""Work on many tensors, one after another: where it is done, and what of it outlives a kill."""
+"""Work that a kill does not lose: what is finished is kept in a folder until the whole is."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,28 @@ from torch import Tensor
 from dts_mini.core import container
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes
+from dts_mini.core.frame import Job, Mapper
 from dts_mini.core.state import seal
 
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
-"""Yields the work's result for each job, in order; the builtin ``map`` does."""
 
+def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
+    """A ``mapper`` of ``compress`` that keeps every result in ``folder``, and does not do work again whose result is there.
 
-def keeping(folder: str | Path, each: Each, key: Callable[[Any], str]) -> Each:
-    """An ``each`` that keeps every result in ``folder``, and does not do work again whose result is there.
+        delta = compress(base, expert, mapper=resumable("large.parts"))  # after a kill it goes on
 
-    ``key``: all that a job's result depends on. Files are written at once or not at all; one that is damaged is made
-    again. Results are tensors, numbers, strings, None, and tuples and dataclasses of the core that hold such.
+    Files are written at once or not at all; one that is damaged is made again. Results are tensors, numbers, strings,
+    None, and tuples and dataclasses of this package that hold such.
     """
     folder = Path(folder)
 
     def kept(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+        if not all(isinstance(job, Job) for job in jobs):  # a look at a tensor is not worth a file
+            yield from mapper(work, jobs)
+            return
         folder.mkdir(exist_ok=True)
-        paths = [folder / f"{seal({'job': key(job)})}.safetensors" for job in jobs]
+        paths = [folder / f"{seal({'job': job.key})}.safetensors" for job in jobs]
         there = [path.exists() for path in paths]
-        new = iter(each(work, [job for job, done in zip(jobs, there, strict=True) if not done]))
+        new = iter(mapper(work, [job for job, done in zip(jobs, there, strict=True) if not done]))
         for job, path, done in zip(jobs, paths, there, strict=True):
             if done:
                 try:
@@ -64,7 +67,7 @@ def _lay_out(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"number": number, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
     if isinstance(value, tuple) or is_dataclass(value):
         inner = value if isinstance(value, tuple) else [getattr(value, field.name) for field in fields(value)]
-        return [type(value).__module__, type(value).__name__, *(_lay_out(each, tensors) for each in inner)]
+        return [type(value).__module__, type(value).__name__, *(_lay_out(field, tensors) for field in inner)]
     return value
 
 
@@ -74,10 +77,10 @@ def _pick_up(laid: Any, tensors: dict[str, Tensor]) -> Any:
         return tensors.get(laid["number"], torch.empty(laid["shape"], dtype=dtype))  # files hold no empty tensors
     if isinstance(laid, list):
         module, name, *inner = laid
-        values = [_pick_up(each, tensors) for each in inner]
+        values = [_pick_up(field, tensors) for field in inner]
         if module == "builtins":
             return tuple(values)
-        kind = getattr(sys.modules.get(module), name, None) if module.startswith("dts_mini.core.") else None
+        kind = getattr(sys.modules.get(module), name, None) if module.startswith("dts_mini.") else None
         if not (is_dataclass(kind) or hasattr(kind, "_fields")):
             raise FileError(f"a kept result is of the kind {module}.{name}, which is none of ours; remove the folder")
         return kind(*values)

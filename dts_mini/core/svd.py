@@ -1,13 +1,8 @@
-"""Ground floor: DTS of one tensor, step by step (arXiv 2512.01461, section 3).
+"""The singular value decomposition of one matrix: how it is computed, how far it is from the matrix.
 
-    decompose   M (m x n)  ->  U (m x r), s (r), V^T (r x n)     truncated SVD
-    threshold   rows (k x n) -> codes (k x n)                    which group each element is in
-    scale       rows, codes -> scales (k x groups)               the one value of each group
-    restore     codes, scales -> rows (k x n)                    the elements, each its group's value
-
-Thresholding works on the rows of a (k x n) matrix, each row partitioned by itself. One partition for a whole
-matrix, as the paper's code makes it, is its one-row view, ``rows(x, per="matrix")``; one for each singular vector
-is ``rows(x, per="vector")``.
+decompose   M (m x n)  ->  U (m x r), s (r), V^T (r x n)      truncated, signs fixed
+refit       the s that is best for a U and a V^T that were coded
+bounds      how far U diag(s) V^T may be from M, and is
 """
 
 import math
@@ -19,7 +14,6 @@ from torch import Tensor
 from dts_mini.core.errors import DTSError
 
 Algorithm = Literal["auto", "exact", "gram", "randomised"]
-GROUPS = (2, 4, 8)
 BLOCK = 2**13
 """Rows of a large matrix that are worked on in float64 at once."""
 
@@ -119,97 +113,6 @@ def _randomised_svd(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tenso
     basis = torch.linalg.qr(matrix @ small).Q
     inner, s, vh = _gram_svd(basis.T @ matrix, rank)
     return basis @ inner[:, :rank], s[:rank], vh[:rank]
-
-
-def rows(x: Tensor, per: Literal["matrix", "vector"]) -> Tensor:
-    """The view of a matrix (vectors x elements) whose rows are partitioned each by itself."""
-    return x.reshape(1, -1) if per == "matrix" else x
-
-
-def threshold(rows: Tensor, groups: int = 4) -> Tensor:
-    """Group codes (k x n), uint8, of the elements of each row, from 0 (strongest negative) to groups - 1.
-
-    The positive elements are halved by magnitude, the floor(half) largest being strong; so are the negative ones.
-    Two groups are the signs alone; eight halve each of the four once more. Ties go by position. An element that
-    is exactly zero belongs to no group: its code is ``groups``, and it is restored as zero.
-    """
-    if groups not in GROUPS:
-        raise DTSError(f"groups is {groups}: choose one of {GROUPS}")
-    return torch.stack([_threshold_row(row, groups // 2) for row in rows])
-
-
-def _threshold_row(row: Tensor, half: int) -> Tensor:
-    positive, negative = row > 0, row < 0
-    code = torch.full_like(row, half - 1, dtype=torch.uint8) + positive
-    for count in _cuts(int(positive.sum()), half)[:-1]:
-        code += _largest(row, count)
-    for count in _cuts(int(negative.sum()), half)[:-1]:
-        code -= _largest(-row, count).byte()
-    return code.masked_fill_(~(positive | negative), 2 * half)
-
-
-def _cuts(count: int, parts: int) -> list[int]:
-    """Where the parts end, strongest first, when ``count`` elements are halved again and again, floor first."""
-    if parts == 1:
-        return [count]
-    strong = count // 2
-    return _cuts(strong, parts // 2) + [strong + end for end in _cuts(count - strong, parts // 2)]
-
-
-def _largest(row: Tensor, count: int) -> Tensor:
-    """Which elements (n) are the ``count`` largest, the first ones of equal elements. A selection, not a sort."""
-    if count == 0:
-        return torch.zeros_like(row, dtype=torch.bool)
-    limit = row.kthvalue(len(row) - count + 1).values
-    above, ties = row > limit, row == limit
-    return above | (ties & (ties.cumsum(0, dtype=torch.int32) <= count - above.sum()))
-
-
-def scale(rows: Tensor, codes: Tensor, groups: int = 4, how: Literal["rms", "mean"] = "rms") -> Tensor:
-    """The value (k x groups) of each group of each row, signed; 0 for an empty group.
-
-    ``rms``: sign * ||x_g||_2 / sqrt(|g|), as in the paper: the norm of the row is kept.
-    ``mean``: the group's mean, which makes the squared error least.
-    """
-    if how not in ("rms", "mean"):
-        raise DTSError(f"scale is {how!r}: choose rms or mean")
-    total = torch.zeros(len(rows), groups + 1, dtype=torch.float64, device=rows.device)
-    count = torch.zeros_like(total)
-    for part, code in zip(rows.split(2**20, 1), codes.split(2**20, 1), strict=True):  # in float64, which is wide
-        x, index = part.double(), code.long()
-        total.scatter_add_(1, index, x if how == "mean" else x.square())
-        count.scatter_add_(1, index, torch.ones_like(x))
-    values = total / count.clamp(min=1)
-    if how == "rms":
-        values = values.sqrt()
-        values[:, : groups // 2] *= -1
-    return values[:, :groups].to(rows.dtype)
-
-
-def restore(codes: Tensor, scales: Tensor) -> Tensor:
-    """The elements (k x n) that codes (k x n) and scales (k x groups) stand for; the code ``groups`` is zero."""
-    return torch.cat([scales, torch.zeros_like(scales[:, :1])], 1).gather(1, codes.long())
-
-
-def lloyd_max(rows: Tensor, codes: Tensor, groups: int, rounds: int = 50) -> tuple[Tensor, Tensor]:
-    """Codes and values that make the squared error of each row least for so many values (Lloyd 1982, Max 1960).
-
-    It starts at ``codes`` and the means of their groups; each round moves the borders to the midpoints between
-    values, and the values to the means of what lies between borders, until no code changes or after ``rounds``.
-    """
-    zero = codes == groups
-    for _ in range(rounds):
-        values = scale(rows, codes, groups, "mean")
-        empty = (codes[:, :, None] == torch.arange(groups, device=codes.device)).sum(1) == 0
-        values = values.masked_fill(empty, -torch.inf).cummax(1).values  # an empty group shares its neighbour's value
-        least = values.masked_fill(values.isinf(), torch.inf).amin(1, keepdim=True)
-        values = torch.where(values.isinf(), least, values)
-        borders = (values[:, 1:] + values[:, :-1]) / 2
-        moved = torch.searchsorted(borders, rows.contiguous()).to(torch.uint8).masked_fill_(zero, groups)
-        if torch.equal(moved, codes):
-            break
-        codes = moved
-    return codes, scale(rows, codes, groups, "mean")
 
 
 def refit(matrix: Tensor, u: Tensor, vh: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """More than one machine: the work of ``compress``, tensor by tensor, on the workers of a dask.distributed cluster.
 
-    with workers("tcp://10.0.0.1:8786") as each:
-        delta = compress(open_checkpoint(base), open_checkpoint(expert), each=each)
+    with workers("tcp://10.0.0.1:8786") as mapper:
+        delta = compress(open_checkpoint(base), open_checkpoint(expert), mapper=mapper)
 
 Workers read the tensors themselves, so that both paths must lead to the same files on every machine. What a worker had
 not finished when it died is done by another.
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.work import Each
+from dts_mini.core.frame import Mapper
 
 
 @contextmanager
-def workers(scheduler: str, *, timeout: float = 10) -> Iterator[Each]:
-    """The ``each`` of ``compress`` that works on the cluster of a scheduler, at its address (tcp://host:port).
+def workers(scheduler: str, *, timeout: float = 10) -> Iterator[Mapper]:
+    """The ``mapper`` of ``compress`` that works on the cluster of a scheduler, at its address (tcp://host:port).
 
     The result is byte for byte that of this process: workers compute with as many threads as it does (sums of floats
     depend on that), each tensor in one place. DTSError when no scheduler answers within ``timeout`` seconds, or when
@@ -36,21 +36,21 @@ def workers(scheduler: str, *, timeout: float = 10) -> Iterator[Each]:
     except (OSError, ValueError) as error:
         raise DTSError(f"no scheduler answers at {scheduler} ({error}); start one with dask scheduler") from error
 
-    def each(work: Callable[[str], Any], names: Sequence[str]) -> Iterator[Any]:
-        futures = client.map(partial(_with_threads, torch.get_num_threads(), work), names, pure=False)
-        for name, future in zip(names, futures, strict=True):
+    def mapper(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+        futures = client.map(partial(_with_threads, torch.get_num_threads(), work), jobs, pure=False)
+        for job, future in zip(jobs, futures, strict=True):
             try:
                 yield future.result()
             except KilledWorker as error:
                 raise DTSError(
-                    f"tensor {name!r}: worker after worker died on it, by their logs perhaps for lack of memory; "
+                    f"tensor {getattr(job, 'name', job)!r}: worker after worker died on it, by their logs perhaps for lack of memory; "
                     "give them more, or start fewer on a machine"
                 ) from error
 
     with client:
-        yield each
+        yield mapper
 
 
-def _with_threads(threads: int, work: Callable[[str], Any], name: str) -> Any:
+def _with_threads(threads: int, work: Callable[[Any], Any], job: Any) -> Any:
     torch.set_num_threads(threads)
-    return work(name)
+    return work(job)

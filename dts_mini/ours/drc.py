@@ -13,28 +13,30 @@ ranks and the code widths of all tensors at once, and a budget is met by choosin
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from dts_mini.core.budget import fit
-from dts_mini.core.coding import PEAK, code_bits
-from dts_mini.core.differences import Differences
+from dts_mini.core.budget import fit, largest
+from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
+from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
-from dts_mini.core.tensor import Decomposition, bounds, decompose, frobenius
+from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius
+from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
 _FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
+_FIRST = 7 * NOTCHES  # where a search begins
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a remainder is compressed; ``notch`` says how fine, the rest was chosen on validation images."""
 
-    notch: int = 7 * NOTCHES  # the step is 2^(-notch / NOTCHES) ||M||^weight; a budget sets it
+    notch: int | None = None  # the step is 2^(-notch / NOTCHES) ||M||^weight; a budget sets it, 1% where none is given
     # From 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||.
     weight: float = 0.7
     cut: float = 0.5  # a component goes where the root mean square of its longer vector is below so many steps
@@ -42,9 +44,10 @@ class Settings:
     dead: float = 0.65  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
     fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
     norm: float = 0.5  # each tensor is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
+    sized_by: ClassVar[str] = "notch"  # what a budget decides instead
 
     def __post_init__(self) -> None:
-        if not 0 <= self.notch <= _FINEST:
+        if self.notch is not None and not 0 <= self.notch <= _FINEST:
             raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
         if not 0 <= self.weight <= 1:
             raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
@@ -58,7 +61,7 @@ class Settings:
             raise DTSError(f"norm is {self.norm}: it must lie in [0, 1]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RoundedMatrix(Part):
     """A tensor of two or more dimensions as a matrix: A (r x m) and B (r x n), int16; M_hat = A^T diag(s unit) B.
 
@@ -81,8 +84,9 @@ class RoundedMatrix(Part):
     def write(self, writer: Writer) -> list:
         writer.add("halves", self.s)
         writer.add("values", self.unit)
-        writer.add_integers(self.left)
-        writer.add_integers(self.right)
+        integers = writer.stream("integers", Encoder)
+        integers.add(self.left)
+        integers.add(self.right)
         return [len(self.s)]
 
     @classmethod
@@ -90,7 +94,7 @@ class RoundedMatrix(Part):
         (rank,) = arguments
         s, unit = reader.take("halves", rank), reader.take("values", 1).reshape(())
         sides = (shape[0], torch.Size(shape[1:]).numel())
-        left, right = (reader.take_integers(rank, side) for side in sides)
+        left, right = (reader.stream("integers", Decoder).take(rank, side) for side in sides)
         return cls(left, s, right, unit)
 
     @property
@@ -102,7 +106,7 @@ class RoundedMatrix(Part):
         return round(sum(code_bits(rows, _peak(rows)) for rows in (self.left, self.right))) + 16 * self.rank + 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RoundedFlat(Part):
     """A 1-D tensor: integers (1 x n), int16, times ``unit``, float32."""
 
@@ -114,13 +118,13 @@ class RoundedFlat(Part):
 
     def write(self, writer: Writer) -> list:
         writer.add("values", self.unit)
-        writer.add_integers(self.integers)
+        writer.stream("integers", Encoder).add(self.integers)
         return []
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "RoundedFlat":
         unit = reader.take("values", 1).reshape(())
-        return cls(reader.take_integers(1, torch.Size(shape).numel()), unit)
+        return cls(reader.stream("integers", Decoder).take(1, torch.Size(shape).numel()), unit)
 
     @property
     def bits(self) -> int:
@@ -189,64 +193,74 @@ def as_matrix(x: Tensor) -> Tensor:
 
 
 def compress(
-    differences: Differences,
-    settings: Settings,
-    budget: int | None,
-    size: Callable[[Mapping[str, Part], Settings], int],
-    progress: Callable[[str], None],
-) -> tuple[dict[str, Part], dict[str, Bounds], Settings]:
-    """Parts and bounds of all tensors; with a budget ``notch`` is its choice: the finest whose file fits.
+    frame: Frame, settings: Settings, budget: int | None = None, progress: Callable[[str], object] = str
+) -> TaskDelta:
+    """A delta of all tensors; with a budget in bytes ``notch`` is its choice: the finest whose file fits.
 
-    ``size`` gives the bytes of a file that holds such parts. Files of neighbouring notches differ by half a percent,
-    and the search measures the file itself, so that a budget is used to within that. A tensor that the step rounds
-    to nothing has no part.
+    Files of neighbouring notches differ by half a percent, and the search measures the file itself, so that a budget is
+    used to within that. A tensor that the step rounds to nothing has no part.
     """
-    at = lambda notch: replace(settings, notch=notch)
-    spectra: dict[str, Spectrum] = {}
-    sources: dict[str, Tensor | Decomposition] = {}
-
-    def survey(ranks: Mapping[str, int]) -> None:
-        for name, (spectrum, source) in differences.each(_survey, {name: (rank,) for name, rank in ranks.items()}):
-            if name not in spectra:
-                progress(name)
-            spectra[name], sources[name] = spectrum, source
-
-    def deepen(notch: int) -> bool:
-        """Finds more components where the notch may need more than are at hand; whether it did."""
-        short = {name: spectrum for name, spectrum in spectra.items() if spectrum.short(at(notch))}
-        survey({name: spectrum.rank(at(notch)) for name, spectrum in short.items()})
-        return bool(short)
-
-    @lru_cache(maxsize=2)  # what is taken in the end is among the last that were tried
-    def parts_at(notch: int) -> dict[str, Part]:
-        each = {name: _rounded(source, spectra[name], at(notch)) for name, source in sources.items()}
-        return {name: part for name, part in each.items() if part is not None}
-
-    numbers = sum(shape.numel() for shape in differences.shapes.values())
+    if budget is None and settings.notch is None:
+        budget = frame.budget("1%")
+    numbers = sum(shape.numel() for shape in frame.shapes.values())
     share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; an element takes two, more or less
-    survey({name: math.ceil(share / 2 * _most(shape)) for name, shape in differences.shapes.items()})
-    best = settings.notch
+    survey = Survey(frame, progress)
+    survey.look({name: math.ceil(share / 2 * _most(shape)) for name, shape in frame.shapes.items()})
     if budget is None:
-        while deepen(best):
-            pass
-    else:
-        limit = min((spectrum.finest(settings) for spectrum in spectra.values()), default=_FINEST)
-        about = lambda notch: sum(spectrum.bits(at(notch)) for spectrum in spectra.values()) / 8
-        best = fit(lambda notch: int(about(notch)), budget, limit, best)
-        while True:  # the estimate's notch and an eighth of an octave more; that again as often as it was too careful
-            finest = min(best + NOTCHES // 8, limit)
-            while deepen(finest):
-                pass
-            best = fit(lambda notch: size(parts_at(notch), at(notch)), budget, finest, best, about)
-            if best < finest or finest == limit:
-                break
-    parts = parts_at(best)
-    bound = {
-        name: _bounds(differences[name], sources[name].first(part.rank), part)
-        for name, part in parts.items()
-        if part.rank
-    }
-    return parts, bound, at(best)
+        survey.deepen(settings)
+        return survey.bounded(survey.delta(settings))
+    at = lambda notch: replace(settings, notch=notch)
+    limit = min((spectrum.finest(settings) for spectrum in survey.spectra.values()), default=_FINEST)
+    about = lambda notch: survey.bits(at(notch)) / 8
+    best = fit(lambda notch: int(about(notch)), budget, limit, _FIRST)
+    while True:  # the estimate's notch and an eighth of an octave more; that again as often as it was too careful
+        finest = min(best + NOTCHES // 8, limit)
+        survey.deepen(at(finest))
+        delta = largest(lambda notch: survey.delta(at(notch)), budget, finest, best, about)
+        best = delta.settings["notch"]
+        if best < finest or finest == limit:
+            return survey.bounded(delta)
+
+
+class Survey:
+    """Spectra and leading components of a frame's tensors: as many as are asked for, and more as a finer step needs them."""
+
+    def __init__(self, frame: Frame, progress: Callable[[str], object]) -> None:
+        self.frame, self.progress = frame, progress
+        self.spectra: dict[str, Spectrum] = {}
+        self.sources: dict[str, Tensor | Decomposition] = {}
+
+    def look(self, ranks: Mapping[str, int]) -> None:
+        """Finds so many components of each tensor named."""
+        for name, (spectrum, source) in self.frame.map(_survey, {name: (rank,) for name, rank in ranks.items()}):
+            if name not in self.spectra:
+                self.progress(name)
+            self.spectra[name], self.sources[name] = spectrum, source
+
+    def deepen(self, settings: Settings) -> None:
+        """Finds more components wherever the step may need more than are at hand."""
+        while short := {n: spectrum.rank(settings) for n, spectrum in self.spectra.items() if spectrum.short(settings)}:
+            self.look(short)
+
+    def bits(self, settings: Settings) -> float:
+        """About what all components take."""
+        return sum(spectrum.bits(settings) for spectrum in self.spectra.values())
+
+    def delta(self, settings: Settings) -> TaskDelta:
+        """What the step makes of the components, with blank bounds, as long as real ones in a file."""
+        rounded = {name: _rounded(source, self.spectra[name], settings) for name, source in self.sources.items()}
+        parts = {name: part for name, part in rounded.items() if part is not None}
+        blank = {name: Bounds(1.0, 1.0, 1.0) for name, part in parts.items() if part.rank}
+        return self.frame.delta("drc", parts, asdict(settings), blank)
+
+    def bounded(self, delta: TaskDelta) -> TaskDelta:
+        """The same with its bounds."""
+        bounds = {}
+        for name in delta.bounds:
+            part = delta.parts[name]
+            found = _bounds(self.frame[name], self.sources[name].first(part.rank), part)
+            bounds[name] = found.stored()
+        return replace(delta, bounds=bounds)
 
 
 def _most(shape: torch.Size) -> float:

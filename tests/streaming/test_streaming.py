@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from dts_mini import StateError, TaskDelta, compress, rebuild, storage
-from dts_mini.core import differences, dts
-from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
+from dts_mini.core import dts
 from dts_mini.core.delta import Rebuilt
 from dts_mini.core.dts import LowRank
 from dts_mini.core.file import save_tensors
+from dts_mini.core.frame import OnDifference, difference
 from dts_mini.core.parts import Tied, Unchanged
 from dts_mini.core.state import digest, outline
+from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
+from dts_mini.streaming.resume import resumable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,7 +118,7 @@ def test_the_difference_in_blocks_is_the_difference():
         wide = torch.promote_types(dtype, torch.float32)
         for e, b in ((expert.to(dtype), base.half()), (expert.to(dtype).T, base.half().T), (expert[0, 0], base[0, 0])):
             for block in (1, 10, 77, 1000):
-                found = differences._difference({"w": b}, {"w": e}, "w", block)
+                found = difference({"w": b}, {"w": e}, "w", block)
                 assert torch.equal(found, e.to(wide) - b.to(wide))
 
 
@@ -156,13 +158,13 @@ def stop_after(count: int):
 @pytest.fixture
 def counted(monkeypatch) -> list[tuple]:
     """A line for each piece of work on a tensor that was done."""
-    done, on_difference = [], differences._on_difference
+    done, do = [], OnDifference.__call__
 
-    def counting(base, expert, work, job):
-        done.append((work.__qualname__, *job))
-        return on_difference(base, expert, work, job)
+    def counting(self, job):
+        done.append((job.work.__qualname__, job.name, job.arguments))
+        return do(self, job)
 
-    monkeypatch.setattr(differences, "_on_difference", counting)
+    monkeypatch.setattr(OnDifference, "__call__", counting)
     return done
 
 
@@ -179,15 +181,15 @@ def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted, se
     whole = list(counted)
     counted.clear()
     with pytest.raises(KeyboardInterrupt):
-        compress(base, expert, folder=tmp_path / "parts", progress=stop_after(4), **settings)
+        compress(base, expert, mapper=resumable(tmp_path / "parts"), progress=stop_after(4), **settings)
     assert 0 < len(counted) < len(whole)
-    assert compress(base, expert, folder=tmp_path / "parts", **settings).to_bytes() == wanted
+    assert compress(base, expert, mapper=resumable(tmp_path / "parts"), **settings).to_bytes() == wanted
     assert sorted(map(repr, counted)) == sorted(set(map(repr, whole))), "each once"
 
 
 @pytest.mark.parametrize("other", ["settings", "expert", "base", "damage"])
 def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, expert, tmp_path, counted, other):
-    compress(base, expert, folder=tmp_path)
+    compress(base, expert, mapper=resumable(tmp_path))
     first = len(counted)
     counted.clear()
     settings = {}
@@ -201,7 +203,7 @@ def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, exper
         case "damage":
             for path in tmp_path.iterdir():
                 path.write_bytes(path.read_bytes()[:-1])
-    found = compress(base, expert, folder=tmp_path, **settings)
+    found = compress(base, expert, mapper=resumable(tmp_path), **settings)
     assert len(counted) == first
     assert found.to_bytes() == compress(base, expert, **settings).to_bytes()
 
@@ -210,13 +212,13 @@ KILLED = """
 import os, signal, sys
 from dts_mini.cli import main
 from dts_mini.core import dts
-part, done = dts._part, []
-def _part(*arguments):
+real, done = dts.part, []
+def part(*arguments):
     if len(done) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     done.append(1)
-    return part(*arguments)
-dts._part, _part.__module__ = _part, part.__module__
+    return real(*arguments)
+dts.part, part.__module__ = part, real.__module__
 main(sys.argv[1:])
 """
 

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dts_mini.core import checkpoint, file
-from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
+from dts_mini.core import file
 from dts_mini.core.errors import FileError, StateError
 from dts_mini.core.file import DTYPES, save_tensors
 from dts_mini.core.state import check_same_layout, fingerprint, outline
+from dts_mini.streaming import checkpoint
+from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 
 
 def halves(state: dict[str, Tensor]) -> dict[str, list[str]]:

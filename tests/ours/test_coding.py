@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dts_mini.core.coding import PEAK, Decoder, Encoder, code_bits
 from dts_mini.core.errors import DTSError
+from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 
 def coded(*blocks):
@@ -84,7 +84,7 @@ def test_an_integer_beyond_the_peak_is_refused_with_the_mend():
 
 
 def test_every_model_is_a_probability():
-    from dts_mini.core.coding import _probabilities
+    from dts_mini.ours.coding import _probabilities
 
     for peak in (1, 7, 500):
         table = torch.from_numpy(_probabilities(peak))

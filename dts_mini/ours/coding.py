@@ -31,10 +31,12 @@ class Encoder:
 
     def __init__(self) -> None:
         self._blocks: list[Tensor] = []
+        self.rows = 0
 
     def add(self, rows: Tensor) -> None:
         """``rows``: int16 (k x n)."""
         self._blocks.append(rows)
+        self.rows += len(rows)
 
     def finish(self) -> Tensor:
         """uint8: the peak (2 bytes), a model a row, the range coder's words. The same rows give the same bytes."""
