@@ -153,8 +153,8 @@ def reproduce(
 ) -> dict:
     """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
 
-    ``with_curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written anew
-    after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
+    ``with_curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written
+    anew after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
     ``overwrite``: measures finished tables again. Returns what report.json holds. Raises DTSError, before anything is
     measured, for files that cannot be had, disks that are too small, and test images that were trained on.
     """

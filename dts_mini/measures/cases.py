@@ -101,8 +101,8 @@ def summary(seeds: Mapping[int, Sequence[Mapping]], test: int, draws: int = 1_00
 
 
 def _beforehand(entries: Sequence, cases: Sequence, value: Mapping[str, Tensor]) -> dict:
-    """Spearman's rank correlations of nearness, a descriptor each: with what the paper's weights gain on the base merge,
-    and with what the base merge gains on zero-shot. Cases of one task are alike: tasks, not cases, are what is drawn.
+    """Spearman's rank correlations of nearness, a descriptor each: with what the paper's weights gain on the base
+    merge, and with what the base merge gains on zero-shot. Cases of one task are alike: tasks, not cases, are drawn.
     """
     found = {}
     merged = (value["base merge"] - value["zero-shot"]).tolist()
@@ -140,7 +140,7 @@ def to_hex(bits: Tensor) -> str:
 
 
 def from_hex(text: str, n: int) -> Tensor:
-    """The first ``n`` bits that ``to_hex`` wrote, or all of them where they are fewer; DTSError for bits that are lost."""
+    """The first ``n`` bits that ``to_hex`` wrote; DTSError where it wrote fewer."""
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8))
     if len(bits) < n:
         raise DTSError(f"{len(bits)} images were measured, not {n}: delete the file of that seed, or pass its --images")
@@ -153,18 +153,16 @@ def report(result: dict) -> str:
     for row in result["rows"]:
         gains = [100 * row[f"gain on {other}"]["value"] for other in ("zero-shot", "base merge")]
         worst = f"{100 * row['worst']['value']:+.1f} ({row['worst']['task']})"
-        below = row["cases more than a point below"]
-        lines.append(
-            f"{row['name']:<26} {100 * row['mean']['value']:.1f}  {gains[0]:+12.1f}  {gains[1]:+13.1f}  {below:5}  {worst}"
-        )
+        mean, below = 100 * row["mean"]["value"], row["cases more than a point below"]
+        lines.append(f"{row['name']:<26} {mean:.1f}  {gains[0]:+12.1f}  {gains[1]:+13.1f}  {below:5}  {worst}")
     rows = {row["name"]: row for row in result["rows"]}
     for name in ("abstain, chosen", "hedge, chosen", "hedge by nearness"):
         row, worst = rows[name], rows[name]["worst"]
         above = all(row[f"gain on {other}"]["value"] > 0 for other in ("zero-shot", "base merge"))
         below, surely = row["cases more than a point below"], row["cases surely more than a point below"]
         lines.append(
-            f"goal, {name}: {'' if above else 'not '}above both on average; more than a point below the better of the two "
-            f"in {below} of {result['cases']} cases, surely in {surely}; "
+            f"goal, {name}: {'' if above else 'not '}above both on average; "
+            f"more than a point below the better of the two in {below} of {result['cases']} cases, surely in {surely}; "
             f"at worst {100 * worst['value']:+.1f} points ({worst['task']})"
         )
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """The points of the size-accuracy curve: every method at a size, and how its models are made.
 
-``cells`` lists them, in three groups: ``curve``, every method at the same bytes on disk; ``bases``, every base merge alone
-and under a remainder; ``ablation``, what each switch of our methods is worth by itself.
+``cells`` lists them, in three groups: ``curve``, every method at the same bytes on disk; ``bases``, every base merge
+alone and under a remainder; ``ablation``, what each switch of our methods is worth by itself.
 """
 
 import dataclasses

@@ -35,8 +35,8 @@ Scores = dict[str, Tensor]  # the evidence of each kind, (n, N), images of all t
 def measure(suite: Suite, progress: Callable[[str], None] = lambda step: None) -> dict:
     """Routers by heads, by subspaces and by both, single images and batches of one task, beside oracle and merges.
 
-    The share of the layers, and how much the subspaces count beside the heads, are chosen on validation images. A routed
-    answer is right when the class's *name* is, from whichever task; ``task and class`` asks for both.
+    The share of the layers, and how much the subspaces count beside the heads, are chosen on validation images. A
+    routed answer is right when the class's *name* is, from whichever task; ``task and class`` asks for both.
     """
     theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
     base = average(list(experts.values()))

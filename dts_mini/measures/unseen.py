@@ -5,8 +5,8 @@ in turn, on validation images; ``dts_mini.measures.cases`` puts that together. U
 report alone.
 
 ``python -m dts_mini.measures.unseen`` writes ``data/mini/unseen.json``. It takes about fifteen minutes a seed on one
-thread. Each seed has a file of its own under ``--work``, written after every held-out set: a run that was stopped goes on
-where it was. ``--seeds 1 2`` takes the experts that ``SEED=n make zoo`` trained, seed 0 the committed ones.
+thread. Each seed has a file of its own under ``--work``, written after every held-out set: a run that was stopped goes
+on where it was. ``--seeds 1 2`` takes the experts that ``SEED=n make zoo`` trained, seed 0 the committed ones.
 """
 
 import argparse
@@ -94,10 +94,10 @@ class Bench:
         return found | {"hedge by nearness": self.theta_0 + max(nearness(*about), 0.0) * step}
 
     def left_out(self, seen: Sequence[str]) -> dict[str, dict[str, list[float]]]:
-        """Accuracies on validation images of the seen tasks, each left out in turn: rows, a number a task; and nearness.
+        """Accuracies on validation images of the seen tasks, left out in turn: rows, a number a task; and nearness.
 
-        Nothing is compressed here: over an average, exact remainders with weights that sum to w make w times the weighted
-        mean of the experts and 1 - w times the average.
+        Nothing is compressed here: over an average, exact remainders with weights that sum to w make w times the
+        weighted mean of the experts and 1 - w times the average.
         """
         accuracies: dict[str, list[float]] = {}
         near = {name: [] for name in self.descriptors}
@@ -153,7 +153,7 @@ def measure(
     test: int = TEST,
     progress: Callable[[list[dict]], None] = lambda entries: None,
 ) -> list[dict]:
-    """An entry for each held-out set: seen tasks left out in turn, and of its own tasks nearness and right images as hex.
+    """An entry for each held-out set: its seen tasks left out in turn, its own tasks' nearness and right images (hex).
 
     The first descriptor is what hedges are made with. ``done`` holds entries of an earlier run, which are not measured
     again; ``progress`` gets all entries so far.

@@ -1,4 +1,4 @@
-"""Beside the paper, and ours.
+"""Floor 2: beside the paper, and ours.
 
 ``drc``, ``coding``: DRC, a successor of DTS, and its entropy code.
 ``weightings``: shares of seen tasks for an unseen one, beside the paper's, and how far to trust them.

@@ -1,4 +1,4 @@
-"""One task vector shared by all tasks and a mask for each: EMR-Merging (arXiv 2405.17461), TALL masks (arXiv 2405.07813).
+"""One task vector shared by all tasks and a mask for each: EMR-Merging and TALL masks (arXiv 2405.17461, 2405.07813).
 
 Both treat every tensor of one or more dimensions alike. The shared vector is stored in half precision.
 """
@@ -76,7 +76,7 @@ def tall(
     *,
     strictness: float | Mapping[str, float] = 0.4,
 ) -> Peer:
-    """TALL masks: the sum of all task vectors, and for each task where it helps: |tau_n| > lambda |sum - tau_n|. One size.
+    """TALL masks: the sum of all task vectors, and for each task where |tau_n| > lambda |sum - tau_n|. One size.
 
     ``strictness``: lambda, one for all tasks or one for each. The paper takes the best of 0.2 to 0.6 for each task on
     validation images; the default is the middle of them, without data.

@@ -1,4 +1,4 @@
-"""What every peer of DTS hands back, and how its bytes are counted: files of one format, and a share of a common one."""
+"""What every peer of DTS hands back, and how its bytes are counted: its file, and a share of a common one."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
