@@ -25,7 +25,7 @@ from dts_mini.core.compress import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.measures import curves
-from dts_mini.measures.cells import GROUPS, cells
+from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.estimates import provenance
 from dts_mini.measures.tables import headline, markdown, passes, unseen
 from dts_mini.suites.clip.suite import ClipSuite
@@ -75,7 +75,7 @@ def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
             entry |= {"commit": None, "files": None, "download": None, "cached": None, "why": str(error)}
         repositories.append(entry)
     known = [entry["download"] for entry in repositories if entry["download"] is not None]
-    runs, points = passes(suite), len(cells(GROUPS)) if with_curves else 0
+    runs, points = passes(suite), len(cells_of(GROUPS)) if with_curves else 0
     held = sum(suite.task_size(task) for task in suite.unseen)
     per_image, compression = _timed(suite)
     towers = (runs["headline"] + points) * images + runs["unseen"] * held

@@ -1,6 +1,6 @@
 """The points of the size-accuracy curve: every method at a size, and how its models are made.
 
-``cells`` lists them, in three groups: ``curve``, every method at the same bytes on disk; ``bases``, every base merge
+``cells_of`` lists them, in three groups: ``curve``, every method at the same bytes on disk; ``bases``, every base merge
 alone and under a remainder; ``ablation``, what each switch of our methods is worth by itself.
 """
 
@@ -113,7 +113,7 @@ ABLATION: dict[str, dict] = {
 }
 
 
-def cells(groups: Iterable[str]) -> list[Cell]:
+def cells_of(groups: Iterable[str]) -> list[Cell]:
     """All points of ``curve``, ``bases`` and ``ablation``, in the order of the tables."""
     made = []
     add = lambda group, name, size, function, *arguments, **settings: made.append(

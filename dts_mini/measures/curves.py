@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_json
 from dts_mini.core.state import fingerprint
-from dts_mini.measures.cells import GROUPS, Cell, Experts, cells
+from dts_mini.measures.cells import GROUPS, Cell, Experts, cells_of
 from dts_mini.measures.estimates import mean_over, provenance
 from dts_mini.peers import PEERS
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
@@ -40,7 +40,7 @@ def measure(suite: Suite, groups: Sequence[str], folder: Path, split: str = "tes
     reference = {task: logits(suite, expert, task, split) for task, expert in models.experts.items()}
     experts = Cell("curve", "experts", "whole", lambda m: (m.experts.get, dict.fromkeys(m.experts, float(m.model))))
     found = {}
-    for cell in tqdm([experts, *cells(groups)], desc=f"{folder.name}, {split}", disable=not sys.stderr.isatty()):
+    for cell in tqdm([experts, *cells_of(groups)], desc=f"{folder.name}, {split}", disable=not sys.stderr.isatty()):
         path = folder / cell.file
         if path.exists() and (held := json.loads(read_bytes(path)))["made from"] == made_from:
             found[cell.file] = held

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 import dts_mini.reproduce as module
 from dts_mini import FileError
 from dts_mini.cli import main
-from dts_mini.measures.cells import GROUPS, cells
+from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.tables import passes
 from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
 from dts_mini.suites.clip import hub as hub_module
@@ -96,7 +96,7 @@ def test_the_curve_is_measured_point_by_point_and_printed(done, clip, monkeypatc
     reproduce(clip(home=suite.home.parent))
     monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))
     more, less = (plan(suite, with_curves=choice)["seconds"]["evaluation"] for choice in (True, False))
-    assert more - less == pytest.approx(len(cells(GROUPS)) * 87_433 * 0.01)
+    assert more - less == pytest.approx(len(cells_of(GROUPS)) * 87_433 * 0.01)
 
 
 def test_the_report_puts_our_numbers_beside_those_of_the_same_protocol_alone(done):
