@@ -26,10 +26,10 @@ from torch import Tensor
 from benchmarks.compress import clock, commit, hardware, resident_peak
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import Rebuilt, load, storage
+from dts_mini.core.dts import rank_of
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.core.state import compute_dtype
-from dts_mini.core.svd import rank_of
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 from dts_mini.streaming.cluster import workers
 

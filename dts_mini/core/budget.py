@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import BudgetError, DTSError
 
 
 def in_bytes(budget: int | str, model: int) -> int:
@@ -65,7 +65,7 @@ def fit(
         else:
             number = (low + high) // 2
     if low < 0:
-        raise DTSError(f"a budget of {budget:,} bytes is too small here: the least possible is {sizes[0]:,} bytes")
+        raise BudgetError(f"a budget of {budget:,} bytes is too small here: the least possible is {sizes[0]:,} bytes")
     return low
 
 

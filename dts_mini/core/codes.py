@@ -145,6 +145,24 @@ def unpack(packed: Tensor, count: int, bits: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(codes))
 
 
+def write_places(writer: Writer, places: Tensor, n: int) -> int:
+    """Adds which of n elements are meant (int32, rising), as a list or as a bit each, whichever is shorter; their number."""
+    if 32 * len(places) > n:
+        mask = torch.zeros(n, dtype=torch.uint8, device="cpu")
+        mask[places.long()] = 1
+        writer.add("masks", pack(mask, 1))
+    elif len(places):
+        writer.add("zeros", places)
+    return len(places)
+
+
+def read_places(reader: Reader, count: int, n: int) -> Tensor:
+    """What ``write_places`` added."""
+    if 32 * count > n:
+        return torch.nonzero(unpack(reader.take("masks", -(-n // 8)), n, 1)).reshape(-1).to(torch.int32)
+    return reader.take("zeros", count).to(torch.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Coded(Content):
     """Rows (k x n) whose elements are group values: what threshold and scale left of them.
@@ -192,13 +210,7 @@ class Coded(Content):
         """Adds it to a file; returns what its shape does not tell: how many of its elements are zero."""
         writer.add("codes", self.codes)
         writer.add("values" if self.scales.dtype == torch.float32 else "halves", self.scales)
-        if self.zeros_as_mask:
-            mask = torch.zeros(self.elements, dtype=torch.uint8)
-            mask[self.zeros.long()] = 1
-            writer.add("masks", pack(mask, 1))
-        elif len(self.zeros):
-            writer.add("zeros", self.zeros)
-        return len(self.zeros)
+        return write_places(writer, self.zeros, self.elements)
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, int], zeros: int) -> "Coded":
@@ -207,22 +219,14 @@ class Coded(Content):
         codes = reader.take("codes", -(-n * (width(groups)) // 8))
         vectors = shape[0] if reader.settings["per"] == "vector" else 1
         scales = reader.take("halves" if vectors > 1 else "values", vectors * groups)
-        if 32 * zeros > n:
-            where = torch.nonzero(unpack(reader.take("masks", -(-n // 8)), n, 1)).reshape(-1).to(torch.int32)
-        else:
-            where = reader.take("zeros", zeros).to(torch.int32)
-        return cls(shape, codes, scales.view(vectors, groups), where)
+        return cls(shape, codes, scales.view(vectors, groups), read_places(reader, zeros, n))
 
     @property
     def elements(self) -> int:
         return self.shape[0] * self.shape[1]
 
     @property
-    def zeros_as_mask(self) -> bool:
-        return 32 * len(self.zeros) > self.elements
-
-    @property
     def bits(self) -> int:
         """Information: codes, scales and zeros."""
-        zeros = self.elements if self.zeros_as_mask else 32 * len(self.zeros)
+        zeros = min(self.elements, 32 * len(self.zeros))
         return width(self.scales.shape[1]) * self.elements + 8 * self.scales.nbytes + zeros

@@ -7,6 +7,7 @@ Nothing here knows by which method the parts were made: each part can say what i
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,8 @@ from torch import Tensor
 from dts_mini.core import container
 from dts_mini.core.errors import StateError
 from dts_mini.core.file import read_bytes, write_bytes
-from dts_mini.core.parts import Bounds, Kept, Part, Reader, Tied, Unchanged, Writer, part_kind
-from dts_mini.core.state import State, fingerprint
+from dts_mini.core.parts import Bounds, Exact, Kept, Part, Reader, Tied, Unchanged, Writer, part_kind
+from dts_mini.core.state import State, exactly, fingerprint
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Storage:
         return getattr(self, count) / self.model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TaskDelta:
     """The compressed remainder of one task: a part for each tensor of the expert.
 
@@ -56,6 +57,31 @@ class TaskDelta:
     base: str
     expert: str
     bounds: dict[str, Bounds] = field(default_factory=dict)
+
+    @exactly
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same file."""
+        return self.to_bytes() == other.to_bytes() if isinstance(other, TaskDelta) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.to_bytes())
+
+    def __repr__(self) -> str:
+        numbers = sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        return f"<TaskDelta: {self.method}, {len(self.parts)} tensors of {numbers:,} numbers in {self.size():,} bytes>"
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: a row a tensor, how it is kept, its rank, error and bytes."""
+        rows = []
+        for name, part in self.parts.items():
+            shape = " × ".join(map(str, self.shapes[name])) or "scalar"
+            error = f"{self.bounds[name].error:.3f}" if name in self.bounds else ""
+            cells = (escape(name), shape, type(part).__name__, part.rank or "", error, f"{-(-part.bits // 8):,}")
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        head = "".join(
+            f'<th scope="col">{word}</th>' for word in ("tensor", "shape", "kept as", "rank", "error", "bytes")
+        )
+        return f"<table><caption>{escape(repr(self))}</caption><tr>{head}</tr>{''.join(rows)}</table>"
 
     def remainder(self, name: str) -> Tensor | None:
         """What tensor ``name`` adds to the base's, in the tensor's shape; None where nothing, or no difference."""
@@ -79,12 +105,13 @@ class TaskDelta:
         """Bytes of the file, or a few more: without the count of information, which takes as long as the rest."""
         return len(self._encoded(_model_bytes(self)))
 
+    @exactly
     def _encoded(self, information: int) -> bytes:
         table, writer = [], Writer()
         for name, part in self.parts.items():
             entry = [name, type(part).__name__, list(self.shapes[name]), str(self.dtypes[name]).removeprefix("torch.")]
             if bounded := name in self.bounds:
-                writer.add("halves", torch.tensor(self.bounds[name]).half())
+                writer.add("halves", torch.tensor(self.bounds[name], dtype=torch.float16, device="cpu"))
             table.append([*entry, int(bounded), *part.write(writer)])
         counts = {"information": information, "model": _model_bytes(self)}
         if (paper := _paper_bytes(self)) is not None:
@@ -103,6 +130,7 @@ class TaskDelta:
         return container.encode(manifest, table, writer.tensors())
 
     @classmethod
+    @exactly
     def from_bytes(cls, data: bytes, what: str = "the delta") -> "TaskDelta":
         """The delta that ``to_bytes`` wrote, exactly; FileError naming ``what`` when a bit of it was altered."""
         manifest, table, tensors = container.decode(data, what)
@@ -155,7 +183,7 @@ def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
     return result
 
 
-@torch.no_grad()
+@exactly
 def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None = None) -> Tensor:
     """Tensor ``name`` of the approximate expert: ``base``'s plus the remainder, in the expert's dtype.
 
@@ -163,6 +191,8 @@ def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None
     """
     part, dtype = delta.resolved(name), delta.dtypes[name]
     match part:
+        case Exact(value=value):
+            x = value
         case Kept(value=value) if not value.is_floating_point():
             x = value
         case Unchanged():
@@ -180,14 +210,15 @@ def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None
     return x.to(dtype, copy=True) if out is None else out.copy_(x.to(dtype))
 
 
-def check_base(base: State, delta: TaskDelta) -> None:
-    """StateError unless ``base`` is the state dict that ``delta`` was made for."""
+def check_base(base: State, *deltas: TaskDelta) -> None:
+    """StateError unless ``base`` is the state dict that the deltas were made for."""
     found = fingerprint(base)
-    if found != delta.base:
-        raise StateError(
-            f"this base (fingerprint {found}) is not the one that the delta was made for ({delta.base}); "
-            "pass that base, in the dtype it had"
-        )
+    for delta in deltas:
+        if found != delta.base:
+            raise StateError(
+                f"this base (fingerprint {found}) is not the one that the delta was made for ({delta.base}); "
+                "pass that base, in the dtype it had"
+            )
 
 
 def storage(delta: TaskDelta) -> Storage:
@@ -206,6 +237,7 @@ def _paper_bytes(delta: TaskDelta) -> int | None:
     return None if None in counts else -(-sum(counts) // 8)
 
 
+@exactly
 def _information_bytes(delta: TaskDelta) -> int:
     return -(-sum(part.bits for part in delta.parts.values()) // 8)
 

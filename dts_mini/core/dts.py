@@ -3,6 +3,7 @@
 A matrix becomes a ``LowRank``, any other tensor a ``Flat``; both hold ``Coded`` rows, whose elements take few values.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,8 +17,9 @@ from dts_mini.core.codes import GROUPS, Coded, width
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.frame import Frame
+from dts_mini.core.layout import Convolutions
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
-from dts_mini.core.svd import Algorithm, bounds, decompose, frobenius, rank_of, refit
+from dts_mini.core.svd import Algorithm, bounds, decompose, frobenius, refit
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Settings:
     )
     weight: float = 0.5  # of a budget: from 0, squared errors of all matrices count alike, to 1, relative to ||M||
     norm: float = 0.0  # each matrix is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
+    convolutions: Convolutions = "flat"  # coded as they are, or as a matrix, out x (in k k)
     sized_by: ClassVar[str] = "keep_ratio"  # what a budget decides instead
 
     def __post_init__(self) -> None:
@@ -48,6 +51,7 @@ class Settings:
             "algorithm": ("auto", "exact", "gram", "randomised"),
             "levels": ("halves", "lloyd-max"),
             "refit": (False, True),
+            "convolutions": ("flat", "matrix"),
         }
         for field, values in allowed.items():
             if getattr(self, field) not in values:
@@ -66,7 +70,7 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class LowRank(Part):
-    """A 2-D tensor: U_hat^T (r x m), s (r), V_hat^T (r x n)."""
+    """A matrix, or a tensor of more dimensions as one, out x rest: U_hat^T (r x m), s (r), V_hat^T (r x n)."""
 
     left: Coded
     s: Tensor
@@ -88,7 +92,8 @@ class LowRank(Part):
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "LowRank":
         rank, *zeros = arguments
         s = reader.take("values", rank)
-        left, right = (Coded.read(reader, (rank, side), n) for side, n in zip(shape, zeros, strict=True))
+        sides = (shape[0], torch.Size(shape[1:]).numel())
+        left, right = (Coded.read(reader, (rank, side), n) for side, n in zip(sides, zeros, strict=True))
         return cls(left, s, right)
 
     @property
@@ -129,6 +134,11 @@ class Flat(Part):
         return 3 * self.coded.elements
 
 
+def rank_of(shape: tuple[int, int], keep_ratio: float) -> int:
+    """Components kept of an m x n matrix: floor(keep_ratio * min(m, n)), at least 1."""
+    return max(1, math.floor(keep_ratio * min(shape) + 1e-9))  # 0.29 * 100 is 28.999999999999996
+
+
 def compress(
     frame: Frame, settings: Settings, budget: int | None = None, progress: Callable[[str], object] = str
 ) -> TaskDelta:
@@ -144,20 +154,21 @@ def compress(
         return frame.delta("dts", parts, asdict(settings), known)
 
     if budget is None:
-        rank = lambda shape: rank_of(shape, settings.keep_ratio) if len(shape) == 2 else 0
-        for name, result in frame.map(part, {name: (rank(shape), settings) for name, shape in frame.shapes.items()}):
-            found[name] = result
-            progress(name)
+        ratio = settings.keep_ratio  # of the whole matrix's components, frozen rows and all
+        rank = lambda piece: min(rank_of(piece.sides, ratio), *piece.shape) if piece.sides else 0
+        for key, result in frame.map(part, {key: (rank(piece), settings) for key, piece in frame.pieces.items()}):
+            found[key] = result
+            progress(key)
         return delta()
 
     values, costs = {}, {}
-    for name, (result, value) in frame.map(offer, {name: (settings,) for name in frame.shapes}):
-        found[name] = result
-        progress(name)
+    for key, (result, value) in frame.map(offer, {key: (settings,) for key in frame}):
+        found[key] = result
+        progress(key)
         if value is not None:
-            values[name] = value
+            values[key] = value
             scales = 2 * settings.groups * 2 if settings.per == "vector" else 0
-            costs[name] = sum(frame.shapes[name]) * width(settings.groups) / 8 + 4 + scales
+            costs[key] = sum(frame.pieces[key].shape) * width(settings.groups) / 8 + 4 + scales
     order = water_fill(values, costs)
 
     def first(count: int) -> TaskDelta:

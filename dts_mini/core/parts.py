@@ -104,6 +104,29 @@ class Kept(Part):
 
 
 @dataclass(frozen=True, eq=False)
+class Exact(Part):
+    """A floating tensor of the expert as it is: the statistics of a norm layer, or what a caller wants kept."""
+
+    value: Tensor
+
+    def write(self, writer: "Writer") -> list:
+        writer.add("kept", self.value.contiguous().reshape(-1).view(torch.uint8))
+        return [str(self.value.dtype).removeprefix("torch.")]
+
+    @classmethod
+    def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Exact":
+        return cls(Kept.read(reader, shape, *arguments).value)
+
+    @property
+    def bits(self) -> int:
+        return 8 * self.value.nbytes
+
+    @property
+    def paper_bits(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, eq=False)
 class Factors(Part):
     """A tensor of two or more dimensions as a matrix: scale * left (m x r) right (r x n), both kept as they are.
 
@@ -183,7 +206,7 @@ class Bounds(NamedTuple):
 
     def stored(self) -> "Bounds":
         """As a file holds them, in half precision, rounded up: bounds stay bounds."""
-        return Bounds(*torch.tensor(self).mul(1.001).half().tolist())
+        return Bounds(*torch.tensor(self, dtype=torch.float32, device="cpu").mul(1.001).half().tolist())
 
 
 class Stream(Protocol):
@@ -234,7 +257,9 @@ class Reader:
     def take(self, name: str, count: int) -> Tensor:
         start = self._place.get(name, 0)
         self._place[name] = start + count
-        return self._tensors[name][start : start + count] if count else torch.empty(0)
+        return (
+            self._tensors[name][start : start + count] if count else torch.empty(0, dtype=torch.float32, device="cpu")
+        )
 
     def stream(self, name: str, open_: Callable[[Tensor, int], Any]) -> Any:
         """The stream of this name, opened by ``open_(bytes, rows)`` where it is read from for the first time."""

@@ -34,11 +34,6 @@ class Decomposition(NamedTuple):
         return Decomposition(self.u[:, :rank], self.s[:rank], self.vh[:rank], error)
 
 
-def rank_of(shape: tuple[int, int], keep_ratio: float) -> int:
-    """Components kept of an m x n matrix: floor(keep_ratio * min(m, n)), at least 1."""
-    return max(1, math.floor(keep_ratio * min(shape) + 1e-9))  # 0.29 * 100 is 28.999999999999996
-
-
 def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed: int = 0) -> Decomposition:
     """The ``rank`` leading singular triples of a matrix (m x n), or fewer where its numerical rank is smaller.
 
@@ -46,7 +41,10 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     ``randomised``: subspace iteration from a seeded Gaussian block (Halko, Martinsson, Tropp 2011,
     arXiv 0909.4061). ``auto``: exact for small matrices, randomised where under a quarter of the components is
     kept, else gram. All three project M orthogonally, so the stated error is exact for each:
-    error^2 = 1 - sum s_i^2 / ||M||^2. Signs are fixed: the largest element of each row of V^T is positive.
+    error^2 = 1 - sum s_i^2 / ||M||^2. Signs are fixed: the largest element of each row of V^T is positive. A row of M that
+    is zero has a zero row in U, a zero column one in V^T.
+
+    >>> u, s, vh, error = decompose(torch.eye(4, 3), rank=2)
     """
     if matrix.dim() != 2:
         raise DTSError(f"decompose takes a matrix, not a tensor of shape {tuple(matrix.shape)}; flatten it first")
@@ -74,8 +72,13 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     energy = frobenius(matrix) ** 2
     kept = s.double().square().sum().item()
     error = math.sqrt(max(0.0, 1 - kept / energy)) if energy else 0.0
+    u, vh = u * sign.T, vh * sign
+    u.T[:, ~(matrix != 0).any(1)], vh[:, ~(matrix != 0).any(0)] = (
+        0,
+        0,
+    )  # what is zero in M; the algorithms leave rounding
     # Laid out row by row whichever algorithm ran: sums of floats depend on it, and files must not.
-    return Decomposition((u * sign.T).contiguous(), s, (vh * sign).contiguous(), error)
+    return Decomposition(u.contiguous(), s, vh.contiguous(), error)
 
 
 def gram_matrix(matrix: Tensor) -> Tensor:
@@ -107,7 +110,8 @@ def _randomised_svd(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tenso
         v, s, uh = _randomised_svd(matrix.T, rank, seed)
         return uh.T, s, v.T
     block = min(-(-(rank + max(8, rank // 4)) // 8) * 8, matrix.shape[1])  # whole vectors of 8: a quarter faster
-    small = torch.randn(matrix.shape[1], block, generator=torch.Generator().manual_seed(seed)).to(matrix)
+    draw = {"generator": torch.Generator("cpu").manual_seed(seed), "dtype": torch.float32, "device": "cpu"}
+    small = torch.randn(matrix.shape[1], block, **draw).to(matrix)
     for _ in range(2):  # only the smaller side is made orthonormal on the way, which is cheap
         small = torch.linalg.qr(matrix.T @ (matrix @ small)).Q
     basis = torch.linalg.qr(matrix @ small).Q

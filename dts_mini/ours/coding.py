@@ -49,7 +49,7 @@ class Encoder:
             for row, model in zip((block.int() + peak).numpy(), chosen.tolist(), strict=True):
                 coder.encode(row, _model(model, peak))
         words = torch.from_numpy(coder.get_compressed().astype("<u4").view(np.uint8))
-        return torch.cat([torch.tensor([peak % 256, peak // 256], dtype=torch.uint8), *models, words])
+        return torch.cat([torch.tensor([peak % 256, peak // 256], dtype=torch.uint8, device="cpu"), *models, words])
 
 
 class Decoder:
@@ -78,7 +78,7 @@ def _cheapest(rows: Tensor, peak: int) -> tuple[Tensor, Tensor]:
         raise DTSError(f"an integer of {peak} is beyond {PEAK}: take a larger step, that is, a smaller budget")
     peak = max(peak, 1)
     magnitudes = rows.abs().long()
-    counts = torch.zeros(len(rows), peak + 1, dtype=torch.float64)
+    counts = torch.zeros(len(rows), peak + 1, dtype=torch.float64, device="cpu")
     counts.scatter_add_(1, magnitudes, torch.ones_like(magnitudes, dtype=torch.float64))
     costs = -torch.from_numpy(_probabilities(peak)).log2()
     bits, model = (counts @ costs.T).min(1)

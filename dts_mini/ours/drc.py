@@ -12,7 +12,9 @@ ranks and the code widths of all tensors at once, and a budget is met by choosin
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from dts_mini.core.budget import fit, largest
 from dts_mini.core.delta import TaskDelta
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import BudgetError, DTSError
 from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
 from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius
@@ -29,7 +31,12 @@ from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
 _FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
+_2PIE = 2 * math.pi * math.e  # of a Gaussian's entropy, log2(2 pi e variance) / 2
 _FIRST = 7 * NOTCHES  # where a search begins
+_FULL, _TRIES = (
+    0.97,
+    8,
+)  # a file that takes this share of its budget is full; finer steps that are tried for one that is not
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Settings:
     fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
     norm: float = 0.5  # each tensor is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm
     sized_by: ClassVar[str] = "notch"  # what a budget decides instead
+    convolutions: ClassVar[str] = "matrix"
 
     def __post_init__(self) -> None:
         if self.notch is not None and not 0 <= self.notch <= _FINEST:
@@ -157,7 +165,7 @@ class Spectrum:
         if more and rest > 0 and not whole:
             level = min(rest / more / s[-1].item() ** 2, 1.0)  # the mean square of the rest, that of the last being 1
             end = ((12 * level - 3) ** 0.5 - 1) / 2 if level > 1 / 3 else 1 - 1 / (3 * level)
-            line = s[-1] * torch.linspace(1, end, more + 1, dtype=torch.float64)[1:].clamp(min=0)
+            line = s[-1] * torch.linspace(1, end, more + 1, dtype=torch.float64, device="cpu")[1:].clamp(min=0)
         else:
             line = s.new_zeros(more)
         return cls(tuple(matrix.shape), torch.cat([s, line]), norm, len(s))
@@ -168,8 +176,15 @@ class Spectrum:
 
     def rank(self, settings: Settings) -> int:
         """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more; s of 0 are none."""
-        least = settings.cut * self.step(settings) * max(self.sides) ** 0.5
-        return int(((self.s >= least) & (self.s > 0)).sum())
+        return int(((self.s >= self.least(settings)) & (self.s > 0)).sum())
+
+    def least(self, settings: Settings) -> float:
+        """The singular value from which on a component counts."""
+        return settings.cut * self.unit(settings)
+
+    def unit(self, settings: Settings) -> float:
+        """The singular value of a component whose longer vector has a root mean square of one step."""
+        return self.step(settings) * max(self.sides) ** 0.5
 
     def short(self, settings: Settings) -> bool:
         """Whether components may count that are not among the known ones."""
@@ -178,8 +193,8 @@ class Spectrum:
     def bits(self, settings: Settings) -> float:
         """About what its components take, were their elements Gaussian: log2(1 + 2 pi e (rms / step)^2) / 2 each."""
         ratio = self.s[: self.rank(settings)].square() / self.step(settings) ** 2
-        each = sum((n * torch.log2(1 + 17.08 * ratio / n) / 2).sum().item() for n in self.sides if n > 1)
-        return each + 32 * len(ratio)
+        codes = sum((n * torch.log2(1 + _2PIE * ratio / n) / 2).sum().item() for n in self.sides if n > 1)
+        return codes + 32 * len(ratio)
 
     def finest(self, settings: Settings) -> int:
         """The finest notch at which no element needs more than half the largest integer."""
@@ -202,10 +217,11 @@ def compress(
     """
     if budget is None and settings.notch is None:
         budget = frame.budget("1%")
-    numbers = sum(shape.numel() for shape in frame.shapes.values())
+    shapes = {key: piece.shape for key, piece in frame.pieces.items()}
+    numbers = sum(shape.numel() for shape in shapes.values())
     share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; an element takes two, more or less
     survey = Survey(frame, progress)
-    survey.look({name: math.ceil(share / 2 * _most(shape)) for name, shape in frame.shapes.items()})
+    survey.look({name: math.ceil(share / 2 * _most(shape)) for name, shape in shapes.items()})
     if budget is None:
         survey.deepen(settings)
         return survey.bounded(survey.delta(settings))
@@ -219,7 +235,7 @@ def compress(
         delta = largest(lambda notch: survey.delta(at(notch)), budget, finest, best, about)
         best = delta.settings["notch"]
         if best < finest or finest == limit:
-            return survey.bounded(delta)
+            return survey.bounded(survey.filled(delta, settings, budget, range(best + 1, limit, NOTCHES // 4)))
 
 
 class Survey:
@@ -246,20 +262,52 @@ class Survey:
         """About what all components take."""
         return sum(spectrum.bits(settings) for spectrum in self.spectra.values())
 
-    def delta(self, settings: Settings) -> TaskDelta:
-        """What the step makes of the components, with blank bounds, as long as real ones in a file."""
-        rounded = {name: _rounded(source, self.spectra[name], settings) for name, source in self.sources.items()}
+    def delta(self, settings: Settings, ranks: Mapping[str, int] | None = None) -> TaskDelta:
+        """What the step makes of the components, with blank bounds, as long as real ones in a file; with ``ranks`` of so
+        many of each tensor at most."""
+        most = lambda name: math.inf if ranks is None else ranks.get(name, 0)
+        rounded = {
+            name: _rounded(source, self.spectra[name], settings, most(name)) for name, source in self.sources.items()
+        }
         parts = {name: part for name, part in rounded.items() if part is not None}
         blank = {name: Bounds(1.0, 1.0, 1.0) for name, part in parts.items() if part.rank}
         return self.frame.delta("drc", parts, asdict(settings), blank)
+
+    def filled(self, delta: TaskDelta, settings: Settings, budget: int, finer: Sequence[int]) -> TaskDelta:
+        """The delta, or a better one where it leaves much of the budget: components of equal strength come in together, and
+        none of them may fit where some would. Then steps as fine as the first few of ``finer`` are tried for as many of
+        the strongest components as fit, and the least error decides."""
+        found = [delta]
+        for notch in finer[:_TRIES] if delta.size() < _FULL * budget else ():
+            at = replace(settings, notch=notch)
+            self.deepen(at)
+            strengths = [
+                (-strength, key)
+                for key, spectrum in self.spectra.items()
+                for strength in (spectrum.s[: spectrum.rank(at)] / spectrum.unit(at)).tolist()
+            ]
+            order = [key for _, key in sorted(strengths)]
+            first = lambda count, at=at, order=order: self.delta(at, Counter(order[:count]))
+            with suppress(BudgetError):  # so fine a step is too dear even without a component
+                found.append(largest(first, budget, len(order), len(order) // 2))
+        return found[0] if len(found) == 1 else min(found, key=lambda made: self.error(made, settings))
+
+    def error(self, delta: TaskDelta, settings: Settings) -> float:
+        """The squared error of all tensors, each weighted as in the choice of steps."""
+        total = 0.0
+        for key, spectrum in self.spectra.items():
+            part = self.frame.part_of(delta, key)
+            x, restored = self.frame[key], part.restore()
+            rest = x if restored is None else x - restored.view_as(x).to(x)
+            total += torch.linalg.vector_norm(rest).item() ** 2 / spectrum.norm ** (2 * settings.weight)
+        return total
 
     def bounded(self, delta: TaskDelta) -> TaskDelta:
         """The same with its bounds."""
         bounds = {}
         for name in delta.bounds:
-            part = delta.parts[name]
-            found = _bounds(self.frame[name], self.sources[name].first(part.rank), part)
-            bounds[name] = found.stored()
+            part = self.frame.part_of(delta, name)
+            bounds[name] = _bounds(self.frame[name], self.sources[name].first(part.rank), part).stored()
         return replace(delta, bounds=bounds)
 
 
@@ -272,7 +320,9 @@ def _survey(x: Tensor, rank: int) -> tuple[Spectrum, Tensor | Decomposition]:
     """A tensor's spectrum, and what rounding takes: the elements (1 x n) of one dimension, else leading components."""
     matrix = as_matrix(x)
     if x.dim() == 1:
-        return Spectrum.leading(matrix, torch.tensor([frobenius(matrix)])), matrix.float().cpu()
+        return Spectrum.leading(
+            matrix, torch.tensor([frobenius(matrix)], dtype=torch.float64, device="cpu")
+        ), matrix.float().cpu()
     small = min(matrix.shape)
     rank = small if small <= 256 else min(small, rank + rank // 8 + 8)  # small ones cost little
     found = decompose(matrix, rank)
@@ -280,15 +330,22 @@ def _survey(x: Tensor, rank: int) -> tuple[Spectrum, Tensor | Decomposition]:
 
 
 @torch.no_grad()
-def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Settings) -> Part | None:
-    """A tensor's integers, their values fitted and its norm restored; None where all of them are 0."""
+def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Settings, most: float) -> Part | None:
+    """The integers of ``most`` components at most, their values fitted and the norm restored; None where all are 0."""
     step = spectrum.step(settings)
     if isinstance(source, Tensor):
         integers = _integers(source / step, settings.dead)
         held = step * torch.linalg.vector_norm(integers.float()).item()
-        return RoundedFlat(integers, torch.tensor(step * (spectrum.norm / held) ** settings.norm)) if held else None
+        return (
+            RoundedFlat(
+                integers,
+                torch.tensor(step * (spectrum.norm / held) ** settings.norm, dtype=torch.float32, device="cpu"),
+            )
+            if held
+            else None
+        )
     u, s, vh, _ = source
-    rank = min(len(s), spectrum.rank(settings))
+    rank = min(len(s), spectrum.rank(settings), most)
     left = _integers((u[:, :rank] * s[:rank]).T / step, settings.dead)
     some = left.any(1)
     left, strength = left[some], s[:rank][some]
@@ -323,7 +380,9 @@ def _integers(x: Tensor, dead: float) -> Tensor:
 
 def _ridged(gram: Tensor) -> Tensor:
     """A Gram matrix (r x r), float64, made safe to solve where rows of integers depend on each other."""
-    return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(len(gram), device=gram.device)
+    return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(
+        len(gram), dtype=torch.float64, device=gram.device
+    )
 
 
 def _bounds(x: Tensor, exact: Decomposition, part: RoundedMatrix) -> Bounds:

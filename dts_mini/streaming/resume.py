@@ -74,7 +74,9 @@ def _lay_out(value: Any, tensors: dict[str, Tensor]) -> Any:
 def _pick_up(laid: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(laid, dict):
         dtype = getattr(torch, laid["dtype"])
-        return tensors.get(laid["number"], torch.empty(laid["shape"], dtype=dtype))  # files hold no empty tensors
+        return tensors.get(
+            laid["number"], torch.empty(laid["shape"], dtype=dtype, device="cpu")
+        )  # files hold no empty tensors
     if isinstance(laid, list):
         module, name, *inner = laid
         values = [_pick_up(field, tensors) for field in inner]

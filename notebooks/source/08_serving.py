@@ -35,7 +35,7 @@ from torch.nn import functional as F
 from dts_mini import average, personalise
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import rebuild
-from dts_mini.core.svd import rank_of
+from dts_mini.core.dts import rank_of
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.measures.routing import measure
 from dts_mini.ours.router import choose, energies, head_scores, subspaces

@@ -1,5 +1,7 @@
 """The paper's page and the machine hold the same numbers."""
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -82,6 +84,6 @@ def test_a_frozen_row_of_a_full_matrix_stays_frozen():
 
 
 def test_the_paper_fits_on_a_page_and_needs_torch_alone():
-    lines = open(paper.__file__).read().splitlines()
+    lines = Path(paper.__file__).read_text().splitlines()
     assert len(lines) <= 110
     assert {line.split()[1].split(".")[0] for line in lines if line.startswith(("import", "from"))} == {"torch"}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dts_mini.core.codes import restore, rows, scale, threshold
+from dts_mini.core.dts import rank_of
 from dts_mini.core.errors import DTSError
-from dts_mini.core.svd import decompose, rank_of
+from dts_mini.core.svd import decompose
 
 ALGORITHMS = ["exact", "gram", "randomised"]
 SHAPES = [(40, 25), (25, 40), (30, 30), (1, 9), (9, 1)]

@@ -118,7 +118,7 @@ def test_the_difference_in_blocks_is_the_difference():
         wide = torch.promote_types(dtype, torch.float32)
         for e, b in ((expert.to(dtype), base.half()), (expert.to(dtype).T, base.half().T), (expert[0, 0], base[0, 0])):
             for block in (1, 10, 77, 1000):
-                found = difference({"w": b}, {"w": e}, "w", block)
+                found = difference(b, e, block)
                 assert torch.equal(found, e.to(wide) - b.to(wide))
 
 
@@ -161,7 +161,7 @@ def counted(monkeypatch) -> list[tuple]:
     done, do = [], OnDifference.__call__
 
     def counting(self, job):
-        done.append((job.work.__qualname__, job.name, job.arguments))
+        done.append((job.work.__qualname__, job.piece.key, job.arguments))
         return do(self, job)
 
     monkeypatch.setattr(OnDifference, "__call__", counting)
