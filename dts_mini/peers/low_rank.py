@@ -1,8 +1,8 @@
 """Truncated SVD in half precision: what DTS is without thresholding and scaling.
 
 TSV-C (arXiv 2412.00081) keeps, of each matrix of a task vector, the leading singular triples, the same share of
-them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half precision, or
-in fewer bits where a caller says so.
+them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half
+precision, or in fewer bits where a caller says so.
 """
 
 from collections import Counter
