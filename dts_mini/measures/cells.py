@@ -66,9 +66,9 @@ def deltas(base: str, models: Experts, **settings) -> Compressed:
 def by_keep_ratio(base: str, budget: str, models: Experts) -> Compressed:
     """The paper's own way to a size: one keep ratio for all matrices, in 200ths, the largest whose files all fit."""
     limit, example = in_bytes(budget, models.model), next(iter(models.experts.values()))
-    one = lambda step: len(compress(models.bases[base], example, keep_ratio=(step + 1) / 200).to_bytes())
+    one = lambda step: len(compress(models.bases[base], example, keep_ratio=(step + 1) / 200, **PAPER).to_bytes())
     step = fit(one, limit, 199, 20)
-    while max((found := deltas(base, models, keep_ratio=(step + 1) / 200))[1].values()) > limit:
+    while max((found := deltas(base, models, keep_ratio=(step + 1) / 200, **PAPER))[1].values()) > limit:
         step -= 1  # files of one keep ratio differ by a few stored zeros
         if step < 0:
             raise DTSError(f"a budget of {limit:,} bytes is too small for one of the tasks")
@@ -84,7 +84,7 @@ def merged(base: str, models: Experts) -> Compressed:
     return lambda task: models.bases[base], dict.fromkeys(models.experts, 0.0)
 
 
-PAPER = {"method": "dts"}
+PAPER = {"method": "dts", "algorithm": "full"}
 DRC = {"method": "drc"}
 # What each switch is worth by itself, over theta_0, ranks by the budget unless the row says otherwise.
 ABLATION: dict[str, dict] = {
@@ -120,8 +120,8 @@ def cells_of(groups: Iterable[str]) -> list[Cell]:
         Cell(group, name, size, functools.partial(function, *arguments, **settings))
     )
     for keep_ratio in KEEP_RATIOS:
-        add("curve", "DTS-T", f"keep {keep_ratio}", deltas, "theta_0", keep_ratio=keep_ratio)
-        add("curve", "DTS-D, average", f"keep {keep_ratio}", deltas, "average", keep_ratio=keep_ratio)
+        add("curve", "DTS-T", f"keep {keep_ratio}", deltas, "theta_0", keep_ratio=keep_ratio, **PAPER)
+        add("curve", "DTS-D, average", f"keep {keep_ratio}", deltas, "average", keep_ratio=keep_ratio, **PAPER)
     for size in SIZES:
         add("curve", "DTS-T", size, by_keep_ratio, "theta_0", size)
         add("curve", "DTS-D, average", size, by_keep_ratio, "average", size)

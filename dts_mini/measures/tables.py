@@ -123,7 +123,10 @@ def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None
 
 
 def deltas(suite: Suite, base: State, experts: Mapping[str, State], **settings) -> dict[str, TaskDelta]:
-    """``personalise``, through the suite's store where it has one: a delta that is there is not made again."""
+    """``personalise`` as the paper has it, to rounding; through the suite's store where it has one: a delta that is
+    there is not made again.
+    """
+    settings = {"algorithm": "full"} | settings
     if suite.store is None:
         return personalise(base, experts, **settings)
     shared = {"base": fingerprint(base), "settings": settings}

@@ -244,7 +244,7 @@ def compress(
 
 
 class Survey:
-    """Spectra and leading components of a frame's tensors: as many as are asked for, and more as a finer step needs them."""
+    """Spectra and leading components of a frame's tensors, and more of them as a finer step needs more."""
 
     def __init__(self, frame: Frame, progress: Callable[[str], object]) -> None:
         self.frame, self.progress = frame, progress
@@ -273,8 +273,9 @@ class Survey:
         return sum(spectrum.bits(settings) for spectrum in self.spectra.values())
 
     def delta(self, settings: Settings, ranks: Mapping[str, int] | None = None) -> TaskDelta:
-        """What the step makes of the components, with blank bounds, as long as real ones in a file; with ``ranks`` of so
-        many of each tensor at most."""
+        """What the step makes of the components, with blank bounds, as long as real ones in a file; with ``ranks`` of
+        so many of each tensor at most.
+        """
         most = lambda name: math.inf if ranks is None else ranks.get(name, 0)
         rounded = {
             name: _rounded(source, self.spectra[name], settings, most(name)) for name, source in self.sources.items()
@@ -284,9 +285,10 @@ class Survey:
         return self.frame.delta("drc", parts, asdict(settings), blank)
 
     def filled(self, delta: TaskDelta, settings: Settings, budget: int, finer: Sequence[int]) -> TaskDelta:
-        """The delta, or a better one where it leaves much of the budget: components of equal strength come in together, and
-        none of them may fit where some would. Then steps as fine as the first few of ``finer`` are tried for as many of
-        the strongest components as fit, and the least error decides."""
+        """The delta, or a better one where it leaves much of the budget: components of equal strength come in together,
+        and none of them may fit where some would. Then steps as fine as the first few of ``finer`` are tried for as
+        many of the strongest components as fit, and the least error decides.
+        """
         found = [delta]
         for notch in finer[:_TRIES] if delta.size() < _FULL * budget else ():
             at = replace(settings, notch=notch)
@@ -303,13 +305,14 @@ class Survey:
         return found[0] if len(found) == 1 else min(found, key=lambda made: self.error(made, settings))
 
     def error(self, delta: TaskDelta, settings: Settings) -> float:
-        """The squared error of all tensors, each weighted as in the choice of steps."""
+        """The squared error of all tensors, each at the length that suits it best and weighted as in the choice of steps."""
         total = 0.0
         for key, spectrum in self.spectra.items():
-            part = self.frame.part_of(delta, key)
-            x, restored = self.frame[key], part.restore()
-            rest = x if restored is None else x - restored.view_as(x).to(x)
-            total += torch.linalg.vector_norm(rest).item() ** 2 / spectrum.norm ** (2 * settings.weight)
+            rest, restored = spectrum.norm**2, self.frame.part_of(delta, key).restore()
+            if restored is not None:
+                x, found = (y.double().flatten().cpu() for y in (self.frame[key], restored))
+                rest -= ((x @ found) ** 2 / (found @ found)).item()
+            total += rest / spectrum.norm ** (2 * settings.weight)
         return total
 
     def bounded(self, delta: TaskDelta) -> TaskDelta:

@@ -101,7 +101,7 @@ def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vec
             vectors[name] = vector(x, vector_bits)
         else:
             matrix = x.reshape(len(x), -1)
-            found[name] = decompose(matrix, min(matrix.shape), "exact" if min(matrix.shape) <= 256 else "gram")
+            found[name] = decompose(matrix, min(matrix.shape), "full")
 
     def of(kept: Mapping[str, int]) -> TaskDelta:
         parts = {name: HalfLowRank.of(found[name].first(kept[name])) for name in found if kept[name]}
