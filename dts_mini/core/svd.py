@@ -73,7 +73,7 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     energy = frobenius(matrix) ** 2
     kept = s.double().square().sum().item()
     error = math.sqrt(max(0.0, 1 - kept / energy)) if energy else 0.0
-    pass
+    u, vh = u * sign.T, vh * sign
     u.T[:, ~(matrix != 0).any(1)], vh[:, ~(matrix != 0).any(0)] = (
         0,
         0,
