@@ -23,7 +23,7 @@ ORDER = [
     {"differences"},
     {"dts", "drc"},
     {"delta"},
-    {"merging", "personal"},
+    {"merging", "personal", "statistics"},
     {"fusion", "routing"},
 ]
 LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}

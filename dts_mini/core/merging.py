@@ -242,7 +242,7 @@ def merge_tensors(like: State, experts: Sequence[State], merged: Merged) -> dict
             mean = sum(expert[name].double() for expert in experts) / len(experts)
             result[name] = (mean if x.is_floating_point() else mean.round()).to(x.dtype)
         elif name not in result:
-            result[name] = x.resolve_neg().clone()
+            result[name] = x.clone()
     return {name: result[name] for name in like}
 
 

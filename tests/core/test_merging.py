@@ -311,7 +311,7 @@ def conditioned(shape, least, dtype=torch.float64, seed=0):
     return (u * torch.logspace(0, math.log10(least), min(shape), dtype=torch.float64) @ vh).to(dtype)
 
 
-@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 3e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 3e-6), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("shape", [(64, 64), (200, 40)])
 def test_iso_c_leaves_out_no_direction_of_a_matrix_of_full_rank(shape, dtype, least):
     """However small its singular value is, as long as the dtype knows it: all of them are lifted to the mean."""

@@ -1,0 +1,196 @@
+"""What becomes of BatchNorm's statistics when a convolutional net is merged, or rebuilt from a delta.
+
+    python -m benchmarks.batchnorm [--json data/batchnorm.json] [--seeds 0 1 2]
+
+A small net is trained from nothing on four tasks of the mini suite together (their pretraining images, one head), then
+fine-tuned for each task alone, with its part of the head, which stays the task's own. What each row and column says is in
+``docs/how-to/convolutional-nets.md``. About a minute a seed on one core.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.compress import commit
+from dts_mini import average, compress, rebuild, storage, task_arithmetic, ties, tsv_m
+from dts_mini.core.file import write_json
+from dts_mini.core.statistics import reestimate_statistics
+from dts_mini.suites.mini.task import Task
+from dts_mini.suites.mini.tasks import TASKS
+from dts_mini.suites.streams import stream
+
+NAMES = ("digits", "house numbers", "signs", "land cover")
+TRAIN, TEST, UNLABELLED = 2_000, 500, 256
+STEPS, BATCH, RATE = {"together": 500, "alone": 300}, 64, 3e-3
+State = dict[str, Tensor]
+HIDDEN = "running_", "counted_"  # under another name no merge and no delta knows a statistic
+
+
+def net() -> nn.Sequential:
+    """Three convolutions with BatchNorm (32, 64, 128 channels), each halving the image: 94,000 weights, no head."""
+    layers: list[nn.Module] = []
+    for into, out in (3, 32), (32, 64), (64, 128):
+        layers += [nn.Conv2d(into, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def fit(body: nn.Module, head: nn.Linear, images: Tensor, labels: Tensor, steps: int, g: torch.Generator) -> None:
+    """AdamW with the rate falling to zero."""
+    optimiser = torch.optim.AdamW([*body.parameters(), *head.parameters()], RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1, 0.01, steps)
+    body.train()
+    for _ in range(steps):
+        rows = torch.randint(len(images), (BATCH,), generator=g)
+        optimiser.zero_grad()
+        F.cross_entropy(head(body(images[rows])), labels[rows]).backward()
+        optimiser.step()
+        schedule.step()
+    body.eval()
+
+
+def state_of(body: nn.Module) -> State:
+    return {name: tensor.detach().clone() for name, tensor in body.state_dict().items()}
+
+
+def hidden(work: Callable[..., State]) -> Callable[..., State]:
+    """``work`` on state dicts in which statistics go by another name, so that they are taken for weights."""
+
+    def call(*states: State) -> State:
+        renamed = [{name.replace(*HIDDEN): tensor for name, tensor in state.items()} for state in states]
+        return {name.replace(*HIDDEN[::-1]): tensor for name, tensor in work(*renamed).items()}
+
+    return call
+
+
+def with_statistics(state: State, source: State) -> State:
+    return {name: source[name] if "running_" in name else tensor for name, tensor in state.items()}
+
+
+class Trained:
+    """The start and the experts of one seed, and how they are measured."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.tasks: list[Task] = [task for task in TASKS if task.name in NAMES]
+        self.body, sizes = net(), [len(task.classes) for task in self.tasks]
+        head = nn.Linear(2048, sum(sizes), bias=False)
+        pixels = lambda raw: (raw.float() / 255 - 0.5) / 0.25
+        drawn = {split: [task.images(split, n, seed) for task in self.tasks] for split, n in self.splits()}
+        data = {split: [(pixels(x), y) for x, y in pairs] for split, pairs in drawn.items()}
+        starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
+        labels = torch.cat([y + start for (_, y), start in zip(data["pretrain"], starts, strict=False)])
+        g = stream("batchnorm", "training", seed)
+        fit(self.body, head, torch.cat([x for x, _ in data["pretrain"]]), labels, STEPS["together"], g)
+        self.heads, self.theta_0 = [], state_of(self.body)
+        self.test, self.unlabelled = data["test"], [x[:UNLABELLED] for x, _ in data["train"]]
+        self.experts = []
+        for (images, own), rows in zip(data["train"], head.weight.detach().split(sizes), strict=True):
+            self.body.load_state_dict(self.theta_0)
+            part = nn.Linear(*rows.T.shape, bias=False)
+            part.load_state_dict({"weight": rows})
+            fit(self.body, part, images, own, STEPS["alone"], g)
+            self.experts.append(state_of(self.body))
+            self.heads.append(part.weight.detach())
+
+    @staticmethod
+    def splits() -> list[tuple[str, int]]:
+        return [("pretrain", TRAIN), ("train", TRAIN), ("test", TEST)]
+
+    @torch.no_grad()
+    def accuracy(self, states: list[State], anew: str = "") -> float:
+        """Mean over tasks, of a state each, in [0, 1]; statistics counted anew from images of "all" tasks or its "own"."""
+        found = []
+        for state, images, (x, y), rows in zip(states, self.unlabelled, self.test, self.heads, strict=True):
+            self.body.load_state_dict(state)
+            if anew:
+                pool = torch.cat([some.split(UNLABELLED // 4)[0] for some in self.unlabelled])
+                pool = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))]
+                reestimate_statistics(self.body, (pool if anew == "all" else images).split(BATCH))
+            answers = torch.cat([self.body(part) @ rows.T for part in x.split(250)])
+            found.append((answers.argmax(1).eq(y) & answers.isfinite().all(1)).float().mean().item())
+        return sum(found) / len(found)
+
+
+MERGES = {
+    "average": lambda base, *experts: average(experts),
+    "Task Arithmetic": lambda base, *experts: task_arithmetic(base, experts),
+    "TIES": lambda base, *experts: ties(base, experts),
+    "TSV-M": lambda base, *experts: tsv_m(base, experts),
+}
+
+
+def measure(seed: int) -> dict[str, dict[str, float]]:
+    """Rows of accuracies by what the statistics are, and the least variance where they were taken for weights."""
+    made = Trained(seed)
+    count, rows = len(made.experts), {}
+    rows["start"] = {what: made.accuracy([made.theta_0] * count, anew) for what, anew in COUNTED.items()}
+    for name, merge in MERGES.items():
+        merged, as_weights = (work(made.theta_0, *made.experts) for work in (merge, hidden(merge)))
+        rows[name] = {what: made.accuracy([merged] * count, anew) for what, anew in COUNTED.items()}
+        rows[name]["as weights"] = made.accuracy([as_weights] * count)
+        rows[name]["least variance as weights"] = least_variance([as_weights])
+    for name, base in (("DTS-T", made.theta_0), ("DTS-D, average", average(made.experts))):
+        deltas = [compress(base, with_statistics(expert, base)) for expert in made.experts]
+        plain = [rebuild(base, delta) for delta in deltas]
+        kept = [with_statistics(state, expert) for state, expert in zip(plain, made.experts, strict=True)]
+        coded = [hidden(lambda b, e: rebuild(b, compress(b, e)))(base, expert) for expert in made.experts]
+        rows[name] = {
+            "kept": made.accuracy(kept),
+            "the base's": made.accuracy(plain),
+            "own": made.accuracy(kept, "own"),
+            "as weights": made.accuracy(coded),
+            "least variance as weights": least_variance(coded),
+            "file": sum(storage(delta).share() for delta in deltas) / count,
+        }
+    rows["experts"] = {"kept": made.accuracy(made.experts), "own": made.accuracy(made.experts, "own")}
+    return rows
+
+
+COUNTED = {"kept": "", "all": "all", "own": "own"}
+
+
+def least_variance(states: list[State]) -> float:
+    return min(tensor.min().item() for state in states for name, tensor in state.items() if "running_var" in name)
+
+
+def over_seeds(found: list[dict]) -> dict:
+    """Mean and 95 % t interval over seeds for each entry."""
+    result = {}
+    for row, entries in found[0].items():
+        result[row] = {}
+        for what in entries:
+            values = torch.tensor([one[row][what] for one in found], dtype=torch.float64)
+            entry = {"value": round(values.mean().item(), 4), "seeds": [round(x, 4) for x in values.tolist()]}
+            if len(found) > 1:
+                half = stats.t.ppf(0.975, len(found) - 1) * values.std().item() / len(found) ** 0.5
+                entry |= {"low": round(entry["value"] - half, 4), "high": round(entry["value"] + half, 4)}
+            result[row][what] = entry
+    return result
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, default=Path("data/batchnorm.json"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    start, found = time.process_time(), []
+    for seed in options.seeds:
+        found.append(measure(seed))
+        print(f"seed {seed}: {time.process_time() - start:.0f} s of processor time")
+    about = {"commit": commit(), "torch": torch.__version__, "seconds": round(time.process_time() - start)}
+    settings = {"tasks": NAMES, "seeds": options.seeds, "train": TRAIN, "test": TEST, "unlabelled": UNLABELLED}
+    rows = over_seeds(found)
+    write_json({"rows": rows, "settings": settings, "provenance": about}, options.json, overwrite=True)
+    for name, row in rows.items():
+        print(f"{name:16}", *(f"{what} {entry['value']:.3f}" for what, entry in row.items()), sep="  ")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
