@@ -2,8 +2,8 @@
 
     python -m benchmarks.batchnorm [--json data/batchnorm.json] [--seeds 0 1 2]
 
-A small net is trained from nothing on four tasks of the mini suite together (their pretraining images, one head), then
-fine-tuned for each task alone, with its part of the head, which stays the task's own. What each row and column says is in
+A small net is trained from nothing on four tasks of the mini suite together, then fine-tuned for each of the four
+others alone, with a new head, which stays the task's own. What each row and column says is in
 ``docs/how-to/convolutional-nets.md``. About a minute a seed on one core.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.compress import commit
-from dts_mini import average, compress, rebuild, storage, task_arithmetic, ties, tsv_m
+from dts_mini import average, compress, rebuild, storage, task_arithmetic, ties
 from dts_mini.core.file import write_json
 from dts_mini.core.statistics import reestimate_statistics
 from dts_mini.suites.mini.task import Task
@@ -72,39 +72,39 @@ def with_statistics(state: State, source: State) -> State:
     return {name: source[name] if "running_" in name else tensor for name, tensor in state.items()}
 
 
+def draw(task: Task, split: str, n: int, seed: int) -> tuple[Tensor, Tensor]:
+    raw, labels = task.images(split, n, seed)
+    return (raw.float() / 255 - 0.5) / 0.25, labels
+
+
 class Trained:
     """The start and the experts of one seed, and how they are measured."""
 
     def __init__(self, seed: int) -> None:
         torch.manual_seed(seed)
+        self.body, g = net(), stream("batchnorm", "training", seed)
+        first, counts = [draw(task, "pretrain", TRAIN, seed) for task in TASKS if task.name not in NAMES], [0]
+        for _, labels in first:
+            counts.append(counts[-1] + int(labels.max()) + 1)
+        images = torch.cat([x for x, _ in first])
+        labels = torch.cat([y + count for (_, y), count in zip(first, counts, strict=False)])
+        fit(self.body, nn.Linear(2048, counts[-1], bias=False), images, labels, STEPS["together"], g)
+        self.theta_0, self.experts, self.heads = state_of(self.body), [], []
         self.tasks: list[Task] = [task for task in TASKS if task.name in NAMES]
-        self.body, sizes = net(), [len(task.classes) for task in self.tasks]
-        head = nn.Linear(2048, sum(sizes), bias=False)
-        pixels = lambda raw: (raw.float() / 255 - 0.5) / 0.25
-        drawn = {split: [task.images(split, n, seed) for task in self.tasks] for split, n in self.splits()}
-        data = {split: [(pixels(x), y) for x, y in pairs] for split, pairs in drawn.items()}
-        starts = torch.tensor([0, *sizes]).cumsum(0).tolist()
-        labels = torch.cat([y + start for (_, y), start in zip(data["pretrain"], starts, strict=False)])
-        g = stream("batchnorm", "training", seed)
-        fit(self.body, head, torch.cat([x for x, _ in data["pretrain"]]), labels, STEPS["together"], g)
-        self.heads, self.theta_0 = [], state_of(self.body)
-        self.test, self.unlabelled = data["test"], [x[:UNLABELLED] for x, _ in data["train"]]
-        self.experts = []
-        for (images, own), rows in zip(data["train"], head.weight.detach().split(sizes), strict=True):
+        self.test = [draw(task, "test", TEST, seed) for task in self.tasks]
+        self.unlabelled = []
+        for task in self.tasks:
+            images, labels = draw(task, "train", TRAIN, seed)
             self.body.load_state_dict(self.theta_0)
-            part = nn.Linear(*rows.T.shape, bias=False)
-            part.load_state_dict({"weight": rows})
-            fit(self.body, part, images, own, STEPS["alone"], g)
+            head = nn.Linear(2048, len(task.classes), bias=False)
+            fit(self.body, head, images, labels, STEPS["alone"], g)
             self.experts.append(state_of(self.body))
-            self.heads.append(part.weight.detach())
-
-    @staticmethod
-    def splits() -> list[tuple[str, int]]:
-        return [("pretrain", TRAIN), ("train", TRAIN), ("test", TEST)]
+            self.heads.append(head.weight.detach())
+            self.unlabelled.append(images[:UNLABELLED])
 
     @torch.no_grad()
     def accuracy(self, states: list[State], anew: str = "") -> float:
-        """Mean over tasks, of a state each, in [0, 1]; statistics counted anew from images of "all" tasks or its "own"."""
+        """Mean over tasks, a state each, in [0, 1]; statistics counted ``anew`` from images of "all" or of its "own"."""
         found = []
         for state, images, (x, y), rows in zip(states, self.unlabelled, self.test, self.heads, strict=True):
             self.body.load_state_dict(state)
@@ -121,7 +121,6 @@ MERGES = {
     "average": lambda base, *experts: average(experts),
     "Task Arithmetic": lambda base, *experts: task_arithmetic(base, experts),
     "TIES": lambda base, *experts: ties(base, experts),
-    "TSV-M": lambda base, *experts: tsv_m(base, experts),
 }
 
 
@@ -134,7 +133,6 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
         merged, as_weights = (work(made.theta_0, *made.experts) for work in (merge, hidden(merge)))
         rows[name] = {what: made.accuracy([merged] * count, anew) for what, anew in COUNTED.items()}
         rows[name]["as weights"] = made.accuracy([as_weights] * count)
-        rows[name]["least variance as weights"] = least_variance([as_weights])
     for name, base in (("DTS-T", made.theta_0), ("DTS-D, average", average(made.experts))):
         deltas = [compress(base, with_statistics(expert, base)) for expert in made.experts]
         plain = [rebuild(base, delta) for delta in deltas]
@@ -145,7 +143,7 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
             "the base's": made.accuracy(plain),
             "own": made.accuracy(kept, "own"),
             "as weights": made.accuracy(coded),
-            "least variance as weights": least_variance(coded),
+            "least variance, as weights": least_variance(coded),
             "file": sum(storage(delta).share() for delta in deltas) / count,
         }
     rows["experts"] = {"kept": made.accuracy(made.experts), "own": made.accuracy(made.experts, "own")}
@@ -174,21 +172,46 @@ def over_seeds(found: list[dict]) -> dict:
     return result
 
 
+COLUMNS = {
+    "as weights": "taken for weights",
+    "the base's": "the base's",
+    "kept": "averaged or kept",
+    "all": "counted anew, all tasks",
+    "own": "counted anew, each task",
+}
+
+
+def markdown(found: dict) -> str:
+    """The table of the how-to page: accuracies in %, [95 % interval over seeds]."""
+
+    def cell(entry: dict | None) -> str:
+        if entry is None:
+            return ""
+        spread = f" [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]" if "low" in entry else ""
+        return f"{100 * entry['value']:.1f}{spread}"
+
+    lines = ["| statistics: | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [
+        f"| {name} | {' | '.join(cell(row.get(what)) for what in COLUMNS)} |" for name, row in found["rows"].items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=Path("data/batchnorm.json"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    start, found = time.process_time(), []
+    start, about, found = time.process_time(), {"commit": commit(), "torch": torch.__version__}, []
     for seed in options.seeds:
         found.append(measure(seed))
         print(f"seed {seed}: {time.process_time() - start:.0f} s of processor time")
-    about = {"commit": commit(), "torch": torch.__version__, "seconds": round(time.process_time() - start)}
+    about["seconds"] = round(time.process_time() - start)
     settings = {"tasks": NAMES, "seeds": options.seeds, "train": TRAIN, "test": TEST, "unlabelled": UNLABELLED}
     rows = over_seeds(found)
-    write_json({"rows": rows, "settings": settings, "provenance": about}, options.json, overwrite=True)
-    for name, row in rows.items():
-        print(f"{name:16}", *(f"{what} {entry['value']:.3f}" for what, entry in row.items()), sep="  ")
+    found = {"rows": rows, "settings": settings, "provenance": about}
+    write_json(found, options.json, overwrite=True)
+    print(markdown(found))
     return 0
 
 
