@@ -1,6 +1,6 @@
 """What becomes of BatchNorm's statistics when a convolutional net is merged, or rebuilt from a delta.
 
-    python -m benchmarks.batchnorm [--json data/batchnorm.json] [--seeds 0 1 2]
+    python -m benchmarks.batchnorm [--json data/batchnorm.json] [--seeds 0 1 2 3 4]
 
 A small net is trained from nothing on four tasks of the mini suite together, then fine-tuned for each of the four
 others alone, with a new head, which stays the task's own. What each row and column says is in
@@ -104,7 +104,7 @@ class Trained:
 
     @torch.no_grad()
     def accuracy(self, states: list[State], anew: str = "") -> float:
-        """Mean over tasks, a state each, in [0, 1]; statistics counted ``anew`` from images of "all" or of its "own"."""
+        """Mean over tasks, in [0, 1]; statistics counted ``anew`` from images of "all" tasks or of each one's "own"."""
         found = []
         for state, images, (x, y), rows in zip(states, self.unlabelled, self.test, self.heads, strict=True):
             self.body.load_state_dict(state)
@@ -147,6 +147,8 @@ def measure(seed: int) -> dict[str, dict[str, float]]:
             "file": sum(storage(delta).share() for delta in deltas) / count,
         }
     rows["experts"] = {"kept": made.accuracy(made.experts), "own": made.accuracy(made.experts, "own")}
+    for row in rows.values():
+        row["gain"] = row["own"] - row["kept"]
     return rows
 
 
@@ -167,7 +169,10 @@ def over_seeds(found: list[dict]) -> dict:
             entry = {"value": round(values.mean().item(), 4), "seeds": [round(x, 4) for x in values.tolist()]}
             if len(found) > 1:
                 half = stats.t.ppf(0.975, len(found) - 1) * values.std().item() / len(found) ** 0.5
-                entry |= {"low": round(entry["value"] - half, 4), "high": round(entry["value"] + half, 4)}
+                low, high = entry["value"] - half, entry["value"] + half
+                if what in COLUMNS and what != "gain":  # an accuracy
+                    low, high = max(low, 0), min(high, 1)
+                entry |= {"low": round(low, 4), "high": round(high, 4)}
             result[row][what] = entry
     return result
 
@@ -178,6 +183,7 @@ COLUMNS = {
     "kept": "averaged or kept",
     "all": "counted anew, all tasks",
     "own": "counted anew, each task",
+    "gain": "gained by it",
 }
 
 
@@ -200,7 +206,7 @@ def markdown(found: dict) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=Path("data/batchnorm.json"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options = parser.parse_args()
     start, about, found = time.process_time(), {"commit": commit(), "torch": torch.__version__}, []
     for seed in options.seeds:

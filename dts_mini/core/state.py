@@ -119,7 +119,9 @@ def check_alike(states: Mapping[str, State]) -> None:
     for what, state in others:
         check_same_layout(like, state, what, first)
     for name in like:
-        check_tensors([state[name] for state in states.values()], name, list(states))
+        # One at a time, as long as there is nothing to compare: from disk, none is held longer than it takes.
+        if not all(_is_fit(state[name], name, what) for what, state in states.items()):
+            check_tensors([state[name] for state in states.values()], name, list(states))
 
 
 def check_outline(state: State, what: str) -> None:
@@ -169,13 +171,11 @@ def check_tensors(tensors: Sequence[Tensor], name: str, whats: Sequence[str]) ->
     >>> mask = torch.tensor([0.0, float("-inf")])
     >>> check_tensors([mask, mask.half()], "mask", ["base", "expert"])
     """
-    for tensor, what in zip(tensors, whats, strict=True):
-        _check_dense(tensor, name, what)
-    bad = [what for tensor, what in zip(tensors, whats, strict=True) if not all_finite(tensor)]
-    if len(bad) == len(tensors) > 1 and _equal_bits(tensors):
-        return
-    for tensor, what in zip(tensors, whats, strict=True):
-        check_values(tensor, name, what)
+    fit = [_is_fit(tensor, name, what) for tensor, what in zip(tensors, whats, strict=True)]
+    constant = len(fit) > 1 and not any(fit) and _equal_bits(tensors)
+    for is_fit, tensor, what in zip(fit, tensors, whats, strict=True):
+        if not is_fit and not constant:
+            check_values(tensor, name, what)
 
 
 def check_values(tensor: Tensor, name: str, what: str) -> None:
@@ -185,8 +185,7 @@ def check_values(tensor: Tensor, name: str, what: str) -> None:
     Traceback (most recent call last):
     dts_mini.core.errors.StateError: expert, tensor 'w': meta and sparse tensors are not supported; load or densify it
     """
-    _check_dense(tensor, name, what)
-    if not all_finite(tensor):
+    if not _is_fit(tensor, name, what):
         bad = int((~torch.isfinite(tensor)).sum())
         raise StateError(
             f"{what}, tensor {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; mend it first"
@@ -203,9 +202,11 @@ def all_finite(tensor: Tensor) -> bool:
     return bool(not tensor.is_floating_point() or tensor.sum().isfinite() or torch.isfinite(tensor).all())
 
 
-def _check_dense(tensor: Tensor, name: str, what: str) -> None:
+def _is_fit(tensor: Tensor, name: str, what: str) -> bool:
+    """Whether it is finite; StateError unless it is there and dense."""
     if tensor.is_meta or tensor.layout != torch.strided:
         raise StateError(f"{what}, tensor {name!r}: meta and sparse tensors are not supported; load or densify it")
+    return all_finite(tensor)
 
 
 def _equal_bits(tensors: Sequence[Tensor]) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import weakref
 
 import pytest
 import torch
@@ -624,3 +625,18 @@ def test_a_state_of_which_nothing_is_a_weight_is_merged_all_the_same(method):
     state = {"bn.running_var": torch.ones(3), "mask": torch.full((2,), -math.inf), "empty": torch.empty(0, 3)}
     found = merge(method, state, [state, state])
     assert all(torch.equal(found[n], state[n]) for n in state)
+
+
+@pytest.mark.parametrize("method", [average, task_arithmetic], ids=["average", "task-arithmetic"])
+def test_a_merge_that_adds_up_holds_one_experts_tensor_at_a_time(method, base, experts):
+    """A state dict may be on disk: what was read for one expert is gone before the next one is read."""
+    alive = weakref.WeakSet()
+
+    class OnDisk(dict):
+        def __getitem__(self, name):
+            tensor = super().__getitem__(name).clone()
+            alive.add(tensor)
+            assert len(alive) <= 3, "the sum's last term and the new one, beside the base's"
+            return tensor
+
+    merge(method, OnDisk(base), [OnDisk(one) for one in [*experts, *experts]])
