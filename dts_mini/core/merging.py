@@ -22,11 +22,21 @@ Merged = Callable[[Tensor, Iterator[Tensor]], Tensor]
 def average(experts: Sequence[State]) -> dict[str, Tensor]:
     """The mean of the experts' weights (model soups, arXiv 2203.05482); needs no pretrained model.
 
+    An element that is equal in all of them stays what it is: what training left alone does not drift by rounding.
+
     >>> average([{"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}])
     {'w': tensor([2., 2.])}
     """
     check_experts(experts)
-    return merge_tensors(experts[0], experts, lambda x, thetas: sum(thetas) / len(experts))
+
+    def merged(x: Tensor, thetas: Iterator[Tensor]) -> Tensor:
+        total, equal = torch.zeros_like(x), torch.ones_like(x, dtype=torch.bool)
+        for theta in thetas:
+            total += theta
+            equal &= theta == x
+        return torch.where(equal, x, total / len(experts))
+
+    return merge_tensors(experts[0], experts, merged)
 
 
 def task_arithmetic(base: State, experts: Sequence[State], *, coefficient: float = 0.3) -> dict[str, Tensor]:
@@ -68,7 +78,7 @@ def ties(
         limit = torch.tensor(limits, dtype=x.dtype, device=x.device).view(-1, *[1] * x.dim())
         return torch.where(vectors.abs() >= limit, vectors, 0)
 
-    votes = (trimmed(x, thetas).sum(0).sign().sum(dtype=torch.float64) for _, x, thetas in _weights(base, experts))
+    votes = (trimmed(x, thetas).sum(0).sign().sum(dtype=torch.int64) for _, x, thetas in _weights(base, experts))
     positive_leads = sum(vote.item() for vote in votes) > 0
 
     def merged(x: Tensor, thetas: Iterator[Tensor]) -> Tensor:
@@ -239,8 +249,8 @@ def merge_tensors(like: State, experts: Sequence[State], merged: Merged) -> dict
     for name in like:
         x = like[name]
         if name not in result and is_statistic(name) and all_finite(x):
-            mean = sum(expert[name].double() for expert in experts) / len(experts)
-            result[name] = (mean if x.is_floating_point() else mean.round()).to(x.dtype)
+            mean = sum(expert[name].cpu().double() for expert in experts) / len(experts)
+            result[name] = (mean if x.is_floating_point() else mean.round()).to(x)
         elif name not in result:
             result[name] = x.clone()
     return {name: result[name] for name in like}
@@ -273,7 +283,8 @@ def _by_matrix(
     """base + coefficient * ``merge(task matrices (N, m, n), noise)`` for matrices, the mean task vector for the others.
 
     Matrices are float64: what lifts small singular values to the size of large ones lifts their rounding, too. They are
-    scaled by a power of two, so that no square overflows. ``noise``: see ``_noise``.
+    scaled by a power of two, so that no square overflows. Rows and columns that no expert changed stay as they are, as
+    they do in exact arithmetic. ``noise``: see ``_noise``.
     """
     check_experts(experts, base)
 
@@ -284,7 +295,9 @@ def _by_matrix(
         vectors = _finite(_task_vectors(x, thetas)).double()
         scale = 2.0 ** math.frexp(min(max(vectors.abs().max().item(), 2.0**-1000), 2.0**1020))[1]
         noise = _noise([theta.double() / scale for theta in (x, *thetas)], torch.finfo(x.dtype).eps)
-        return x + coefficient * (merge(vectors / scale, noise) * scale).to(x.dtype)
+        moved = (vectors != 0).any(0)
+        moved = moved.any(1, keepdim=True) & moved.any(0)
+        return x + coefficient * torch.where(moved, merge(vectors / scale, noise) * scale, 0).to(x.dtype)
 
     return merge_tensors(base, experts, merged)
 

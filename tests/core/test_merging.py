@@ -55,6 +55,16 @@ def test_the_average_of_equal_experts_is_that_expert(expert):
     assert all(torch.equal(tensor, expert[name]) for name, tensor in average([expert]).items())
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 8, 20])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_elements_that_are_equal_in_all_experts_do_not_drift_in_the_average(count, dtype):
+    """The sum of n equal numbers over n is not that number in floating point: what was frozen would come out moved."""
+    frozen = torch.randn(500, generator=torch.Generator().manual_seed(0)).to(dtype)
+    experts = [{"w": frozen + torch.tensor([0.0] * 400 + [i] * 100).to(dtype)} for i in range(count)]
+    found = average(experts)["w"]
+    assert torch.equal(found[:400], frozen[:400]) and (count == 1 or not torch.equal(found[400:], frozen[400:]))
+
+
 # --- Task Arithmetic ---
 
 
@@ -364,6 +374,18 @@ def test_a_merge_that_its_dtype_cannot_hold_is_refused_by_the_tensors_name(metho
         experts = [{"v": torch.ones(2, dtype=dtype), "w.large": large}] * 2
         with pytest.raises(StateError, match=rf"tensor 'w.large': .* do not fit into {dtype}"):
             method(base, experts, coefficient=9, **({"drop": 0.1} if method is dare else {}))
+
+
+@pytest.mark.parametrize("method", WITH_BASE)
+def test_rows_and_columns_that_no_expert_changed_stay_as_they_are(method):
+    """Where the base is zero, as a row of padding is, the rounding of a product would be seen."""
+    base = {"w": torch.zeros(12, 10)}
+    experts = [{"w": base["w"].clone()} for _ in range(3)]
+    for i, one in enumerate(experts):
+        one["w"][2:9, 1:7] = random_matrices(1, (7, 6), seed=i)[0].float()
+    found = method(base, experts, coefficient=1)["w"]
+    assert found[:2].eq(0).all() and found[9:].eq(0).all() and found[:, :1].eq(0).all() and found[:, 7:].eq(0).all()
+    assert found[2:9, 1:7].any()
 
 
 # --- Consensus ---

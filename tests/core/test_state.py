@@ -306,6 +306,7 @@ def test_honest_integers_and_learned_scales_pass(tensors):
     check_state(tensors, "expert")
 
 
+@pytest.mark.filterwarnings("ignore:.*deprecated")
 def test_a_tensor_of_a_dtype_for_codes_alone_is_refused():
     x = torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.quint8)
     with pytest.raises(StateError, match=r"expert, tensor 'x': holds codes .*quint8"):
