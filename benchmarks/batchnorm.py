@@ -1,6 +1,6 @@
 """What becomes of BatchNorm's statistics when a convolutional net is merged, or rebuilt from a delta.
 
-    python -m benchmarks.batchnorm [--json data/batchnorm.json] [--seeds 0 1 2 3 4]
+    python -m benchmarks.batchnorm [--seeds 0 1 2 3 4] [--page]
 
 A small net is trained from nothing on four tasks of the mini suite together, then fine-tuned for each of the four
 others alone, with a new head, which stays the task's own. What each row and column says is in
@@ -8,6 +8,7 @@ others alone, with a new head, which stays the task's own. What each row and col
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +20,15 @@ from torch.nn import functional as F
 
 from benchmarks.compress import commit
 from dts_mini import average, compress, rebuild, storage, task_arithmetic, ties
-from dts_mini.core.file import write_json
+from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.core.statistics import reestimate_statistics
+from dts_mini.results import fill
 from dts_mini.suites.mini.task import Task
 from dts_mini.suites.mini.tasks import TASKS
 from dts_mini.suites.streams import stream
 
+ROOT = Path(__file__).resolve().parents[1]
+PATH, PAGE = ROOT / "data" / "batchnorm.json", ROOT / "docs" / "how-to" / "convolutional-nets.md"
 NAMES = ("digits", "house numbers", "signs", "land cover")
 TRAIN, TEST, UNLABELLED = 2_000, 500, 256
 STEPS, BATCH, RATE = {"together": 500, "alone": 300}, 64, 3e-3
@@ -203,21 +207,25 @@ def markdown(found: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path("data/batchnorm.json"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    options = parser.parse_args()
+def measure_all(seeds: list[int]) -> dict:
     start, about, found = time.process_time(), {"commit": commit(), "torch": torch.__version__}, []
-    for seed in options.seeds:
+    for seed in seeds:
         found.append(measure(seed))
         print(f"seed {seed}: {time.process_time() - start:.0f} s of processor time")
     about["seconds"] = round(time.process_time() - start)
-    settings = {"tasks": NAMES, "seeds": options.seeds, "train": TRAIN, "test": TEST, "unlabelled": UNLABELLED}
-    rows = over_seeds(found)
-    found = {"rows": rows, "settings": settings, "provenance": about}
-    write_json(found, options.json, overwrite=True)
-    print(markdown(found))
+    settings = {"tasks": NAMES, "seeds": seeds, "train": TRAIN, "test": TEST, "unlabelled": UNLABELLED}
+    return {"rows": over_seeds(found), "settings": settings, "provenance": about}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page's table again")
+    options = parser.parse_args()
+    if not options.page:
+        write_json(measure_all(options.seeds), PATH, overwrite=True)
+    text = fill(PAGE.read_text(), {"batchnorm": markdown(json.loads(read_bytes(PATH)))})
+    write_bytes(text.encode(), PAGE, overwrite=True)
     return 0
 
 
