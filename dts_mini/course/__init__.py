@@ -1,7 +1,7 @@
 """What the notebooks use beside the core: claims and exercises that a machine checks, figures with alt text."""
 
+from dts_mini.course.answers import check, hint
 from dts_mini.course.claims import claim
-from dts_mini.course.exercise import check, hint
 
 __all__ = ["check", "claim", "hint", "show"]
 
