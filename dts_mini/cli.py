@@ -193,12 +193,33 @@ def _pull(o: argparse.Namespace) -> None:
 
 
 def _grade(o: argparse.Namespace) -> None:
-    from dts_mini.course.grade import grade_class  # the exercises are not needed by other commands
+    from dts_mini.course import marks  # the exercises are not needed by other commands
+    from dts_mini.course.grade import grade_class
 
-    for report in grade_class(o.submissions, o.out, seconds=o.seconds, memory=o.memory, overwrite=o.overwrite):
-        score = f"{report['passed']} of {report['of']}"
-        print(f"{report['submission']}: {score}" + (f" ({report['reason']})" if report["reason"] else ""))
+    marks.check_notebooks(o.notebooks)
+    marking = marks.Marking(
+        points=marks.read_points(o.points) if o.points else {},
+        partial=o.partial,
+        total=o.total,
+        notebooks=o.notebooks,
+        roster=marks.read_roster(o.roster) if o.roster else (),
+        format=o.format,
+        assignment=o.assignment,
+    )
+    if o.unsafe:
+        print(f"dts-mini grade: UNSAFE: {UNSAFE}", file=sys.stderr)
+    limits = {"seconds": o.seconds, "memory": o.memory, "jobs": o.jobs}
+    graded = grade_class(o.submissions, o.out, marking=marking, unsafe=o.unsafe, overwrite=o.overwrite, **limits)
+    for report, done, works in graded:
+        score = f"{report['passed']} of {report['of']}, {report['points']:g} of {report['max']:g} points"
+        why = f" ({report['reason']})" if report["reason"] else ""
+        print(f"[{done}/{works}] {marks.shown(report['submission'])}: {score}{why}", flush=True)
     print(f"the class: {o.out / 'class.csv'}")
+    if o.unsafe:
+        print(f"dts-mini grade: UNSAFE: {UNSAFE}; every report says so", file=sys.stderr)
+
+
+UNSAFE = "without a box a submission can read and change your files, reach the network, and forge its marks"
 
 
 def _progress(total: int | None, what: str):
@@ -309,9 +330,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", metavar="FILE", help="which delta, where the repository holds several")
     sub.add_argument("--revision", help="a branch, tag or commit; the newest where none is named")
 
-    sub = command("grade", _grade, "Grade the exercises of submitted notebooks; no notebook is executed.")
-    sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION.ipynb", help="the learners' notebooks")
-    sub.add_argument("--out", required=True, type=Path, help="the folder for a JSON a submission and class.csv")
+    sub = command("grade", _grade, "Grade the exercises of submitted notebooks, each submission in a box of its own.")
+    what = "notebooks, folders and zip files, also as Moodle and Canvas pack them"
+    sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION", help=what)
+    sub.add_argument("--out", required=True, type=Path, help="the folder for class.csv, a JSON and a page a student")
+    sub.add_argument("--roster", type=Path, metavar="CSV", help="the class: a row for everybody on it")
+    sub.add_argument(
+        "--notebooks", nargs="+", default=(), metavar="NN", help="those that everybody owes, such as 00 01"
+    )
+    sub.add_argument("--points", type=Path, metavar="CSV", help="exercise,points; else 1, 2 or 3 by difficulty")
+    sub.add_argument(
+        "--partial", action="store_true", help="a failed exercise gets the share of its checks that passed"
+    )
+    sub.add_argument("--total", type=float, metavar="POINTS", help="what all right is worth; else the sum")
+    what = "moodle or canvas: a table to upload, beside class.csv; csv: class.csv as Excel reads it"
+    sub.add_argument("--format", choices=("moodle", "canvas", "csv"), default="", help=what)
+    sub.add_argument("--assignment", default="DTS exercises", help="the column's name in Canvas")
     sub.add_argument("--seconds", type=float, default=10, help="time for one exercise")
     sub.add_argument("--memory", type=int, default=1024, help="MiB for a submission, beside what torch takes (Linux)")
+    sub.add_argument("--jobs", type=int, help="submissions at a time; else as many as there are processors")
+    sub.add_argument("--unsafe", action="store_true", help="without a box: for your own notebooks alone")
     return parser
