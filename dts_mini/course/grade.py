@@ -13,7 +13,6 @@ import inspect
 import json
 import math
 import os
-import pkgutil
 import textwrap
 import threading
 import time
@@ -22,16 +21,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
-import dts_mini.core
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, read_bytes, write_bytes
 from dts_mini.course import learned, marks
 from dts_mini.course.exercise import NotAttempted, verdict
 from dts_mini.course.exercises import EXERCISES
-from dts_mini.course.sandbox import Box, Engine, Lost, engine
+from dts_mini.course.sandbox import PACKAGE, Box, Engine, Lost, engine
 from dts_mini.course.submissions import Submission, gather
 from dts_mini.course.wire import Values
 
@@ -302,18 +299,16 @@ def flags(name: str, about: dict) -> list[str]:
 def known_shapes() -> dict[str, str]:
     """The functions that a learner could have copied, by their shape."""
     shapes = {}
-    for info in pkgutil.iter_modules(dts_mini.core.__path__, "dts_mini.core."):
-        for name, function in vars(import_module(info.name)).items():
-            if inspect.isfunction(function) and function.__module__ == info.name:
-                shapes[shape_of(function)] = f"the library's {info.name}.{name}"
+    for path in sorted(PACKAGE.rglob("*.py")):
+        where = path.relative_to(PACKAGE.parent).with_suffix("")
+        if "course" not in where.parts:
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.FunctionDef):
+                    shapes[learned.shape(node)[0]] = f"the library's {'.'.join(where.parts)}.{node.name}"
     for name, exercise in EXERCISES.items():
-        shapes[shape_of(exercise.reference)] = f"the published solution of {name}"
+        source = textwrap.dedent(inspect.getsource(exercise.reference))
+        shapes[learned.shape(ast.parse(source).body[0])[0]] = f"the published solution of {name}"
     return shapes
-
-
-def shape_of(function: FunctionType) -> str:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return learned.shape(tree.body[0])[0]
 
 
 def stood_in(exercises: Mapping[str, dict], found: Mapping[str, dict]) -> list[str]:

@@ -72,7 +72,7 @@ def read_points(path: Path) -> dict[str, float]:
 
 def read_roster(path: Path) -> list[Row]:
     """The class from a table, as Moodle's grading worksheet and Canvas's gradebook are, or any with a name a row."""
-    return _table(path)
+    return [row for row in _table(path) if row.get("Student", "").strip() != "Points Possible"]
 
 
 def _table(path: Path) -> list[Row]:
@@ -181,8 +181,6 @@ def canvas(everybody: Sequence[tuple[Row, dict | None]], marking: Marking) -> by
     most = max((report["max"] for _, report in everybody if report), default=0)
     table.append(["    Points Possible", "", "", "", "", f"{most:g}"])
     for row, report in everybody:
-        if row.get("Student", "").strip() == "Points Possible":
-            continue
         known = dict(row)
         if report:
             known = {

@@ -65,7 +65,7 @@ def gather(paths: Iterable[Path]) -> list[Submission]:
         elif path.suffix.lower() == ".zip" and path.is_file():
             entries = _zipped(path, (), named=True)
         else:
-            entries = [((path.name,), File(path.name, path))]
+            entries = [((path.name,), File(readable(path.name), path))]
         for parts, entry in entries:
             name, id_ = student(parts)
             one = found.setdefault((name, id_), Submission(name, id_))

