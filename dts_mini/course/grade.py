@@ -179,7 +179,7 @@ class Grader:
         """Fills in the exercises, the notes and the reasons."""
         order = {"notebooks": files, "names": list(EXERCISES), "memory": self.memory * 2**20}
         order["cpu"] = math.ceil(self.seconds * PATIENCE)
-        ends = time.monotonic() + self.seconds * PATIENCE
+        patience = self.seconds * PATIENCE
         box, losses, last = None, 0, Lost()
         try:
             box, told = self.opened(order)
@@ -193,35 +193,31 @@ class Grader:
             for name, exercise in EXERCISES.items():
                 if exercise.notebook not in owed:
                     continue
-                entry = report["exercises"][name] = {
-                    **{"status": "missing", "message": "there is no function of this name", "call": "", "hint": None},
-                    **{
-                        "checks": 0,
-                        "of": len(exercise.checks),
-                        "flags": flags(name, found[name]) if name in found else [],
-                    },
-                }
-                if name in errors:
-                    entry |= {"status": "failed", "message": f"failed: {errors[name]}"}
+                entry = report["exercises"][name] = blank(name, found.get(name), errors.get(name))
                 if name not in found:
                     continue
-                left = min(self.seconds, ends - time.monotonic())
-                if losses >= LOSSES or left <= 0:
+                if losses >= LOSSES or patience <= 0:
                     why = f"{LOSSES} functions before it had to be stopped" if losses >= LOSSES else "no time was left"
                     entry |= {"status": "stopped", "message": f"not run: {why}"}
                     continue
+                begun = time.monotonic()
                 try:
-                    if box is None:
-                        box, _ = self.opened(order)
-                    said = verdict(exercise, Remote(box, name, time.monotonic() + left))
-                    entry |= {"status": said.status, "message": marks.shown(said.message)[:1000]}
-                    entry |= {"call": said.call[:300], "hint": said.hint and said.hint[0], "checks": said.checks}
+                    box = box or self.opened(order)[0]
+                    begun = time.monotonic()  # how long a box takes to start is not the submission's fault
+                    said = verdict(exercise, Remote(box, name, begun + min(self.seconds, patience)))
+                    entry |= {
+                        "status": said.status,
+                        "message": marks.shown(said.message)[:1000],
+                        "call": said.call[:300],
+                    }
+                    entry |= {"hint": said.hint and said.hint[0], "checks": said.checks}
                 except Lost as lost:
                     entry |= {"status": "stopped", "message": marks.shown(str(lost))}
                     losses, last = losses + 1, lost
                     if box:
                         box.close()
                     box = None
+                patience -= time.monotonic() - begun
             report["notes"] += stood_in(report["exercises"], found)
             if losses:
                 reasons.append(f"{losses} of its functions had to be stopped: {last}")
@@ -258,6 +254,14 @@ class Grader:
             raise
 
 
+def blank(name: str, about: dict | None, error: str | None) -> dict:
+    """An exercise's entry in a report, before its function was asked."""
+    entry = {"status": "missing", "message": "there is no function of this name", "call": "", "hint": None}
+    if error:
+        entry |= {"status": "failed", "message": f"failed: {error}"}
+    return entry | {"checks": 0, "of": len(EXERCISES[name].checks), "flags": flags(name, about) if about else []}
+
+
 class Remote:
     """A submission's function: arguments go to its box, and the result, or the exception by its name, comes back."""
 
@@ -269,17 +273,18 @@ class Remote:
         message = {"name": self.name, "arguments": values.pack(arguments, views=True)}
         reply = self.box.ask(message, max(0.0, self.deadline - time.monotonic()))
         try:
-            value = values.unpack(reply["value"]) if "value" in reply else None
-            if "raised" in reply:
-                kind, text, line = map(str, reply["raised"])
+            stub, raised = reply.get("stub") is True, reply.get("raised")
+            value = values.unpack(reply["value"]) if raised is None or "value" in reply else None
+            if raised is not None:
+                kind, text, line = map(str, raised)
                 error = type(kind if kind.isidentifier() else "Exception", (Exception,), {})(text)
                 if line:
                     error.add_note(f"your line: {line}")
         except Exception as error:
             raise Lost("answered in no known form") from error
-        if reply.get("stub") is True:
+        if stub:
             raise NotAttempted
-        if "raised" in reply:
+        if raised is not None:
             raise error
         return value
 

@@ -50,16 +50,14 @@ for value in arguments:
             tensor.zero_()
     if isinstance(value, dict | list):
         value.clear()
-torch.allclose = lambda *a, **k: True
-builtins.abs = lambda x: 0
-torch.set_default_dtype(torch.float64)
-for module in list(sys.modules.values()):
-    for name in dir(module):
-        if name.isupper():
-            try:
-                setattr(module, name, None)
-            except Exception:
-                pass
+if torch.get_default_dtype() != torch.float64:
+    torch.set_default_dtype(torch.float64)
+    torch.allclose = lambda *a, **k: True
+    builtins.abs = lambda x: 0
+    for name in ("math", "json", "base64", "dts_mini.course.wire", "dts_mini.core.errors"):
+        for each in dir(sys.modules[name]):
+            if each.isupper() or each in ("tau", "pi"):
+                setattr(sys.modules[name], each, None)
 return None
 """
 FORGE = """
