@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ from dts_mini.core import merging
 from dts_mini.core.checkpoint import check_output, open_checkpoint, save_checkpoint
 from dts_mini.core.container import decode
 from dts_mini.core.delta import METHODS, Rebuilt, compress, load, storage
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.work import Each
 from dts_mini.serving.lora import check_folder, export_lora, import_lora, read_config
@@ -219,6 +220,30 @@ def _grade(o: argparse.Namespace) -> None:
         print(f"dts-mini grade: UNSAFE: {UNSAFE}; every report says so", file=sys.stderr)
 
 
+def _rehearse(o: argparse.Namespace) -> None:
+    from dts_mini.course import rehearsal
+    from dts_mini.course.grade import grade_class
+
+    try:
+        o.out.mkdir(parents=True)
+    except OSError as error:
+        raise FileError(f"{o.out}: cannot be made ({error.strerror}); name a folder that is not there") from error
+    class_, reports, begun = rehearsal.pack(o.out), {}, time.monotonic()
+    graded = grade_class(
+        [o.out / "submissions.zip"], o.out / "graded", marking=rehearsal.marking(o.out), jobs=o.jobs, seconds=o.seconds
+    )
+    for report, done, works in graded:
+        reports[report["submission"]] = report
+        print(f"[{done}/{works}] {report['submission']}: {report['points']:g} of {report['max']:g} points", flush=True)
+    wrong = rehearsal.differences(class_, reports, o.out)
+    print(
+        "\n".join(wrong) or "all marks are as they must be",
+        f"\n{time.monotonic() - begun:.0f} s; see {o.out / 'graded'}",
+    )
+    if wrong:
+        raise DTSError(f"{len(wrong)} of {len(class_)} marks are not as they must be: do not grade on this machine")
+
+
 UNSAFE = "without a box a submission can read and change your files, reach the network, and forge its marks"
 
 
@@ -350,4 +375,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--memory", type=int, default=1024, help="MiB for a submission, beside what torch takes (Linux)")
     sub.add_argument("--jobs", type=int, help="submissions at a time; else as many as there are processors")
     sub.add_argument("--unsafe", action="store_true", help="without a box: for your own notebooks alone")
+
+    text = "A teacher's test run: grade thirty made-up submissions, hostile ones among them, and check their marks."
+    sub = command("rehearse", _rehearse, text, writes=False)
+    sub.add_argument("--out", required=True, type=Path, help="a new folder: the submissions, a roster, the marks")
+    sub.add_argument("--seconds", type=float, default=10, help="time for one exercise")
+    sub.add_argument("--jobs", type=int, help="submissions at a time; else as many as there are processors")
     return parser

@@ -203,7 +203,7 @@ def engine(*, unsafe: bool = False) -> Engine:
         raise DTSError(f"no box can be made: {error}; --unsafe grades without") from error
     if out.strip() != b"made":
         why = " ".join(said.decode(errors="replace").split())[-300:]
-        mend = next((mend for part, mend in ALLOW.items() if part in why), "see docs/how-to/grade.md")
+        mend = next((mend for part, mend in ALLOW.items() if part in why), "see Grading in notebooks/instructor.md")
         raise DTSError(f"no box can be made: {why}; {mend}; --unsafe grades without")
     return found
 

@@ -428,7 +428,7 @@ def test_without_bubblewrap_it_is_refused_in_a_line(monkeypatch):
         ("bwrap: setting up uid map: Permission denied", "AppArmor"),
         ("bwrap: No permissions to create a new namespace, likely because the kernel does not allow", "sysctl"),
         ("bwrap: Creating new namespace failed: Operation not permitted", "sysctl"),
-        ("bwrap: something new", "docs/how-to/grade.md"),
+        ("bwrap: something new", "notebooks/instructor.md"),
     ],
 )
 def test_a_system_that_allows_no_box_is_told_why_and_how_to_allow_it(monkeypatch, tmp_path, says, mend):
