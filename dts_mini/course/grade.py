@@ -10,13 +10,14 @@ import ast
 import base64
 import hashlib
 import inspect
+import itertools
 import json
 import math
 import os
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from importlib import import_module
@@ -25,20 +26,20 @@ from typing import Any
 
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, read_bytes, write_bytes
-from dts_mini.course import learned, marks
+from dts_mini.course import learned, marks, submissions
 from dts_mini.course.exercise import NotAttempted, verdict
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.course.sandbox import PACKAGE, Box, Engine, Lost, engine
-from dts_mini.course.submissions import Submission, gather
 from dts_mini.course.wire import Values
 
 LOSSES = 3  # functions that may be stopped before the rest of a submission is left
 PATIENCE = 5  # times the seconds of an exercise: all that a submission gets
+LARGEST = 2 * submissions.LARGEST  # of all notebooks of a submission
 ALIKE = 40  # nodes from which on an equal function is no coincidence
 
 
 def grade_class(
-    submissions: Sequence[Path],
+    paths: Sequence[Path],
     out: Path,
     *,
     seconds: float = 10,
@@ -65,11 +66,11 @@ def grade_class(
         raise FileError(f"{out}: cannot be made a folder ({error.strerror}); choose another") from error
     reports = {} if overwrite else before(out)
     check_writable(out / "class.csv", overwrite=overwrite or bool(reports))
-    works = gather(submissions)
+    works = submissions.gather(paths)
     reports = {name: report | marking.score(report) for name, report in reports.items()}
     boxes = Boxes(made_by, len(works))
     grader = Grader(boxes, seconds, memory, marking.notebooks)
-    pool = ThreadPoolExecutor(jobs or min(len(works) or 1, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(jobs or min(len(works) or 1, os.cpu_count() or 1), initializer=processors())
     try:
         waiting = [pool.submit(grader.report, one, reports.get(one.name)) for one in works]
         for done, each in enumerate(as_completed(waiting), 1):
@@ -85,6 +86,14 @@ def grade_class(
     finally:
         pool.shutdown(cancel_futures=True)
         boxes.close()
+
+
+def processors() -> Callable[[], None]:
+    """What gives each thread, and so its boxes, a processor of its own: one that spins on all would slow down others."""
+    if not hasattr(os, "sched_setaffinity"):
+        return lambda: None
+    turn, allowed = itertools.count(), sorted(os.sched_getaffinity(0))
+    return lambda: os.sched_setaffinity(0, {allowed[next(turn) % len(allowed)]})
 
 
 def keep(report: dict, out: Path) -> None:
@@ -146,7 +155,7 @@ class Grader:
     def __init__(self, boxes: Boxes, seconds: float, memory: int, notebooks: Sequence[str]):
         self.boxes, self.seconds, self.memory, self.notebooks = boxes, seconds, memory, notebooks
 
-    def report(self, one: Submission, known: dict | None) -> dict:
+    def report(self, one: submissions.Submission, known: dict | None) -> dict:
         """The report of a submission; ``known`` where that is of the same files and the same exercises."""
         self.boxes.begun()
         report = {
@@ -155,9 +164,16 @@ class Grader:
         }
         files, reasons, digest = [], list(one.reasons), hashlib.sha256(course().encode())
         digest.update(repr((report["isolation"], self.notebooks, self.seconds, self.memory, one.reasons)).encode())
+        room = LARGEST
         for file in sorted(one.files, key=lambda file: (file.name, str(file.path), file.zipped)):
             try:
                 data = file.read()
+                room -= len(data)
+                if room < 0:
+                    reasons.append(
+                        f"holds more than {LARGEST // 2**20} MiB of notebooks: {file.name} and later ones were left"
+                    )
+                    break
             except FileError as error:
                 reasons.append(f"{file.name}: {error}")
                 continue
@@ -235,8 +251,8 @@ class Grader:
             texts = lambda entries: [marks.shown(str(each))[:300] for each in list(entries)[:50]]
             found = {
                 name: {
-                    **{"shape": str(about["shape"]), "size": int(about["size"]), "library": texts(about["library"])},
-                    **{"calls": [each for each in EXERCISES if each in about["calls"]]},
+                    **{"shape": str(about["shape"]), "size": int(about["size"])},
+                    **{key: texts(about[key]) for key in ("library", "seldom", "calls")},
                 }
                 for name, about in told["found"].items()
                 if name in EXERCISES
@@ -295,6 +311,7 @@ class Remote:
 def flags(name: str, about: dict) -> list[str]:
     """Words on a function that may not be its author's own."""
     found = [f"takes {taken} from the library" for taken in about["library"]]
+    found += [f"uses {', '.join(about['seldom'])}"] if about["seldom"] else []
     if about["size"] >= ALIKE and (source := known_shapes().get(about["shape"])):
         found.append(f"is {source}, names aside")
     return found

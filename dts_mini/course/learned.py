@@ -188,6 +188,10 @@ def shape(node: ast.AST) -> tuple[str, int]:
     return hashlib.sha256(" ".join(parts).encode()).hexdigest(), sum(1 for _ in ast.walk(node))
 
 
+SELDOM = {"exec", "eval", "compile", "open", "globals", "__import__", "__builtins__"}
+SELDOM |= {"builtins", "ctypes", "gc", "importlib", "inspect", "marshal", "os", "pickle", "socket", "subprocess", "sys"}
+
+
 def function_node(statements: Iterable[Statement], name: str) -> ast.FunctionDef | ast.Lambda | None:
     """The definition of a function where it is a plain one."""
     for each in reversed(list(statements)):

@@ -88,7 +88,7 @@ def student(parts: Sequence[str]) -> tuple[str, str]:
     first = readable(parts[0])
     if found := MOODLE.fullmatch(first):
         return found["name"], found["id"]
-    if len(parts) == 1 and (found := CANVAS.fullmatch(first)):
+    if (len(parts) == 1 or first.lower().endswith(".zip")) and (found := CANVAS.fullmatch(first)):
         return found["name"], found["id"]
     return (first if len(parts) > 1 else PurePosixPath(first).stem or first), ""
 
@@ -177,7 +177,7 @@ def _entry(parts: tuple[str, ...], path: Path, zipped: tuple[str, ...]) -> Itera
 
 def _stem(name: str) -> str:
     """A zip file that a student handed in alone stands for the student's folder."""
-    return name if MOODLE.fullmatch(name) else name[:-4]
+    return name if MOODLE.fullmatch(name) or CANVAS.fullmatch(name) else name[:-4]
 
 
 def _zipped(path: Path, zipped: tuple[str, ...], *, named: bool = False) -> Iterator[Entry]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dts_mini.course.learned import Notebook, function_node, is_empty, said, shape
+from dts_mini.course.learned import SELDOM, Notebook, function_node, is_empty, said, shape
 from dts_mini.course.raised import is_stub, own_line
 from dts_mini.course.wire import Values, line
 
@@ -123,10 +123,12 @@ def described(notebook: Notebook, name: str, names: list[str]) -> dict:
     except RecursionError:
         node, digest, size = None, "", 0
     used = frozenset().union(*(each.uses for each in needed))
-    library = {taken for each in needed for taken, bound in each.imports.items() if not bound or bound in used}
-    library = sorted(taken for taken in library if (taken + ".").startswith("dts_mini.") and ".course" not in taken)
+    taken = {name for each in needed for name, bound in each.imports.items() if not bound or bound in used}
+    library = sorted(name for name in taken if (name + ".").startswith("dts_mini.") and ".course" not in name)
+    seldom = sorted(SELDOM & {*used, *(name.split(".")[0] for name in taken)})
     calls = sorted({each for one in needed for each in one.binds & set(names)} - {name})
-    return {"shape": digest, "size": size, "library": library[:20], "calls": calls, "stub": is_empty(node)}
+    about = {"shape": digest, "size": size, "stub": is_empty(node)}
+    return about | {"library": library[:20], "seldom": seldom, "calls": calls}
 
 
 # --- limits ---

@@ -14,7 +14,7 @@ import pytest
 
 from dts_mini.cli import main
 from dts_mini.core.errors import DTSError
-from dts_mini.course import grade
+from dts_mini.course import grade, submissions
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.course.marks import Marking
 from dts_mini.course.sandbox import Engine, Lost, engine
@@ -334,12 +334,23 @@ def test_an_exception_comes_back_by_its_name_and_never_as_one_that_means_somethi
 
 def test_a_library_function_and_a_solution_are_flagged_and_short_ones_not():
     shapes = {source: shape for shape, source in grade.known_shapes().items()}
-    about = {"shape": shapes["the published solution of best_cut"], "size": 99, "library": []}
+    about = {"shape": shapes["the published solution of best_cut"], "size": 99, "library": [], "seldom": []}
     assert grade.flags("best_cut", about) == ["is the published solution of best_cut, names aside"]
     assert grade.flags("best_cut", about | {"size": 20}) == []
     assert any(source.startswith("the library's dts_mini.core.") for source in shapes)
-    library = {"shape": "", "size": 99, "library": ["dts_mini.core.tensor.scale"]}
-    assert grade.flags("best_cut", library) == ["takes dts_mini.core.tensor.scale from the library"]
+    library = {"shape": "", "size": 99, "library": ["dts_mini.core.tensor.scale"], "seldom": ["eval", "os"]}
+    assert grade.flags("best_cut", library) == ["takes dts_mini.core.tensor.scale from the library", "uses eval, os"]
+
+
+def test_a_submission_of_too_many_notebooks_is_read_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "LARGEST", 1000)
+    monkeypatch.setattr(grade.Grader, "judge", lambda self, report, files, reasons: None)
+    for number in range(9):
+        notebook(tmp_path / "ada" / f"{number}.ipynb", "x" * 400)
+    (one,) = submissions.gather([tmp_path])
+    grader = grade.Grader(grade.Boxes(Engine("none"), 1), 1, 1, ())
+    report = grader.report(one, None)
+    assert len(report["files"]) == 1 and "of notebooks: 1.ipynb and later ones were left" in report["reason"]
 
 
 def test_reports_of_others_in_the_folder_are_left_alone(tmp_path):

@@ -174,6 +174,12 @@ def test_what_a_function_takes_from_the_library_is_told():
     assert about("from dts_mini import fuse", "from dts_mini.course import check", HALF)["library"] == []
 
 
+def test_what_a_function_seldom_uses_is_told():
+    robber = "def half_width(p, n):\n    import os\n    return eval(open('x').read())"
+    assert about(robber)["seldom"] == ["eval", "open", "os"]
+    assert about("import sys, os", "print(open(os.devnull))", HALF)["seldom"] == []
+
+
 def test_the_shape_of_a_function_does_not_depend_on_its_names_words_and_hints():
     def of(code: str):
         return about(code)["shape"]

@@ -74,6 +74,8 @@ def test_numbers_of_moodle_and_canvas_are_kept(tmp_path):
     put(tmp_path / "m", "Ada Byron_101_assignsubmission_file_/lab.ipynb")
     put(tmp_path / "c", "ekbob_LATE_8_9003_00.ipynb")
     assert ids(tmp_path / "m") == {"Ada Byron": "101"} and ids(tmp_path / "c") == {"ekbob": "8"}
+    inner = packed(io.BytesIO(), {"x/00.ipynb": DATA}).getvalue()
+    assert ids(packed(tmp_path / "z.zip", {"ekbob_8_9003_work.zip": inner})) == {"ekbob": "8"}
     assert ids(*(tmp_path / "c").iterdir()) == {"ekbob": "8"}  # named one by one, too
 
 

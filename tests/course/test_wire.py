@@ -70,11 +70,18 @@ def test_what_is_one_thing_here_is_one_thing_there():
     assert not found[1]["row"].any() and not found[1]["turned"].any()
 
 
-def test_a_list_that_holds_itself_travels():
-    value = []
-    value.append(value)
-    found = sent(value)
-    assert found[0] is found
+def test_a_list_in_itself_and_one_that_grows_when_it_is_printed_are_refused():
+    inside = []
+    inside.append(inside)
+    doubled = ["x"]
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    many = [torch.ones(2)] * 2000
+    for value in (inside, doubled, {"a": doubled}, many, ["x" * 10**6] * 3):
+        with pytest.raises((ValueError, RecursionError)):
+            sent(value)
+    row = [0.0] * 50
+    assert sent([row] * 50) == [row] * 50  # as a learner makes a matrix
 
 
 def test_what_a_call_does_to_its_arguments_is_done_here_too():
