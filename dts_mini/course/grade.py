@@ -212,7 +212,7 @@ class Grader:
                 entry = report["exercises"][name] = blank(name, found.get(name), errors.get(name))
                 if name not in found:
                     continue
-                if losses >= LOSSES or patience <= 0:
+                if losses >= LOSSES or patience < self.seconds / 10:
                     why = f"{LOSSES} functions before it had to be stopped" if losses >= LOSSES else "no time was left"
                     entry |= {"status": "stopped", "message": f"not run: {why}"}
                     continue
