@@ -89,7 +89,7 @@ def grade_class(
 
 
 def processors() -> Callable[[], None]:
-    """What gives each thread, and so its boxes, a processor of its own: one that spins on all would slow down others."""
+    """What gives each thread, and so its boxes, a processor of its own: who spins on all would slow down others."""
     if not hasattr(os, "sched_setaffinity"):
         return lambda: None
     turn, allowed = itertools.count(), sorted(os.sched_getaffinity(0))
@@ -106,7 +106,7 @@ def keep(report: dict, out: Path) -> None:
 
 
 def before(out: Path) -> dict[str, dict]:
-    """The reports that an earlier run left in a folder, by submission; DTSError where class.csv is not of such a run."""
+    """The reports that an earlier run left in a folder, by submission."""
     found = {}
     for path in sorted(out.glob("*.json")):
         try:

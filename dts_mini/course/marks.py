@@ -25,9 +25,9 @@ Row = dict[str, str]
 class Marking:
     """How a class is marked.
 
-    ``points``: of exercises by name, where not 1, 2 or 3 by difficulty; ``partial``: a failed exercise gets the share of
-    its checks that passed; ``total``: what all right is worth, where not the sum; ``notebooks``: those that everybody
-    owes ('00', '01'), where not those that each handed in; ``roster``: the class, a row a student.
+    ``points``: of exercises by name, where not 1, 2 or 3 by difficulty; ``partial``: a failed exercise gets the share
+    of its checks that passed; ``total``: what all right is worth, where not the sum; ``notebooks``: those that
+    everybody owes ('00', '01'), where not those that each handed in; ``roster``: the class, a row a student.
     """
 
     points: Mapping[str, float] = field(default_factory=dict)
@@ -228,8 +228,9 @@ def shown(text: str) -> str:
 
 # --- a page for a student ---
 
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin:1.5rem 0 .3rem}code{background:#f2f2f2;padding:0 .2em;overflow-wrap:anywhere}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}
+body{color:#222;background:#fff}h1{font-size:1.5rem}h2{font-size:1.1rem;margin:1.5rem 0 .3rem}
+code{background:#f2f2f2;padding:0 .2em;overflow-wrap:anywhere}
 .passed{color:#005a32}.failed,.stopped{color:#8c2d04}.unsafe{border:2px solid #8c2d04;padding:.5rem}"""
 
 
@@ -244,9 +245,8 @@ def page(report: Mapping) -> str:
         parts.append("<p class=unsafe>Graded without a box (<code>--unsafe</code>): this verdict could be forged.</p>")
     parts += [f"<p><b>{text(report['reason'])}</b></p>"] if report["reason"] else []
     for name, entry in report["exercises"].items():
-        parts.append(
-            f"<h2><code>{text(name)}</code> <span class={entry['status'].split()[0]}>{text(entry['status'])}</span></h2>"
-        )
+        status = f"<span class={entry['status'].split()[0]}>{text(entry['status'])}</span>"
+        parts.append(f"<h2><code>{text(name)}</code> {status}</h2>")
         if entry["status"] == "passed":
             continue
         parts.append(f"<p>{text(entry['message'])}</p>")

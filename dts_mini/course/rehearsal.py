@@ -1,4 +1,4 @@
-"""A teacher's test run (``dts-mini rehearse``): thirty made-up submissions, hostile ones among them, and what each must get.
+"""A teacher's test run (``dts-mini rehearse``): thirty made-up submissions, hostile ones too, and what each must get.
 
 They are made of the course's first notebook and packed as Moodle packs them; then they are graded as a class is, and
 every mark is compared with the one that is right.

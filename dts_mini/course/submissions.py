@@ -1,4 +1,4 @@
-"""What was handed in: notebooks, folders and zip files, also as Moodle and Canvas pack them, as one submission a student.
+"""What was handed in: notebooks, folders and zip files, Moodle's and Canvas's too, as one submission a student.
 
 Names, folders and archives are strangers' work: nothing is unpacked to disk, no link is followed, and what is too
 large, too deep or no file costs its own submission a reason in words.
@@ -44,7 +44,7 @@ class File:
 
 @dataclass
 class Submission:
-    """What one student handed in. ``name`` is fit for a file's name, and no two are the same; ``id``: Moodle's or Canvas's."""
+    """What one student handed in. ``name`` is fit for a file, and no two are the same; ``id``: Moodle's or Canvas's."""
 
     name: str
     id: str = ""

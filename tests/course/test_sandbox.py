@@ -38,13 +38,18 @@ READ = {
         "import importlib.util\nreturn str(importlib.util.find_spec('dts_mini.course.exercises')) "
         "if importlib.util.find_spec('dts_mini.course.exercises') else None"
     ),
-    "a file through torch": f"return torch.from_file({COURSE!r} + '/grade.py', shared=False, size=9, dtype=torch.uint8)",
+    "a file through torch": (
+        f"return torch.from_file({COURSE!r} + '/grade.py', shared=False, size=9, dtype=torch.uint8)"
+    ),
     "a file through numpy": f"import numpy\nreturn bytes(numpy.fromfile({COURSE!r} + '/grade.py', dtype='uint8'))",
     "a file through C": (
-        f"import ctypes\nf = ctypes.CDLL(None).open({COURSE!r}.encode() + b'/grade.py', 0)\nreturn f if f >= 0 else None"
+        f"import ctypes\nf = ctypes.CDLL(None).open({COURSE!r}.encode() + b'/grade.py', 0)\n"
+        f"return f if f >= 0 else None"
     ),
     "the solved notebooks": f"import os\nreturn os.listdir({str(ROOT)!r} + '/notebooks')",
-    "the tests and the repository": f"import os\nreturn [n for n in os.listdir({str(ROOT)!r}) if n != 'dts_mini'] or None",
+    "the tests and the repository": (
+        f"import os\nreturn [n for n in os.listdir({str(ROOT)!r}) if n != 'dts_mini'] or None"
+    ),
     "any notebook anywhere": (
         "import os\nreturn [n for d, _, names in os.walk('/') for n in names if n.endswith('.ipynb')][:3] or None"
     ),
@@ -52,7 +57,9 @@ READ = {
     "n for _, _, n in os.walk(d) if 'py' not in d and n and '.bashrc' in n)] or None",
     "the teacher's file": "return open('VICTIM').read()",
     "accounts": "return open('/etc/passwd').read()",
-    "the environment": "import os\nreturn {k: v for k, v in os.environ.items() if 'SECRET' in k or 'token' in v} or None",
+    "the environment": (
+        "import os\nreturn {k: v for k, v in os.environ.items() if 'SECRET' in k or 'token' in v} or None"
+    ),
     "an environment in /proc": "import glob\nreturn glob.glob('/proc/*/environ') or None",
     "its own memory file": "return open('/proc/self/mem', 'rb').fileno()",
     "who runs": "import os\nreturn [n for n in os.listdir('/proc') if n != 'cpuinfo'] or None",
@@ -60,7 +67,9 @@ READ = {
     "temporary files": "import os\nreturn os.listdir('/tmp') or None",
     "other file descriptors": (
         "import os\nopen_ = []\nfor n in range(3, 64):\n    try:\n        os.fstat(n)\n        open_.append(n)\n"
-        "    except OSError:\n        pass\nreturn open_ if len(open_) > 3 else None"  # the two pipes and the null device
+        # the two pipes and the null device
+        "    except OSError:\n        pass\nreturn open_ if len(open_) > 3 else "
+        "None"
     ),
 }
 WRITE = {
@@ -85,10 +94,13 @@ WRITE = {
     "attributes": "import os\nos.setxattr(torch.__file__, 'user.x', b'1')\nreturn 'set'",
     "a shorter file": "import os\nos.truncate(torch.__file__, 0)\nreturn 'cut'",
     "a file in memory": "import os\nreturn os.memfd_create('x')",
-    "shared memory": "from multiprocessing import shared_memory\nreturn shared_memory.SharedMemory(create=True, size=9).name",
+    "shared memory": (
+        "from multiprocessing import shared_memory\nreturn shared_memory.SharedMemory(create=True, size=9).name"
+    ),
     "a file through torch.save": "torch.save(1, '/tmp/x')\nreturn 'saved'",
     "a mapped library": (
-        "import mmap\nf = open(torch.__file__, 'rb')\nm = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_WRITE | mmap.PROT_READ)\n"
+        "import mmap\nf = open(torch.__file__, 'rb')\n"
+        "m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_WRITE | mmap.PROT_READ)\n"
         "m[0:1] = b'#'\nreturn 'written'"
     ),
     "a lock on a library": "import fcntl\nfcntl.flock(open(torch.__file__), fcntl.LOCK_EX)\nreturn 'locked'",
@@ -101,13 +113,23 @@ PROGRAMS = {
     "a subprocess": "import subprocess, sys\nreturn subprocess.run([sys.executable, '-c', '1']).returncode",
     "a spawned process": "import os, sys\nreturn os.posix_spawn(sys.executable, ['x'], {})",
     "a fork": "import os\nchild = os.fork()\nif not child:\n    os._exit(0)\nreturn child",
-    "a fork of C": "import ctypes\nn = ctypes.CDLL(None).fork()\nif n == 0:\n    ctypes.CDLL(None)._exit(0)\nreturn n if n > 0 else None",
-    "a raw clone": "import ctypes\nn = ctypes.CDLL(None).syscall(56, 17, 0, 0, 0, 0)\nif n == 0:\n    ctypes.CDLL(None)._exit(0)\n"
-    "return n if n > 0 else None",
+    "a fork of C": (
+        "import ctypes\nn = ctypes.CDLL(None).fork()\nif n == 0:\n    ctypes.CDLL(None)._exit(0)\n"
+        "return n if n > 0 else None"
+    ),
+    "a raw clone": (
+        "import ctypes\nn = ctypes.CDLL(None).syscall(56, 17, 0, 0, 0, 0)\nif n == 0:\n"
+        "    ctypes.CDLL(None)._exit(0)\n"
+        "return n if n > 0 else None"
+    ),
     "a terminal": "import pty\nreturn pty.fork()[0]",
     "multiprocessing": "import multiprocessing\np = multiprocessing.Process(target=print)\np.start()\nreturn p.pid",
-    "a pool": "from concurrent.futures import ProcessPoolExecutor\nreturn ProcessPoolExecutor(1).submit(abs, 1).result(3)",
-    "programs at all": "import glob\nreturn glob.glob('/bin/*') + glob.glob('/usr/bin/*sh') + glob.glob('/sbin/*') or None",
+    "a pool": (
+        "from concurrent.futures import ProcessPoolExecutor\nreturn ProcessPoolExecutor(1).submit(abs, 1).result(3)"
+    ),
+    "programs at all": (
+        "import glob\nreturn glob.glob('/bin/*') + glob.glob('/usr/bin/*sh') + glob.glob('/sbin/*') or None"
+    ),
 }
 NETWORK = {
     "TCP": "import socket\nreturn socket.create_connection(('1.1.1.1', 53), 2).fileno()",
@@ -126,7 +148,9 @@ MEMORY = {
     "a tensor": "return torch.ones(10**10).sum().item()",
     "bytes": "return len(bytes(2**32))",
     "shared pages": "import mmap\nreturn len(mmap.mmap(-1, 2**32))",
-    "reserved pages": "import mmap\nreturn len(mmap.mmap(-1, 2**33, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000))",
+    "reserved pages": (
+        "import mmap\nreturn len(mmap.mmap(-1, 2**33, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000))"
+    ),
     "little by little": "kept = []\nwhile len(kept) < 300:\n    kept.append(bytearray(10**7))\nreturn len(kept)",
     "a higher limit": "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))\nreturn 'raised'",
     "a higher limit for time": "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (-1, -1))\nreturn 'raised'",
@@ -144,31 +168,43 @@ KILLING = {
     "by a process's file": "import os, signal\nreturn signal.pidfd_send_signal(os.pidfd_open(1), 9)",
     "limits of the first process": "import resource\nreturn resource.prlimit(1, resource.RLIMIT_CPU, (1, 1))",
     "its own end, put off": "import ctypes\nreturn 'set' if ctypes.CDLL(None).prctl(1, 0, 0, 0, 0) == 0 else None",
-    "tracing the first process": "import ctypes\nreturn 'traced' if ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0 else None",
+    "tracing the first process": (
+        "import ctypes\nreturn 'traced' if ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0 else None"
+    ),
     "priorities": "import os\nreturn os.nice(-5)",
     "the clock": "import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)\nreturn 'set'",
     "the host's name": "import socket\nsocket.sethostname('mine')\nreturn 'set'",
     "a user namespace": "import ctypes\nreturn 'made' if ctypes.CDLL(None).unshare(0x10000000) == 0 else None",
-    "a mount": "import ctypes\nreturn 'made' if ctypes.CDLL(None).mount(b'none', b'/usr', b'tmpfs', 0, 0) == 0 else None",
-    "a mount again, to be written": "import ctypes\nreturn 'made' if ctypes.CDLL(None).mount(0, b'/', 0, 4128, 0) == 0 else None",
+    "a mount": (
+        "import ctypes\nreturn 'made' if ctypes.CDLL(None).mount(b'none', b'/usr', b'tmpfs', 0, 0) == 0 else None"
+    ),
+    "a mount again, to be written": (
+        "import ctypes\nreturn 'made' if ctypes.CDLL(None).mount(0, b'/', 0, 4128, 0) == 0 else None"
+    ),
 }
 NATIVE = {
     # every system call that is not on the list, by its number; those on it have other tests
     "any other system call": (
         "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\nworked = []\nfor n in range(600):\n"
         "    if n in ALLOWED:\n        continue\n    ctypes.set_errno(0)\n"
-        "    if libc.syscall(n, 0, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 38:\n        worked.append(n)\nreturn worked or None"
+        "    if libc.syscall(n, 0, 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 38:\n"
+        "        worked.append(n)\nreturn worked or None"
     ),
     "terminals": "import fcntl\nfcntl.ioctl(1, 0x5412, b'x')\nreturn 'typed'",
 }
 HONEST = {  # what a box has to let through
-    "threads": "import threading\nfound = []\nt = threading.Thread(target=lambda: found.append(1))\nt.start()\nt.join()\nreturn found[0]",
+    "threads": (
+        "import threading\nfound = []\nt = threading.Thread(target=lambda: found.append(1))\nt.start()\n"
+        "t.join()\nreturn found[0]"
+    ),
     "float16": "return (torch.ones(8, 8, dtype=torch.float16) @ torch.ones(8, 8, dtype=torch.float16)).sum().item()",
     "bfloat16": "return torch.ones(3, dtype=torch.bfloat16).sum().item()",
     "linear algebra": "return torch.linalg.svd(torch.eye(40)).S.sum().item()",
     "scipy": "import scipy.linalg, numpy\nreturn float(scipy.linalg.norm(numpy.eye(4)))",
     "the core": "import dts_mini\nreturn dts_mini.core.errors.DTSError.__name__",
-    "what a notebook imports": "from dts_mini.course import check, claim, figures, hint, show, sliders\nreturn check(3)",
+    "what a notebook imports": (
+        "from dts_mini.course import check, claim, figures, hint, show, sliders\nreturn check(3)"
+    ),
     "printing": "import sys\nprint('passed', file=sys.stderr)\nprint('passed')\nreturn 1",
     "random numbers": "import random, os\nreturn len(os.urandom(4)) + random.random()",
     "time": "import time\ntime.sleep(0.01)\nreturn time.time()",

@@ -40,7 +40,9 @@ def ids(*paths: Path) -> dict[str, str]:
 
 LAYOUTS = {
     "files": (("ada.ipynb", "bob.ipynb"), {"ada": ["ada.ipynb"], "bob": ["bob.ipynb"]}),
-    "a folder for each": (("ada/00.ipynb", "ada/01.ipynb", "bob/00.ipynb"), {"ada": ["00.ipynb", "01.ipynb"], "bob": ["00.ipynb"]}),
+    "a folder for each": (
+        ("ada/00.ipynb", "ada/01.ipynb", "bob/00.ipynb"), {"ada": ["00.ipynb", "01.ipynb"], "bob": ["00.ipynb"]},
+    ),
     "folders in folders": (("ada/lab/00.ipynb", "bob/x/y/00.ipynb"), {"ada": ["00.ipynb"], "bob": ["00.ipynb"]}),
     "Moodle's folders": (
         ("Ada Byron_101_assignsubmission_file_/lab.ipynb", "Bo_b Ek_102_assignsubmission_file/lab.ipynb"),
@@ -52,7 +54,10 @@ LAYOUTS = {
     ),
     "Canvas's files": (
         ("byronada_7_9001_00.ipynb", "byronada_7_9002_01-1.ipynb", "ekbob_LATE_8_9003_00.ipynb"),
-        {"byronada": ["byronada_7_9001_00.ipynb", "byronada_7_9002_01-1.ipynb"], "ekbob": ["ekbob_LATE_8_9003_00.ipynb"]},
+        {
+            "byronada": ["byronada_7_9001_00.ipynb", "byronada_7_9002_01-1.ipynb"],
+            "ekbob": ["ekbob_LATE_8_9003_00.ipynb"],
+        },
     ),
     "what systems leave behind": (
         ("ada.ipynb", ".ipynb_checkpoints/ada-checkpoint.ipynb", "__MACOSX/._ada.ipynb", "._ada.ipynb", "notes.txt"),

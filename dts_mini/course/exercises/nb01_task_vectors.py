@@ -183,7 +183,8 @@ EXERCISES = (
         hints=(
             (
                 "My two parts do not add up to the loss",
-                "Interference is what is lost beyond halving. Count it from the halved task vector, not from the expert.",
+                "Interference is what is lost beyond halving. "
+                "Count it from the halved task vector, not from the expert.",
             ),
             ("My two parts are the wrong way round", "Dilution comes first: the cost of halving alone."),
             ("My losses are negative", "A loss is the higher level minus the lower one: the expert's comes first."),

@@ -160,7 +160,8 @@ EXERCISES = (
             ("My rank grows too fast with the share", "Energy adds up squares of singular values, not the values."),
             (
                 "My rank falls when the share grows",
-                "You ask each component whether it holds the share alone. Ask it of the first r together: a running sum.",
+                "You ask each component whether it holds the share alone. "
+                "Ask it of the first r together: a running sum.",
             ),
             (
                 "My rank is one too small",

@@ -237,7 +237,8 @@ EXERCISES = (
             ),
             (
                 "My exact zeros have a code below 4",
-                "A zero is neither positive nor negative. It has the code 4, and it does not count when a sign is halved.",
+                "A zero is neither positive nor negative. "
+                "It has the code 4, and it does not count when a sign is halved.",
             ),
             (
                 "With equal elements, too many are strong",

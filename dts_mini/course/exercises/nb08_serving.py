@@ -199,7 +199,8 @@ EXERCISES = (
         hints=(
             (
                 "My rows and columns have changed places",
-                "Tokens are the rows of x, and they stay the rows. So what stands left in the formula stands right here.",
+                "Tokens are the rows of x, and they stay the rows. "
+                "So what stands left in the formula stands right here.",
             ),
             (
                 "I have mixed up W and its transpose",
