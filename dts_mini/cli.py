@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -213,13 +213,23 @@ def _grade(o: argparse.Namespace) -> None:
         print(f"dts-mini grade: UNSAFE: {UNSAFE}", file=sys.stderr)
     limits = {"seconds": o.seconds, "memory": o.memory, "jobs": o.jobs}
     graded = grade_class(o.submissions, o.out, marking=marking, unsafe=o.unsafe, overwrite=o.overwrite, **limits)
-    for report, done, works in graded:
-        score = f"{report['passed']} of {report['of']}, {report['points']:g} of {report['max']:g} points"
-        why = f" ({report['reason']})" if report["reason"] else ""
-        print(f"[{done}/{works}] {marks.shown(report['submission'])}: {score}{why}", flush=True)
+    try:
+        _tell(graded)
+    except KeyboardInterrupt as error:
+        raise DTSError("interrupted; give the same command again, and it goes on") from error
     print(f"the class: {o.out / 'class.csv'}")
     if o.unsafe:
         print(f"dts-mini grade: UNSAFE: {UNSAFE}; every report says so", file=sys.stderr)
+
+
+def _tell(graded: Iterable[tuple[dict, int, int]]) -> None:
+    """A line for each submission, as it is graded."""
+    from dts_mini.course.marks import shown
+
+    for report, done, works in graded:
+        score = f"{report['passed']} of {report['of']}, {report['points']:g} of {report['max']:g} points"
+        why = f" ({report['reason']})" if report["reason"] else ""
+        print(f"[{done}/{works}] {shown(report['submission'])}: {score}{why}", flush=True)
 
 
 def _rehearse(o: argparse.Namespace) -> None:

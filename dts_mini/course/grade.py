@@ -32,6 +32,7 @@ from dts_mini.course.exercises import EXERCISES
 from dts_mini.course.sandbox import PACKAGE, Box, Engine, Lost, engine
 from dts_mini.course.wire import Values
 
+MOST_JOBS = 8  # two boxes each, of some 300 MB and what a submission takes
 LOSSES = 3  # functions that may be stopped before the rest of a submission is left
 PATIENCE = 5  # times the seconds of an exercise: all that a submission gets
 LARGEST = 2 * submissions.LARGEST  # of all notebooks of a submission
@@ -70,7 +71,9 @@ def grade_class(
     reports = {name: report | marking.score(report) for name, report in reports.items()}
     boxes = Boxes(made_by, len(works))
     grader = Grader(boxes, seconds, memory, marking.notebooks)
-    pool = ThreadPoolExecutor(jobs or min(len(works) or 1, os.cpu_count() or 1), initializer=processors())
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    jobs = jobs or max(1, min(len(works), len(allowed) or os.cpu_count() or 1, MOST_JOBS))
+    pool = ThreadPoolExecutor(jobs, initializer=processors(allowed))
     try:
         waiting = [pool.submit(grader.report, one, reports.get(one.name)) for one in works]
         for done, each in enumerate(as_completed(waiting), 1):
@@ -84,16 +87,14 @@ def grade_class(
             keep(report, out)
         marks.write(reports, out, marking)
     finally:
-        pool.shutdown(cancel_futures=True)
         boxes.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def processors() -> Callable[[], None]:
+def processors(allowed: Sequence[int]) -> Callable[[], None]:
     """What gives each thread, and so its boxes, a processor of its own: who spins on all would slow down others."""
-    if not hasattr(os, "sched_setaffinity"):
-        return lambda: None
-    turn, allowed = itertools.count(), sorted(os.sched_getaffinity(0))
-    return lambda: os.sched_setaffinity(0, {allowed[next(turn) % len(allowed)]})
+    turn = itertools.cycle(allowed)
+    return lambda: os.sched_setaffinity(0, {next(turn)}) if allowed else None
 
 
 def keep(report: dict, out: Path) -> None:
@@ -123,30 +124,56 @@ class Boxes:
 
     def __init__(self, made_by: Engine, works: int):
         self.made_by, self.works, self.local, self.lock = made_by, works, threading.local(), threading.Lock()
-        self.ahead: set[Box] = set()
+        self.made: set[Box] = set()
+        self.ahead, self.closed = 0, False
 
     def take(self) -> Box:
-        """A box that nothing has run in. In the thread that calls this a box ends with the thread, at the latest."""
-        box = getattr(self.local, "next", None) or Box(self.made_by)
+        """A box that nothing has run in; DTSError where three in a row do not start: that is no submission's fault."""
+        for attempt in range(3):
+            box = self._start()
+            with self.lock:
+                more = self.works > self.ahead
+                self.ahead += more
+            self.local.next = self._make() if more else None
+            try:
+                box.wait()
+                return box
+            except DTSError:
+                self.discard(box)
+                if attempt == 2:
+                    raise
+        raise AssertionError
+
+    def _start(self) -> Box:
+        box, self.local.next = getattr(self.local, "next", None), None
         with self.lock:
-            self.ahead.discard(box)
-            self.local.next = Box(self.made_by) if self.works > len(self.ahead) else None
-            self.ahead |= {self.local.next} - {None}
-        try:
-            box.wait()
-        except BaseException:
-            box.close()
-            raise
-        return box
+            self.ahead -= box is not None
+        return box or self._make()
+
+    def _make(self) -> Box:
+        with self.lock:
+            if self.closed:
+                raise Lost("was interrupted")
+            box = Box(self.made_by)
+            self.made.add(box)
+            return box
 
     def begun(self) -> None:
         """One submission less is waiting."""
         with self.lock:
             self.works -= 1
 
+    def discard(self, box: Box) -> None:
+        box.close()
+        with self.lock:
+            self.made.discard(box)
+
     def close(self) -> None:
-        for box in self.ahead:
-            box.close()
+        """Ends all boxes, those in use too."""
+        with self.lock:
+            self.closed = True
+            for box in self.made:
+                box.kill()
 
 
 class Grader:
@@ -231,17 +258,17 @@ class Grader:
                     entry |= {"status": "stopped", "message": marks.shown(str(lost))}
                     losses, last = losses + 1, lost
                     if box:
-                        box.close()
+                        self.boxes.discard(box)
                     box = None
                 patience -= time.monotonic() - begun
             report["notes"] += stood_in(report["exercises"], found)
             if losses:
                 reasons.append(f"{losses} of its functions had to be stopped: {last}")
-        except (DTSError, Lost) as error:
-            reasons.append(str(error))
+        except Lost as lost:
+            reasons.append(str(lost))
         finally:
             if box:
-                box.close()
+                self.boxes.discard(box)
 
     def opened(self, order: dict) -> tuple[Box, dict]:
         """A fresh box with a submission in it, and what was read there before anything ran."""
@@ -263,10 +290,10 @@ class Grader:
                 **{"reasons": texts(told["reasons"]), "notes": texts(told["notes"])},
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            box.close()
+            self.boxes.discard(box)
             raise Lost("answered in no known form") from error
         except BaseException:
-            box.close()
+            self.boxes.discard(box)
             raise
 
 

@@ -412,10 +412,14 @@ class Box:
         known = {signal.SIGXCPU: "used too much processor time", signal.SIGKILL: "was killed (too much memory or time)"}
         return known.get(number, f"ended the process, status {status}")
 
-    def close(self) -> None:
+    def kill(self) -> None:
         """Ends the box and all that is in it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if self.process.returncode is None:  # else its number may be another's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        self.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             pipe.close()

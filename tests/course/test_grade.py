@@ -7,6 +7,7 @@ import json
 import os
 import random
 import textwrap
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from dts_mini.cli import main
 from dts_mini.core.errors import DTSError
-from dts_mini.course import grade, submissions
+from dts_mini.course import grade, sandbox, submissions
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.course.marks import Marking
 from dts_mini.course.sandbox import Engine, Lost, engine
@@ -340,6 +341,28 @@ def test_a_library_function_and_a_solution_are_flagged_and_short_ones_not():
     assert any(source.startswith("the library's dts_mini.core.") for source in shapes)
     library = {"shape": "", "size": 99, "library": ["dts_mini.core.tensor.scale"], "seldom": ["eval", "os"]}
     assert grade.flags("best_cut", library) == ["takes dts_mini.core.tensor.scale from the library", "uses eval, os"]
+
+
+def test_a_box_that_does_not_start_is_no_submissions_fault(tmp_path, monkeypatch):
+    """Not even three of them: the run ends with the reason, and goes on when it is given again."""
+    monkeypatch.setattr(grade, "engine", lambda unsafe: Engine("none"))
+    monkeypatch.setattr(sandbox, "BOOT", "import sys\nsys.exit('no memory')")
+    path = notebook(tmp_path / "ada.ipynb", RIGHT["half_width"])
+    with pytest.raises(DTSError, match=r"a box did not start: .*no memory"):
+        list(grade.grade_class([path], tmp_path / "out"))
+    assert grade.before(tmp_path / "out") == {}
+
+
+@needs_box
+@pytest.mark.slow
+def test_an_interrupt_ends_the_boxes_and_does_not_wait_for_them(tmp_path):
+    loop = notebook(tmp_path / "loop.ipynb", body("head_of", "while True:\n    pass"))
+    quick = tmp_path / "none.ipynb"
+    run = grade.grade_class([quick, loop], tmp_path / "out", jobs=2, seconds=60)
+    assert next(run)[0]["submission"] == "none"
+    begun = time.monotonic()
+    run.close()  # as Ctrl-C does
+    assert time.monotonic() - begun < 20 and list(grade.before(tmp_path / "out")) == ["none"]
 
 
 def test_a_submission_of_too_many_notebooks_is_read_in_part(tmp_path, monkeypatch):
