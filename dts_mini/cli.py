@@ -149,7 +149,7 @@ def _export_lora(o: argparse.Namespace) -> None:
     check_folder(o.out, overwrite=o.overwrite)
     delta = load(o.delta)
     adapter = export_lora(delta, _transformers_model(o.base), o.out, partial=o.partial, overwrite=o.overwrite)
-    held = f"{len(adapter.ranks)} modules as factors, {len(adapter.whole)} whole"
+    held = f"{len(adapter.ranks)} modules as factors, {len(adapter.modules_to_save)} whole"
     print(f"{o.out}: {held}" + (f", left out {', '.join(adapter.lost)}" if adapter.lost else ""))
 
 
