@@ -8,11 +8,14 @@ mode belongs to one thread: several threads may run several experts over one mod
 
 One batch may mix tasks. The forward then runs under ``torch.func.vmap``, as if for a single sample, so that PyTorch
 itself keeps track of which dimension is the batch; the product with W is one for all samples, and each task's thin
-products are made on its own samples, which lie side by side. A module that vmap cannot take runs task by task.
+products are made on its own samples, which lie side by side. A module that vmap cannot take runs task by task, and so
+does any module under autocast, which vmap does not always heed.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +24,9 @@ from torch._C import _functorch as functorch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import DTSError, StateError
 from dts_mini.serving.expert import Expert
 
 
@@ -35,7 +39,7 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     as many as the samples.
     """
     if isinstance(experts, Expert):
-        with SidePaths(experts):
+        with experts.base.untouched() as first, _watched(SidePaths(experts), first):
             return experts.base.module(*args, **kwargs)
     check_batch(len(experts), args, kwargs)
     if any(expert.base is not experts[0].base for expert in experts):
@@ -53,27 +57,38 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
         rest = iter(inputs)
         return pytree.tree_unflatten([next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves], form)
 
-    try:
-        outputs, form_out = _at_once(members, number, counts, inputs, fill)
-    except RuntimeError as error:
-        if not re.search("vmap|batching rule", str(error), re.IGNORECASE):
-            raise
+    if torch.is_autocast_enabled(where.type):
         outputs, form_out = _one_by_one(members, counts, inputs, fill)
+    else:
+        try:
+            with members[0].base.untouched() as first:
+                outputs, form_out = _at_once(members, number, counts, inputs, fill, first)
+        except RuntimeError as error:
+            if not re.search("vmap|batching rule", str(error), re.IGNORECASE):
+                raise
+            outputs, form_out = _one_by_one(members, counts, inputs, fill)
+    _check_outputs(outputs, len(experts))
     back = order.argsort()
-    return pytree.tree_unflatten([x[back] if isinstance(x, Tensor) else x for x in outputs], form_out)
+    return _closed(pytree.tree_unflatten([x[back] if isinstance(x, Tensor) else x for x in outputs], form_out))
 
 
 def _at_once(
-    members: Sequence[Expert], number: Tensor, counts: Sequence[int], inputs: Sequence[Tensor], fill: Callable
+    members: Sequence[Expert],
+    number: Tensor,
+    counts: Sequence[int],
+    inputs: Sequence[Tensor],
+    fill: Callable,
+    first: bool,
 ):
     """The outputs of samples sorted by expert, in one forward of them all: leaves, and the form they had."""
     made: list = []  # what vmap cannot carry: outputs that are no tensors, and the form of them all
 
     def forward(number: Tensor, *sample: Tensor) -> list[Tensor]:
         args, kwargs = fill(x[None] for x in sample)
-        with MixedPaths(members, counts, number):
-            outputs, form = pytree.tree_flatten(members[0].base.module(*args, **kwargs))
+        with _watched(MixedPaths(members, counts, number), first):
+            outputs, form = pytree.tree_flatten(_opened(members[0].base.module(*args, **kwargs)))
         made[:] = [[Tensor if isinstance(x, Tensor) else x for x in outputs], form]
+        _check_outputs(outputs, 1)
         return [x[0] for x in outputs if isinstance(x, Tensor)]
 
     tensors = iter(torch.func.vmap(forward)(number, *inputs))
@@ -86,9 +101,52 @@ def _one_by_one(members: Sequence[Expert], counts: Sequence[int], inputs: Sequen
     each = []
     for expert, *parts in zip(members, *(x.split(counts) for x in inputs), strict=True):
         args, kwargs = fill(parts)
-        leaves, form = pytree.tree_flatten(run(expert, *args, **kwargs))
+        leaves, form = pytree.tree_flatten(_opened(run(expert, *args, **kwargs)))
+        _check_outputs(leaves, len(parts[0]))
         each.append(leaves)
     return [torch.cat(same) if isinstance(same[0], Tensor) else same[0] for same in zip(*each, strict=True)], form
+
+
+class _Opened(NamedTuple):
+    """An object of a class that pytree does not know, such as a cache of keys and values, and what it holds."""
+
+    inner: dict
+    outer: Any
+
+
+def _opened(tree: Any, depth: int = 4) -> Any:
+    """The same, with objects that hold tensors taken apart, so that pytree finds these."""
+
+    def each(leaf: Any) -> Any:
+        if not depth or isinstance(leaf, Tensor | torch.nn.Module | type) or not hasattr(leaf, "__dict__"):
+            return leaf
+        inner = _opened(vars(leaf), depth - 1)
+        return _Opened(inner, [leaf]) if any(isinstance(x, Tensor) for x in pytree.tree_leaves(inner)) else leaf
+
+    return pytree.tree_map(each, tree)
+
+
+def _closed(tree: Any) -> Any:
+    """What was taken apart, put together as copies of the objects."""
+
+    def each(leaf: Any) -> Any:
+        if not isinstance(leaf, _Opened):
+            return leaf
+        made = copy(leaf.outer[0])
+        vars(made).update(_closed(leaf.inner))
+        return made
+
+    return pytree.tree_map(each, tree, is_leaf=lambda x: isinstance(x, _Opened))
+
+
+def _check_outputs(leaves: Sequence, count: int) -> None:
+    """DTSError for an output that does not hold a sample for each of the inputs'."""
+    for place, x in enumerate(leaves):
+        if isinstance(x, Tensor) and x.shape[:1] != (count,):
+            raise DTSError(
+                f"output {place} of the module has shape {tuple(x.shape)} for {count} sample{'s'[: count != 1]}: in a batch "
+                "of several tasks its dimension 0 must count them; let the module leave it out, or run each task by itself"
+            )
 
 
 def check_batch(count: int, args: tuple, kwargs: Mapping) -> None:
@@ -116,10 +174,10 @@ class Op(NamedTuple):
 
 
 def _join_products(y: Tensor, x: Tensor, first: Tensor, second: Tensor) -> None:
-    """y += (x first) second, over the last dimension."""
+    """y += (x first) second, over the last dimension, in y's dtype, which autocast may have chosen."""
     thin = x.reshape(-1, x.shape[-1]) @ first
     if y.is_contiguous():
-        y.view(-1, y.shape[-1]).addmm_(thin, second)
+        y.view(-1, y.shape[-1]).addmm_(thin.to(y.dtype), second.to(y.dtype))
     else:
         y += (thin @ second).view(y.shape)
 
@@ -150,11 +208,19 @@ def _addmm(mode: "SidePaths", input: Tensor, mat1: Tensor, mat2: Tensor, *, beta
     return mode.over(_MATMUL, mat1, mat2, input)
 
 
-def _embedding(mode: "SidePaths", input, weight, padding_idx=None, max_norm=None, *rest, **more) -> Tensor:
-    if max_norm is not None:
-        return NotImplemented
+def _embedding(
+    mode: "SidePaths", input, weight, padding_idx=None, max_norm=None, norm_type=2.0, *rest, **more
+) -> Tensor:
+    if max_norm is not None:  # PyTorch shortens the rows in the table itself; here they are shortened as they come out
+        rows = _embedding(mode, input, weight)
+        norms = rows.norm(norm_type, -1, keepdim=True)
+        return torch.where(norms > max_norm, rows * (max_norm / (norms + 1e-7)), rows)
     look_up = Op(lambda ids, table, _: F.embedding(ids, table), lambda y, ids, a, b: y.add_(F.embedding(ids, a) @ b))
     return mode.over(look_up, input, weight)
+
+
+def _bag(paths: "SidePaths", input: Tensor, weight: Tensor, *rest, **more) -> Tensor:
+    return F.embedding_bag(input, paths.expert_of(weight).clone(), *rest, **more)
 
 
 def _convolution(convolve: Callable) -> Callable:
@@ -212,7 +278,7 @@ def _attention(
     weights = None
     if need_weights:
         scores = q @ k.mT / q.shape[-1] ** 0.5
-        weights = (scores + attn_mask if masked else scores).softmax(-1)
+        weights = (scores + attn_mask if masked else scores).softmax(-1).to(q.dtype)  # autocast makes it float32
         y, weights = weights @ v, weights.mean(1) if more.get("average_attn_weights", True) else weights
     else:
         y = mode.attend(q, k, v, attn_mask)
@@ -229,8 +295,15 @@ HANDLERS: dict[Callable, Callable] = {
 }
 """By function: the handler, which takes the mode and the function's arguments; NotImplemented where it has no way."""
 
+_SHORTENING = {F.embedding: _embedding, F.embedding_bag: _bag}
+"""What, given a ``max_norm``, writes into the table that it reads, be it the base's: these do not."""
+
 _ABOUT = {Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point, Tensor.is_contiguous}
 _DERIVED = {Tensor.T.__get__, Tensor.mT.__get__, Tensor.H.__get__, Tensor.mH.__get__, Tensor.data.__get__}
+
+
+def _option(args: tuple, kwargs: Mapping, place: int, name: str) -> Any:
+    return args[place] if len(args) > place else kwargs.get(name)
 
 
 def _about(func: Callable) -> bool:
@@ -252,14 +325,22 @@ class SidePaths(TorchFunctionMode):
         self.members = members
         tensors, names = members[0].base.tensors, set().union(*(expert.differing() for expert in members))
         self._names = {id(tensors[name]): name for name in names}
+        self.at_work = False  # while a function that it was shown is computed
 
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
-        if not (self._touches(args) or (kwargs and self._touches(kwargs.values()))) or _about(func):
+        shortening = func in _SHORTENING and _option(args, kwargs, 3, "max_norm") is not None
+        touched = self._touches(args) or (kwargs and self._touches(kwargs.values()))
+        if not (touched or shortening) or _about(func):
             return func(*args, **kwargs)
-        if func in HANDLERS and (result := HANDLERS[func](self, *args, **kwargs)) is not NotImplemented:
-            return result
-        return func(*map(self.expert_of, args), **{key: self.expert_of(value) for key, value in kwargs.items()})
+        handler = _SHORTENING[func] if shortening else HANDLERS.get(func)
+        self.at_work = True
+        try:
+            if handler is not None and (result := handler(self, *args, **kwargs)) is not NotImplemented:
+                return result
+            return func(*map(self.expert_of, args), **{key: self.expert_of(value) for key, value in kwargs.items()})
+        finally:
+            self.at_work = False
 
     def _touches(self, values: Iterable) -> bool:
         return any(
@@ -269,6 +350,10 @@ class SidePaths(TorchFunctionMode):
     def differs(self, tensor: Tensor) -> bool:
         """Whether it is a tensor of the base that some expert changes."""
         return id(tensor) in self._names
+
+    def name_of(self, tensor: Tensor) -> str:
+        """The name of a tensor that differs."""
+        return self._names[id(tensor)]
 
     def expert_of(self, value: Any) -> Any:
         """An argument, with the expert's tensor where it was the base's."""
@@ -295,6 +380,36 @@ class SidePaths(TorchFunctionMode):
         y = op.apply(x, weight, bias)
         op.join(y, x, *expert.factors[name])
         return y
+
+
+class _Watch(TorchDispatchMode):
+    """Beside a ``SidePaths``: notes operations on the experts' tensors in functions that PyTorch does not show to it."""
+
+    def __init__(self, paths: SidePaths) -> None:
+        super().__init__()
+        self.paths, self.found = paths, ""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        if not (self.paths.at_work or self.found):
+            leaves = pytree.tree_leaves((args, kwargs))
+            self.found = next((f"{func} of {self.paths.name_of(x)!r}" for x in leaves if self.paths.differs(x)), "")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _watched(paths: SidePaths, watched: bool) -> Iterator[None]:
+    """With the paths entered; StateError, where they are watched, if a tensor was used behind their back."""
+    if not watched:
+        with paths:
+            yield
+        return
+    with _Watch(paths) as watch, paths:
+        yield
+    if watch.found:
+        raise StateError(
+            f"the module computes {watch.found} where an expert cannot be put in its place, in a function of TorchScript or "
+            "compiled code; pass a module without it, or swap the weights (Swapper)"
+        )
 
 
 class MixedPaths(SidePaths):
@@ -330,6 +445,8 @@ class MixedPaths(SidePaths):
         return _on_samples(work, self._number, q, k, v, *(() if mask is None else (mask,)))
 
     def over(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if any(functorch.is_batchedtensor(tensor) for tensor in (weight, bias) if tensor is not None):
+            raise RuntimeError("a vmap over weights that the module computes: its samples are run task by task")
         parts = list(zip(self.slices, self.members, strict=True))
         name, bias_name = self._names.get(id(weight)), self._names.get(id(bias))
         whole = any(name in expert and name not in expert.factors for expert in self.members)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.parts import Factors, Kept, Part, Unchanged
-from dts_mini.serving.expert import Base
+from dts_mini.serving.expert import Base, exactly
 
 
 class Swapper:
@@ -34,12 +34,18 @@ class Swapper:
             self._base.check(delta)
         parts = {} if delta is None else delta.parts
         new = {name for name in parts if not isinstance(delta.resolved(name), Unchanged)}
+        made = any(tensor.is_inference() for tensor in self._base.tensors.values())
+        with torch.inference_mode(made or torch.is_inference_mode_enabled()):  # where alone such tensors may be written
+            self._write(delta, new)
+
+    def _write(self, delta: TaskDelta | None, new: set[str]) -> None:
         try:
             for name in self._written - new:
                 self._base.tensors[name].copy_(self._kept[name])
             self._written |= new
             for name in new:
-                rebuild_tensor(self._kept[name], delta, name, out=self._base.tensors[name])
+                with exactly(self._kept[name]):
+                    rebuild_tensor(self._kept[name], delta, name, out=self._base.tensors[name])
         except BaseException:
             for name in self._written:
                 self._base.tensors[name].copy_(self._kept[name])
