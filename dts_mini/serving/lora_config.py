@@ -160,6 +160,14 @@ class LoraSettings:
     def modules_to_save(self) -> list[str]:
         return self._config.get("modules_to_save") or []
 
+    @property
+    def ensure_weight_tying(self) -> bool:
+        return self._config.get("ensure_weight_tying", False)
+
+    def saves(self, name: str) -> bool:
+        """Whether peft saves the module of this name with all its tensors."""
+        return any(name.endswith(saved) for saved in self.modules_to_save)
+
     def targets(self, name: str, module: nn.Module, root: nn.Module) -> bool:
         """Whether peft adapts this module of the model ``root``. It takes no notice of an adapter's other tensors."""
         config, target = self._config, self._config["target_modules"]

@@ -35,6 +35,8 @@ _UNTIE = (
     "untie the model (give each its own copy, set tie_word_embeddings to false in its config, save it) and use that as the "
     f"base; or {MERGE}"
 )
+_COPIES = (".modules_to_save.", ".original_module.")
+"""In names that peft writes for ``bias: all`` of modules to save, which it holds by their own names as well."""
 
 
 @torch.no_grad()
@@ -131,6 +133,8 @@ class _Reader:
 
     def plain(self, key: str, value: Tensor, adapted: Collection[str]) -> None:
         """A tensor that takes the place of the base's. In a module that has factors peft calls it ``base_layer.NAME``."""
+        if any(mark in key and self.settings.saves(key.partition(mark)[0]) for mark in _COPIES):
+            return
         owner, _, leaf = key.rpartition(".")
         module = owner.removesuffix(".base_layer")
         if (module in adapted) != (module != owner):
@@ -176,7 +180,7 @@ class _Reader:
         layer, where = self._modules.get(name), f"{self.folder}: the adapter changes {name!r}"
         if layer is None:
             raise StateError(f"{where}, which the base has no weight for; pass its own base")
-        if not self.settings.targets(name, layer, self.module):
+        if not any(self.settings.targets(each, self._modules[each], self.module) for each in self._adapted_as(name)):
             raise FileError(f"{where}, which {CONFIG} does not target, and peft would not load it; mend target_modules")
         if around := attention_around(self.module, name):
             raise FileError(
@@ -193,6 +197,11 @@ class _Reader:
         if not adds_up(layer):
             raise FileError(f"{where}, a {type(layer).__name__}, to whose output peft adds what no weight can; {MERGE}")
         return layer
+
+    def _adapted_as(self, name: str) -> list[str]:
+        """The modules of which one must be targeted for ``name`` to be: those that share its weight, if ties are kept."""
+        ends = self._ends.get(f"{name}.weight", ()) if self.settings.ensure_weight_tying else ()
+        return [name, *(end.removesuffix(".weight") for end in ends)]
 
     def check_saved(self, tensors: Collection[str]) -> None:
         """FileError unless the modules to save are there as a whole, as peft asks."""
@@ -211,7 +220,7 @@ class _Reader:
         for name, part in self._gains.items():
             names = self._ends[name]
             for other in names:
-                if not _alike(self._gains.get(other), part):
+                if not self._alike(name, part, self._gains.get(other)):
                     raise StateError(
                         f"{self.folder}: the adapter changes {name!r}, which the model ties to {other!r}, and not that one "
                         f"alike; {_UNTIE}"
@@ -239,13 +248,16 @@ class _Reader:
             part = Kept(before.restore() + part.restore().view_as(before.restore()))
         self._gains[name] = part
 
-
-def _alike(one: Part | None, other: Part | None) -> bool:
-    """Whether two tensors gain the same, to the bit."""
-    match one, other:
-        case Kept(), Kept():
+    def _alike(self, name: str, one: Part, other: Part | None) -> bool:
+        """Whether two ends of a tensor gain the same, exactly or, of factors beside a whole tensor, but for rounding."""
+        match one, other:
+            case Factors(), Factors():
+                same = one.left.shape == other.left.shape and one.scale == other.scale
+                return same and torch.equal(one.left, other.left) and torch.equal(one.right, other.right)
+            case _, None:
+                return False
+        if not (one.rank or other.rank):
             return torch.equal(one.value, other.value)
-        case Factors(), Factors():
-            same = one.left.shape == other.left.shape and one.scale == other.scale
-            return same and torch.equal(one.left, other.left) and torch.equal(one.right, other.right)
-    return False
+        known = self._known(name, tuple(self.module.state_dict()[name].shape))
+        one, other = (part.restore().reshape(known.shape) for part in (one, other))
+        return bool((one - other).abs().max() <= 1e-6 * known.abs().max())
