@@ -20,6 +20,7 @@ asked for: an adapter takes several times the bytes of the delta's file. ``plan_
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
@@ -37,22 +38,29 @@ __all__ = ["Adapter", "check_folder", "export_lora", "import_lora", "plan_lora",
 
 # peft saves each module whose name ends with one that is to be saved, its own among them.
 _PEFTS_OWN = ("base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout", "default")
-FORMATS = (torch.float32, torch.float16, torch.bfloat16)
+FORMATS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Adapter:
     """What ``export_lora`` writes: modules as factors, with their ranks; modules with all tensors; tensors left out.
 
-    ``nbytes``: of the tensors; the file has some kilobytes of header beside them. ``kept``: the share of the squared
-    norm of all factors' products that the cap on the rank leaves, in [0, 1]; of a plan 1.
+    ``nbytes``: of the tensors; the file has some kilobytes of header beside them. ``model``: bytes of the expert in
+    float32. ``kept``: the share of the squared norm of all factors' products that the cap on the rank leaves, in
+    [0, 1]; of a plan 1.
     """
 
     ranks: dict[str, int]
     modules_to_save: tuple[str, ...]
     lost: tuple[str, ...]
     nbytes: int
+    model: int
     kept: float = 1.0
+
+    @property
+    def share(self) -> float:
+        """The tensors' bytes as a share of the float32 expert's."""
+        return self.nbytes / self.model
 
 
 @torch.no_grad()
@@ -63,7 +71,7 @@ def export_lora(
     *,
     partial: bool = False,
     rank: int | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     told: Callable[[Adapter], None] = lambda adapter: None,
     overwrite: bool = False,
 ) -> Adapter:
@@ -79,8 +87,8 @@ def export_lora(
     """
     folder = check_folder(folder, overwrite=overwrite)
     plan = _Plan(delta, module, rank, dtype)
-    told(plan.adapter)
     plan.check(partial)
+    told(plan.adapter)
     tensors, kept, every = {}, 0.0, 0.0
     for name in plan.factored:
         found, shares = plan.adapted(name)
@@ -101,7 +109,11 @@ def export_lora(
 
 
 def plan_lora(
-    delta: TaskDelta, module: nn.Module, *, rank: int | None = None, dtype: torch.dtype = torch.float32
+    delta: TaskDelta,
+    module: nn.Module,
+    *,
+    rank: int | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
 ) -> Adapter:
     """What ``export_lora`` would write, and how many bytes of it; arguments and errors are its own, in a moment."""
     return _Plan(delta, module, rank, dtype).adapter
@@ -126,14 +138,14 @@ class _Plan:
     are held with all their tensors. ``biases``: names of those that take the place of the base's.
     """
 
-    def __init__(self, delta: TaskDelta, module: nn.Module, rank: int | None, dtype: torch.dtype) -> None:
+    def __init__(self, delta: TaskDelta, module: nn.Module, rank: int | None, dtype: str) -> None:
         if dtype not in FORMATS:
-            raise DTSError(f"dtype is {dtype}: choose one of {', '.join(map(str, FORMATS))}")
+            raise DTSError(f"dtype is {dtype!r}: choose one of {', '.join(FORMATS)}")
         if rank is not None and rank < 1:
             raise DTSError(f"rank is {rank}: give at least 1, or None for the delta's own")
         self.base = Base(module)
         self.base.check(delta)
-        self.delta, self.module, self._rank, self._dtype = delta, module, rank, dtype
+        self.delta, self.module, self._rank, self._dtype = delta, module, rank, getattr(torch, dtype)
         self._ends: dict[int, list[str]] = {}  # names of one tensor
         for name, tensor in self.base.tensors.items():
             self._ends.setdefault(id(tensor), []).append(name)
@@ -148,14 +160,9 @@ class _Plan:
         """DTSError where no adapter can hold what differs, or, with ``partial``, nothing of it as factors."""
         if self.lost and not partial:
             some = f"{', '.join(map(repr, self.lost[:3]))}{' and more' if len(self.lost) > 3 else ''}"
-            why = (
-                "the model itself owns"
-                if "." not in self.lost[0]
-                else "a module owns whose name peft takes for its own"
-            )
-            raise DTSError(
-                f"no LoRA adapter can hold {some}, which {why}; pass --partial (partial=True) to leave them out"
-            )
+            why = "a module owns whose name peft takes for its own" if "." in self.lost[0] else "the model itself owns"
+            mend = "pass --partial (partial=True) to leave them out"
+            raise DTSError(f"no LoRA adapter can hold {some}, which {why}; {mend}")
         if not self.factored:
             raise DTSError("no module of this delta has factors: an adapter of it would hold whole modules alone")
 
@@ -232,19 +239,19 @@ class _Plan:
             sizes.append(ranks[name] * (len(weight) + weight[0].numel()) * size)
             if self._lora_bias:
                 sizes.append((weight.shape[1] if is_turned(self.module.get_submodule(name)) else len(weight)) * size)
-        return Adapter(ranks, tuple(self.saved), tuple(self.lost), sum(sizes))
+        own = {id(self.base.tensors[name]): self.base.tensors[name] for name in self.delta.parts}
+        model = 4 * sum(tensor.numel() for tensor in own.values())
+        return Adapter(ranks, tuple(self.saved), tuple(self.lost), sum(sizes), model)
 
     def saved_tensors(self) -> list[str]:
         """Names of the tensors of ``saved``."""
         return [f"{name}.{leaf}" for name in self.saved for leaf in self.module.get_submodule(name).state_dict()]
 
     def _stored(self, name: str) -> Tensor:
-        """An outline of a tensor as it is written where it is no factor: 16 bits are an upper bound, not a lower one."""
+        """An outline of a tensor as it is written where it is no factor: in 16 bits if they are asked for, else as it is."""
         own = self.base.tensors[name]
-        narrow = own.is_floating_point() and self._dtype.itemsize < own.dtype.itemsize
-        return torch.empty(
-            own.shape, dtype=self._dtype if narrow and self._dtype.itemsize == 2 else own.dtype, device="meta"
-        )
+        narrow = own.is_floating_point() and self._dtype.itemsize == 2 < own.dtype.itemsize
+        return torch.empty(own.shape, dtype=self._dtype if narrow else own.dtype, device="meta")
 
     def rebuilt(self, name: str) -> Tensor:
         """The expert's tensor; the base's where they do not differ."""

@@ -96,18 +96,23 @@ def _skeleton(base: State) -> nn.Module:
     path = getattr(base, "path", None)
     folder = None if path is None else path if path.is_dir() else path.parent
     why = "the state dict lies in memory" if folder is None else f"{folder} has no config.json"
-    if folder is not None and (folder / "config.json").is_file():
-        architectures = read_config(folder / "config.json").get("architectures") or [None]
+    file = None if folder is None else folder / "config.json"
+    if file is not None and file.is_file():
+        architecture = (read_config(file).get("architectures") or [None])[0]
         if importlib.util.find_spec("transformers") is None:
-            why = f"transformers, which {folder / 'config.json'} is for, is not installed"
+            why = f"transformers, which {file} is for, is not installed"
         else:
             library = importlib.import_module("transformers")  # it is asked where it is installed, and takes seconds
-            kind = getattr(library, str(architectures[0]), None)
-            why = f"{folder / 'config.json'} names no architecture that transformers has ({architectures[0]})"
-            if kind is not None:
-                config = library.AutoConfig.from_pretrained(folder, local_files_only=True)
-                with torch.device("meta"):
-                    return kind._from_config(config)
+            kind = getattr(library, str(architecture), None)
+            if isinstance(kind, type) and issubclass(kind, library.PreTrainedModel):
+                try:
+                    config = library.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+                    with torch.device("meta"):
+                        return kind._from_config(config)
+                except Exception as error:  # whatever others wrote into that file
+                    why = f"transformers cannot build {architecture} from {file} ({str(error).splitlines()[:1]})"
+            else:
+                why = f"{file} names no architecture that transformers has ({architecture})"
     raise StateError(
         f"the adapter alone does not tell how its matrices lie in the base, and which weights are tied: {why}; "
         "pass the model (module=...), or a base with its config.json beside it"
