@@ -5,8 +5,8 @@ second, alpha = r for each module, so that nothing is scaled. What an adapter ho
 
 - ``weight`` of ``nn.Linear``, transformers' ``Conv1D``, ``nn.Embedding`` and convolutions (groups and dilation 1) as
   factors of the part's own rank (``rank_pattern``);
-- their ``bias`` beside the factors (``lora_bias``), or in place of the base's (``bias: all``) where an embedding has
-  factors too, since peft knows no ``lora_bias`` beside an embedding;
+- their ``bias`` beside the factors (``lora_bias``), or in place of the base's (``bias: all``) where a module without a
+  bias, such as an embedding, has factors too: peft knows no ``lora_bias`` of an embedding, and merges it nowhere else;
 - any other module that owns a tensor that differs, a LayerNorm, PyTorch's own attention or a convolution without
   factors, with all its tensors (``modules_to_save``);
 - of several modules that share one weight, as an embedding and an output layer do, one as factors and the others in
@@ -181,8 +181,8 @@ class _Plan:
         alone = {name for name in differing.keys() - fits if differing[name].keys() == {"bias"}}
         alone = {name for name in alone if [*self.module.get_submodule(name).children()]}
         biased = {name for name in fits if "bias" in differing[name]}
-        embeds = any(isinstance(self.module.get_submodule(name), nn.Embedding) for name in fits)
-        replaced = bool(alone) or (embeds and bool(biased))
+        bare = any(getattr(self.module.get_submodule(name), "bias", None) is None for name in fits)
+        replaced = bool(alone) or (bare and bool(biased))
         saved = {attention_around(self.module, name) or name for name in differing.keys() - fits - alone}
         unfit = {name for name in saved if _is_pefts_own(name)}
         self.lost += sorted(f"{name}.{leaf}" for name in unfit for leaf in differing.get(name, ()))

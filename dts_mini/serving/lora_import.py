@@ -174,7 +174,7 @@ class _Reader:
         self._known(f"{module}.weight", (len(left), right.shape[1]))
         dtype, scaling = torch.promote_types(left.dtype, right.dtype), self.settings.scaling(module)
         self._add(f"{module}.weight", Factors(left.to(dtype), right.to(dtype), scaling))
-        if bias is not None:
+        if bias is not None and bias.any():
             if getattr(layer, "bias", None) is None:
                 raise FileError(f"{where} has a bias in the adapter and none in the base; run it with peft")
             self._known(f"{module}.bias", tuple(bias.shape))
