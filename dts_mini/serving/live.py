@@ -403,13 +403,16 @@ def _watched(paths: SidePaths, watched: bool) -> Iterator[None]:
         with paths:
             yield
         return
-    with _Watch(paths) as watch, paths:
-        yield
-    if watch.found:
-        raise StateError(
-            f"the module computes {watch.found} where an expert cannot be put in its place, in a function of TorchScript or "
-            "compiled code; pass a module without it, or swap the weights (Swapper)"
-        )
+    watch = _Watch(paths)
+    try:
+        with watch, paths:
+            yield
+    finally:
+        if watch.found:
+            raise StateError(
+                f"the module computes {watch.found} where an expert cannot be put in its place, in a function of TorchScript "
+                "or compiled code; pass a module without it, or swap the weights (Swapper)"
+            )
 
 
 class MixedPaths(SidePaths):
