@@ -87,6 +87,13 @@ def test_a_module_built_under_inference_mode_is_swapped_as_any_in_any_mode():
     assert same(module, before)
 
 
+def test_weights_that_could_be_trained_are_swapped_as_any():
+    module = make("linear").requires_grad_(True)
+    before, (delta,) = bits(module), experts_of(module.requires_grad_(False), 1)
+    Swapper(module.requires_grad_(True)).to(delta)
+    assert has(module, rebuild(before, delta)) and all(x.requires_grad for x in module.parameters())
+
+
 def test_autocast_does_not_round_what_is_written():
     module = make("convolutions 2d").to(memory_format=torch.channels_last)
     before, deltas = bits(module), experts_of(module, 1, method="drc", notch=384)
