@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.compress import clock, commit, hardware, resident_peak
-from dts_mini.cluster import workers
-from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
-from dts_mini.core.delta import Rebuilt, compress, load, storage
+from dts_mini.core.compress import compress
+from dts_mini.core.delta import Rebuilt, load, storage
+from dts_mini.core.dts import rank_of
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.core.state import compute_dtype
-from dts_mini.core.tensor import rank_of
+from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
+from dts_mini.streaming.cluster import workers
 
 GB = 10**9
 SHARD = 10**9  # bytes of the tensors of a shard, as most models on the Hub are cut
@@ -127,8 +128,8 @@ def run_compress(folder: Path, keep_ratio: float, out: str, scheduler: str | Non
         if scheduler is None:
             compress(*states, keep_ratio=keep_ratio).save(folder / out)
             return
-        with workers(scheduler) as each:
-            compress(*states, keep_ratio=keep_ratio, each=each).save(folder / out)
+        with workers(scheduler) as mapper:
+            compress(*states, keep_ratio=keep_ratio, mapper=mapper).save(folder / out)
 
     times, _ = clock(work)
     digest = hashlib.sha256((folder / out).read_bytes()).hexdigest()

@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from dts_mini.core import merging
-from dts_mini.core.checkpoint import check_output, open_checkpoint, save_checkpoint
+from dts_mini.core.compress import METHODS, compress
 from dts_mini.core.container import decode
-from dts_mini.core.delta import METHODS, Rebuilt, compress, load, storage
+from dts_mini.core.delta import Rebuilt, load, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, read_bytes, write_json
-from dts_mini.core.work import Each
+from dts_mini.core.frame import Mapper
 from dts_mini.serving.lora import FORMATS, check_folder, export_lora, import_lora, plan_lora, read_config
+from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
+from dts_mini.streaming.resume import resumable
 from dts_mini.suites import CLIP, SUITES, load_suite
 
 CHECKPOINT = "a .safetensors file, an index of shards, or a folder with either"
@@ -39,19 +41,19 @@ def _compress(o: argparse.Namespace) -> None:
     settings = {name: value for name in own if (value := getattr(o, name)) is not None}
     settings["budget"] = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
     folder = o.out.with_name(f"{o.out.name}.parts")  # what a killed run has finished, until the file is written
-    with _workers(o.scheduler) as each, _progress(len(expert), "compress") as bar:
+    with _workers(o.scheduler) as mapper, _progress(len(expert), "compress") as bar:
         told = lambda name: bar.update()
-        delta = compress(base, expert, method=o.method, progress=told, each=each, folder=folder, **settings)
+        delta = compress(base, expert, method=o.method, progress=told, mapper=resumable(folder, mapper), **settings)
     delta.save(o.out, overwrite=o.overwrite)
     shutil.rmtree(folder, ignore_errors=True)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
 
-def _workers(scheduler: str | None) -> AbstractContextManager[Each]:
+def _workers(scheduler: str | None) -> AbstractContextManager[Mapper]:
     if scheduler is None:
         return nullcontext(map)
-    from dts_mini.cluster import workers
+    from dts_mini.streaming.cluster import workers
 
     return workers(scheduler)
 
@@ -112,7 +114,7 @@ def _merge(o: argparse.Namespace) -> None:
 def _evaluate(o: argparse.Namespace) -> None:
     if o.json:
         check_writable(o.json, overwrite=o.overwrite)
-    from dts_mini.suites.tables import headline, markdown, unseen  # open_clip takes seconds to import
+    from dts_mini.measures.tables import headline, markdown, unseen  # open_clip takes seconds to import
 
     suite, tables = load_suite(o.suite), {}
     for name, make in (("headline", headline), ("unseen", unseen)):
@@ -133,11 +135,11 @@ def _reproduce(o: argparse.Namespace) -> None:
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
-        print(plan_text(plan(suite, curves=o.curves)), end="")
+        print(plan_text(plan(suite, with_curves=o.curves)), end="")
         return
     bar = _progress(None, "reproduce")
     suite.progress = say = lambda text: (bar.set_postfix_str(text), bar.update())
-    report = reproduce(suite, curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
+    report = reproduce(suite, with_curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
     bar.close()
     for stem, entry in report["figures"].items():
         if "stopped" in entry:

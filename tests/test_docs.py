@@ -18,9 +18,9 @@ import dts_mini
 from dts_mini import compress
 from dts_mini.cli import main
 from dts_mini.core import merging
-from dts_mini.core.checkpoint import open_checkpoint, save_checkpoint
-from dts_mini.core.delta import METHODS
+from dts_mini.core.compress import METHODS
 from dts_mini.reference import modules, public, write
+from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dts_mini import DTSError, average, compress, fuse, fusion_weights, load, personalise, rebuild, storage
 from dts_mini.cli import main
-from dts_mini.core.checkpoint import open_checkpoint
 from dts_mini.core.parts import Tied
 from dts_mini.course import sentences
+from dts_mini.streaming.checkpoint import open_checkpoint
 
 transformers = pytest.importorskip("transformers")
 

@@ -4,10 +4,11 @@ import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import BudgetError, DTSError
 
 
 def in_bytes(budget: int | str, model: int) -> int:
@@ -64,8 +65,37 @@ def fit(
         else:
             number = (low + high) // 2
     if low < 0:
-        raise DTSError(f"a budget of {budget:,} bytes is too small here: the least possible is {sizes[0]:,} bytes")
+        raise BudgetError(f"a budget of {budget:,} bytes is too small here: the least possible is {sizes[0]:,} bytes")
     return low
+
+
+class Sized(Protocol):
+    """What has a size in bytes: a delta."""
+
+    def size(self) -> int: ...
+
+
+Made = TypeVar("Made", bound=Sized)
+
+
+def largest(
+    make: Callable[[int], Made],
+    budget: int,
+    most: int,
+    guess: int,
+    estimate: Callable[[int], float] = lambda number: number + 1.0,
+) -> Made:
+    """``make(number)`` of the largest number in 0..most that has its size within the budget; errors as ``fit``."""
+    fits: list[Made] = []  # the last one that fitted is the largest
+
+    def size(number: int) -> int:
+        made = make(number)
+        if (found := made.size()) <= budget:
+            fits[:] = [made]
+        return found
+
+    fit(size, budget, most, guess, estimate)
+    return fits[0]
 
 
 def _crossing(sizes: Mapping[int, int], budget: int, last: int, estimate: Callable[[int], float]) -> float:

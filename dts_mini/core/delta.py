@@ -1,30 +1,24 @@
-"""Second floor: a task's remainder as a ``TaskDelta``: made from two state dicts, saved, loaded, added back.
+"""A task's remainder as a ``TaskDelta``: saved, loaded, added back to its base.
 
-    compress(base, expert) -> TaskDelta -> save -> load -> rebuild(base, delta) -> the approximate expert
+    frame and method -> TaskDelta -> save -> load -> rebuild(base, delta) -> the approximate expert
 
-With the pretrained theta_0 as base this is DTS-T, with a merged model theta_m it is DTS-D (arXiv 2512.01461).
+Nothing here knows by which method the parts were made: each part can say what it adds.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dts_mini.core import container, drc, dts
-from dts_mini.core.budget import in_bytes
-from dts_mini.core.differences import Differences
-from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core import container
+from dts_mini.core.errors import StateError
 from dts_mini.core.file import read_bytes, write_bytes
-from dts_mini.core.parts import Bounds, Kept, Part, Reader, Tied, Unchanged, Writer, part_kind
-from dts_mini.core.state import State, check_outline, check_same_layout, fingerprint
-from dts_mini.core.work import Each
-
-METHODS: dict[str, ModuleType] = {"dts": dts, "drc": drc}
-"""By name: a module with ``Settings`` and ``compress(differences, settings, budget, size, progress)``."""
+from dts_mini.core.parts import Bounds, Exact, Kept, Part, Reader, Tied, Unchanged, Writer, part_kind
+from dts_mini.core.state import State, exactly, fingerprint
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Storage:
         return getattr(self, count) / self.model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TaskDelta:
     """The compressed remainder of one task: a part for each tensor of the expert.
 
@@ -63,6 +57,31 @@ class TaskDelta:
     base: str
     expert: str
     bounds: dict[str, Bounds] = field(default_factory=dict)
+
+    @exactly
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same file."""
+        return self.to_bytes() == other.to_bytes() if isinstance(other, TaskDelta) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.to_bytes())
+
+    def __repr__(self) -> str:
+        numbers = sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        return f"<TaskDelta: {self.method}, {len(self.parts)} tensors of {numbers:,} numbers in {self.size():,} bytes>"
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: a row a tensor, how it is kept, its rank, error and bytes."""
+        rows = []
+        for name, part in self.parts.items():
+            shape = " × ".join(map(str, self.shapes[name])) or "scalar"
+            error = f"{self.bounds[name].error:.3f}" if name in self.bounds else ""
+            cells = (escape(name), shape, type(part).__name__, part.rank or "", error, f"{-(-part.bits // 8):,}")
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        head = "".join(
+            f'<th scope="col">{word}</th>' for word in ("tensor", "shape", "kept as", "rank", "error", "bytes")
+        )
+        return f"<table><caption>{escape(repr(self))}</caption><tr>{head}</tr>{''.join(rows)}</table>"
 
     def remainder(self, name: str) -> Tensor | None:
         """What tensor ``name`` adds to the base's, in the tensor's shape; None where nothing, or no difference."""
@@ -86,12 +105,13 @@ class TaskDelta:
         """Bytes of the file, or a few more: without the count of information, which takes as long as the rest."""
         return len(self._encoded(_model_bytes(self)))
 
+    @exactly
     def _encoded(self, information: int) -> bytes:
         table, writer = [], Writer()
         for name, part in self.parts.items():
             entry = [name, type(part).__name__, list(self.shapes[name]), str(self.dtypes[name]).removeprefix("torch.")]
             if bounded := name in self.bounds:
-                writer.add("halves", torch.tensor(self.bounds[name]).half())
+                writer.add("halves", torch.tensor(self.bounds[name], dtype=torch.float16, device="cpu"))
             table.append([*entry, int(bounded), *part.write(writer)])
         counts = {"information": information, "model": _model_bytes(self)}
         if (paper := _paper_bytes(self)) is not None:
@@ -110,6 +130,7 @@ class TaskDelta:
         return container.encode(manifest, table, writer.tensors())
 
     @classmethod
+    @exactly
     def from_bytes(cls, data: bytes, what: str = "the delta") -> "TaskDelta":
         """The delta that ``to_bytes`` wrote, exactly; FileError naming ``what`` when a bit of it was altered."""
         manifest, table, tensors = container.decode(data, what)
@@ -124,75 +145,13 @@ class TaskDelta:
 
 
 def load(path: str | Path) -> TaskDelta:
-    """Reads a ``.dts.safetensors`` file; FileError when it is missing, altered, truncated, or of another format."""
-    return TaskDelta.from_bytes(read_bytes(path), str(path))
+    """Reads a ``.dts.safetensors`` file; FileError when it is missing, altered, truncated, or of another format.
 
-
-def compress(
-    base: State,
-    expert: State,
-    *,
-    method: Literal["dts", "drc"] = "dts",
-    budget: int | str | None = None,
-    progress: Callable[[str], None] = lambda name: None,
-    each: Each = map,
-    folder: str | Path | None = None,
-    **settings,
-) -> TaskDelta:
-    """Compresses what an expert adds to a base: every tensor of ``expert - base``, one after another.
-
-    Both are state dicts with the same names and shapes, in memory or on disk (``open_checkpoint``); computation is in
-    float32 or better. All tensors are looked at before the first is compressed. Integer tensors are kept where they
-    differ; of tensors that are equal in the base and in the expert, as tied ones are, the first is compressed.
-
-    ``method``: "dts", the paper's, or "drc", ours; ``settings`` are those of ``dts.Settings`` or ``drc.Settings``.
-    ``budget``: the file's size at most, in bytes, or as "1%" of the expert in float32; it decides instead of
-    ``keep_ratio`` or ``notch``. DRC without either takes 1%. ``progress`` is called once with each tensor's name.
-    ``each(work, jobs)`` yields ``work(job)`` in order, as ``map`` does, wherever it computes it. What is finished is kept
-    in ``folder``, and taken from there when the same work is done again: after a kill it goes on.
-
-    Raises DTSError, before any tensor is compressed, for a setting out of range and for state dicts that are empty, do not fit each
-    other, or hold NaN or infinity; and for a budget that not even the smallest file meets.
+    >>> delta = compress({"w": torch.zeros(8, 6)}, {"w": torch.ones(8, 6)})
+    >>> load(delta.save("a.dts.safetensors")) == delta
+    True
     """
-    if method not in METHODS:
-        raise DTSError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
-    chosen = _settings(method, settings)
-    if budget is not None and (given := {"keep_ratio", "notch"} & settings.keys()):
-        raise DTSError(f"both a budget and {given.pop()} are given: pass one of them")
-    if method == "drc" and budget is None and "notch" not in settings:
-        budget = "1%"
-    check_outline(base, "base")
-    check_outline(expert, "expert")
-    check_same_layout(base, expert, "expert")
-    differences = Differences(base, expert, each, folder)
-    shapes = {name: tuple(tensor.shape) for name, tensor in differences.outline.items()}
-    dtypes = {name: tensor.dtype for name, tensor in differences.outline.items()}
-    whole, prints = differences.examine()
-    for name in (name for name, part in whole.items() if part):
-        progress(name)
-
-    def delta(parts: Mapping[str, Part], settings, bounds: Mapping[str, Bounds]) -> TaskDelta:
-        every = {name: part or parts.get(name, Unchanged()) for name, part in whole.items()}
-        return TaskDelta(
-            every, shapes, dtypes, method, asdict(settings), *prints, {n: b.stored() for n, b in bounds.items()}
-        )
-
-    if budget is not None:
-        budget = in_bytes(budget, _model_bytes(delta({}, chosen, {})))
-
-    def size(parts: Mapping[str, Part], settings) -> int:
-        blank = {name: Bounds(1.0, 1.0, 1.0) for name, part in parts.items() if part.rank}  # as long as real ones
-        return delta(parts, settings, blank).size()
-
-    parts, bounds, chosen = METHODS[method].compress(differences, chosen, budget, size, progress)
-    return delta(parts, chosen, bounds)
-
-
-def _settings(method: str, given: Mapping):
-    allowed = [field.name for field in fields(METHODS[method].Settings)]
-    if unknown := given.keys() - allowed:
-        raise DTSError(f"{method} has no setting {min(unknown)!r}: choose among {', '.join(allowed)}")
-    return METHODS[method].Settings(**given)
+    return TaskDelta.from_bytes(read_bytes(path), str(path))
 
 
 class Rebuilt(Mapping[str, Tensor]):
@@ -222,6 +181,10 @@ def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
     """The approximate expert: base + remainder, tensor by tensor, in the expert's dtypes; tied tensors stay tied.
 
     StateError when ``base`` is not the one that the delta was made for.
+
+    >>> base, expert = {"w": torch.zeros(8, 6)}, {"w": torch.ones(8, 6)}
+    >>> torch.allclose(rebuild(base, compress(base, expert))["w"], expert["w"])
+    True
     """
     rebuilt, result = Rebuilt(base, delta), {}
     for name, part in delta.parts.items():
@@ -229,7 +192,7 @@ def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
     return result
 
 
-@torch.no_grad()
+@exactly
 def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None = None) -> Tensor:
     """Tensor ``name`` of the approximate expert: ``base``'s plus the remainder, in the expert's dtype.
 
@@ -237,6 +200,8 @@ def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None
     """
     part, dtype = delta.resolved(name), delta.dtypes[name]
     match part:
+        case Exact(value=value):
+            x = value
         case Kept(value=value) if not value.is_floating_point():
             x = value
         case Unchanged():
@@ -254,18 +219,24 @@ def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None
     return x.to(dtype, copy=True) if out is None else out.copy_(x.to(dtype))
 
 
-def check_base(base: State, delta: TaskDelta) -> None:
-    """StateError unless ``base`` is the state dict that ``delta`` was made for."""
+def check_base(base: State, *deltas: TaskDelta) -> None:
+    """StateError unless ``base`` is the state dict that the deltas were made for."""
     found = fingerprint(base)
-    if found != delta.base:
-        raise StateError(
-            f"this base (fingerprint {found}) is not the one that the delta was made for ({delta.base}); "
-            "pass that base, in the dtype it had"
-        )
+    for delta in deltas:
+        if found != delta.base:
+            raise StateError(
+                f"this base (fingerprint {found}) is not the one that the delta was made for ({delta.base}); "
+                "pass that base, in the dtype it had"
+            )
 
 
 def storage(delta: TaskDelta) -> Storage:
-    """The three counts of a delta's bytes, and the float32 expert's."""
+    """The three counts of a delta's bytes, and the float32 expert's.
+
+    >>> counts = storage(compress({"w": torch.zeros(80, 60)}, {"w": torch.eye(80, 60)}))
+    >>> counts.paper, counts.information, counts.model
+    (339, 366, 19200)
+    """
     return Storage(_paper_bytes(delta), _information_bytes(delta), len(delta.to_bytes()), _model_bytes(delta))
 
 
@@ -276,12 +247,11 @@ def _attention(names: Iterable[str]) -> str:
 
 
 def _paper_bytes(delta: TaskDelta) -> int | None:
-    """3 bits a code and 32 a singular value, of the paper's own method alone."""
-    if delta.method != "dts":
-        return None
-    return -(-sum(getattr(part, "paper_bits", 0) for part in delta.parts.values()) // 8)
+    counts = [part.paper_bits for part in delta.parts.values()]
+    return None if None in counts else -(-sum(counts) // 8)
 
 
+@exactly
 def _information_bytes(delta: TaskDelta) -> int:
     return -(-sum(part.bits for part in delta.parts.values()) // 8)
 

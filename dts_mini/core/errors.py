@@ -11,3 +11,7 @@ class StateError(DTSError):
 
 class FileError(DTSError):
     """A file that is missing, damaged, of another format or in the way."""
+
+
+class BudgetError(DTSError):
+    """A budget that not even the smallest file meets."""

@@ -4,18 +4,37 @@ A method adds its own kinds of ``Part``: a frozen dataclass that says how it is 
 is read back. Small pieces are gathered in a few big tensors, since an entry of a safetensors header costs 80 bytes.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dts_mini.core.coding import Decoder, Encoder
 from dts_mini.core.errors import FileError
 
 
-class Part:
+class Content:
+    """A frozen dataclass whose fields may be tensors: equal by what it holds, bit for bit."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(_same(getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+
+    def __hash__(self) -> int:  # tensors have no hash of their content: what is equal shares this one
+        return hash(type(self))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        if one.dtype != other.dtype or one.shape != other.shape:
+            return False
+        return torch.equal(*(x.contiguous().reshape(-1).view(torch.uint8) for x in (one, other)))
+    return type(one) is type(other) and one == other
+
+
+class Part(Content):
     """One tensor's share of a delta. Subclasses are known by their names, which files hold."""
 
     kinds: ClassVar[dict[str, type["Part"]]] = {}
@@ -28,7 +47,7 @@ class Part:
         return None
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """A (m x r) and B (r x n), float32, whose product is added to the base's matrix; None if it is not of low rank."""
+        """A (m x r) and B (r x n), float32, whose product is added to the base's matrix; None if there are none."""
         return None
 
     def write(self, writer: "Writer") -> list:
@@ -46,12 +65,17 @@ class Part:
         return 0
 
     @property
+    def paper_bits(self) -> int | None:
+        """Bits as the paper's code counts them; None of parts that its method does not make."""
+        return None
+
+    @property
     def bits(self) -> int:
         """Information: all that it holds, without a header."""
         return 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kept(Part):
     """A 0-D difference, or an integer tensor of the expert, kept as it is."""
 
@@ -74,8 +98,35 @@ class Kept(Part):
     def bits(self) -> int:
         return 8 * self.value.nbytes
 
+    @property
+    def paper_bits(self) -> int:
+        return 0
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
+class Exact(Part):
+    """A floating tensor of the expert as it is: the statistics of a norm layer, or what a caller wants kept."""
+
+    value: Tensor
+
+    def write(self, writer: "Writer") -> list:
+        writer.add("kept", self.value.contiguous().reshape(-1).view(torch.uint8))
+        return [str(self.value.dtype).removeprefix("torch.")]
+
+    @classmethod
+    def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Exact":
+        return cls(Kept.read(reader, shape, *arguments).value)
+
+    @property
+    def bits(self) -> int:
+        return 8 * self.value.nbytes
+
+    @property
+    def paper_bits(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, eq=False)
 class Factors(Part):
     """A tensor of two or more dimensions as a matrix: scale * left (m x r) right (r x n), both kept as they are.
 
@@ -115,12 +166,16 @@ class Factors(Part):
         return 8 * (self.left.nbytes + self.right.nbytes) + 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unchanged(Part):
     """A tensor that equals the base's."""
 
+    @property
+    def paper_bits(self) -> int:
+        return 0
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Tied(Part):
     """A tensor that equals the tensor ``to``, in the base and in the expert."""
 
@@ -132,6 +187,10 @@ class Tied(Part):
     @classmethod
     def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Tied":
         return cls(arguments[0])
+
+    @property
+    def paper_bits(self) -> int:
+        return 0
 
 
 class Bounds(NamedTuple):
@@ -147,7 +206,16 @@ class Bounds(NamedTuple):
 
     def stored(self) -> "Bounds":
         """As a file holds them, in half precision, rounded up: bounds stay bounds."""
-        return Bounds(*torch.tensor(self).mul(1.001).half().tolist())
+        return Bounds(*torch.tensor(self, dtype=torch.float32, device="cpu").mul(1.001).half().tolist())
+
+
+class Stream(Protocol):
+    """What several parts put together into one tensor of a file: a method's entropy code, for example."""
+
+    rows: int
+
+    def finish(self) -> Tensor:
+        """Its bytes (uint8)."""
 
 
 class Writer:
@@ -155,43 +223,49 @@ class Writer:
 
     def __init__(self) -> None:
         self._pieces: dict[str, list[Tensor]] = {}
-        self._encoder, self._rows = Encoder(), 0
+        self._streams: dict[str, Stream] = {}
 
     def add(self, name: str, piece: Tensor) -> None:
         self._pieces.setdefault(name, []).append(piece.reshape(-1))
 
-    def add_integers(self, rows: Tensor) -> None:
-        """Rows (k x n) of int16, to be entropy-coded."""
-        self._encoder.add(rows)
-        self._rows += len(rows)
+    def stream(self, name: str, make: Callable[[], Stream]) -> Any:
+        """The stream of this name, made where there is none yet."""
+        if name not in self._streams:
+            self._streams[name] = make()
+        return self._streams[name]
 
     def tensors(self) -> dict[str, Tensor]:
-        coded = {"integers": self._encoder.finish()} if self._rows else {}
-        return {name: torch.cat(pieces) for name, pieces in self._pieces.items()} | coded
+        """All of them, by name."""
+        joined = {name: torch.cat(pieces) for name, pieces in self._pieces.items()}
+        return joined | {name: stream.finish() for name, stream in self._streams.items()}
 
     @property
     def rows(self) -> int:
-        """Entropy-coded rows so far."""
-        return self._rows
+        """Rows in streams so far, which are told to those who read them."""
+        return sum(stream.rows for stream in self._streams.values())
 
 
 class Reader:
     """The big tensors of a file, read in the order in which they were filled; ``settings`` are the file's."""
 
     def __init__(self, tensors: Mapping[str, Tensor], settings: Mapping, rows: int) -> None:
-        self.settings = settings
+        self.settings, self.rows = settings, rows
         self._tensors = tensors
         self._place: dict[str, int] = {}
-        self._decoder = Decoder(tensors["integers"], rows) if rows else None
+        self._streams: dict[str, Any] = {}
 
     def take(self, name: str, count: int) -> Tensor:
         start = self._place.get(name, 0)
         self._place[name] = start + count
-        return self._tensors[name][start : start + count] if count else torch.empty(0)
+        return (
+            self._tensors[name][start : start + count] if count else torch.empty(0, dtype=torch.float32, device="cpu")
+        )
 
-    def take_integers(self, rows: int, n: int) -> Tensor:
-        """int16 (rows x n)."""
-        return self._decoder.take(rows, n)
+    def stream(self, name: str, open_: Callable[[Tensor, int], Any]) -> Any:
+        """The stream of this name, opened by ``open_(bytes, rows)`` where it is read from for the first time."""
+        if name not in self._streams:
+            self._streams[name] = open_(self._tensors[name], self.rows)
+        return self._streams[name]
 
 
 def part_kind(name: str, what: str) -> type[Part]:

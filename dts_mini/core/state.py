@@ -1,9 +1,9 @@
 """State dicts: what must hold of them before any work, and how one is recognised.
 
-A state dict may stay on disk (``dts_mini.core.checkpoint``): nothing here holds more than one of its tensors.
+A state dict may stay on disk (``dts_mini.streaming.checkpoint``): nothing here holds more than one of its tensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -14,6 +14,11 @@ from dts_mini.core.errors import StateError
 
 State = Mapping[str, Tensor]
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def exactly(function: Callable) -> Callable:
+    """The function without gradients and without autocast, which would compute in fewer bits than are stored."""
+    return torch.no_grad()(torch.autocast("cpu", enabled=False)(torch.autocast("cuda", enabled=False)(function)))
 
 
 def outline(state: State) -> State:
@@ -64,7 +69,7 @@ def check_same_layout(base: State, other: State, what: str, base_what: str = "ba
     base, other = outline(base), outline(other)
     missing, extra = [n for n in base if n not in other], [n for n in other if n not in base]
     if missing or extra:
-        parts = [f"{label} {_some(names)}" for label, names in (("lacks", missing), ("has beyond it", extra)) if names]
+        parts = [f"{label} {some(names)}" for label, names in (("lacks", missing), ("has beyond it", extra)) if names]
         raise StateError(
             f"the {what} does not fit the {base_what}: it {' and '.join(parts)}; pass checkpoints of one model"
         )
@@ -88,6 +93,58 @@ def fingerprint(state: State) -> str:
     return seal({name: digest(state[name]) for name in state})
 
 
+def check_pair(base: State, expert: State, what: str = "expert") -> dict[str, Tensor]:
+    """The expert's outline in name order; StateError unless it fits the base, by all but values."""
+    check_outline(base, "base")
+    check_outline(expert, what)
+    check_same_layout(base, expert, what)
+    return dict(sorted(outline(expert).items()))
+
+
+def examine(
+    base: State, expert: State, name: str, what: str = "expert", any_value: bool = False
+) -> tuple[tuple[str, str], bool, bool]:
+    """A tensor's digests in base and expert; whether it is the same in both, up to the expert's dtype; and a statistic.
+
+    One that is may hold what it likes, as a mask of infinities does. StateError where one that is not holds NaN or
+    infinity, unless it is a statistic or ``any_value`` is welcome. One tensor is held at a time where they have one
+    dtype.
+    """
+    digests, finite, dtypes = [], [], []
+    for state in (base, expert):
+        tensor = state[name].detach()
+        digests.append(digest(tensor))
+        finite.append(all_finite(tensor))
+        dtypes.append(tensor.dtype)
+        del tensor
+    same = digests[0] == digests[1]
+    if not same and dtypes[0] != dtypes[1]:
+        same = digest(base[name].detach().to(dtypes[1])) == digests[1]
+    statistic = is_statistic(name)
+    if not (same or all(finite) or any_value or statistic):
+        at = finite.index(False)
+        check_values((base, expert)[at][name], name, ("base", what)[at])
+    return tuple(digests), same, statistic
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    return not tensor.is_floating_point() or bool(tensor.sum().isfinite() or torch.isfinite(tensor).all())
+
+
+STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor, by its name, holds what a layer counted of its inputs: no weight, though saved beside them."""
+    return name.rpartition(".")[2] in STATISTICS
+
+
+def seals(digests: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """The fingerprints of two state dicts, from the pairs of their tensors' digests."""
+    return tuple(seal({name: pair[i] for name, pair in digests.items()}) for i in (0, 1))
+
+
 def seal(digests: Mapping[str, str]) -> str:
     """The fingerprint of the state dict whose tensors have these digests (XXH3-128, in name order)."""
     return xxhash.xxh3_128_hexdigest("".join(f"{name} {digests[name]};" for name in sorted(digests)).encode())
@@ -102,7 +159,7 @@ def digest(tensor: Tensor) -> str:
 
 def as_bytes(tensor: Tensor) -> np.ndarray:
     """A tensor's values as they lie in memory (uint8, one dimension), copied only where they must be."""
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tensor.detach().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -110,6 +167,7 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _some(names: list[str], most: int = 3) -> str:
+def some(names: list[str], most: int = 3) -> str:
+    """The first few names, and how many more."""
     listed = ", ".join(repr(name) for name in names[:most])
     return listed + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dts_mini.core.codes import pack, unpack
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
-from dts_mini.core.packing import pack, unpack
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Frame, Half, Peer, densest, frames, within
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signs(Part):
     """+scale where ``positive`` (n, bool), -scale elsewhere; ``scale``: float32, a scalar."""
 
@@ -51,8 +51,8 @@ def bitdelta(theta_0: State, experts: Mapping[str, State], budget: int | str | N
     made = frames(theta_0, experts)
     deltas = {}
     for task, frame in made.items():
-        parts = {name: Half.of(x) if x.dim() == 1 else _signs(x) for name, x in frame.vectors.items()}
-        deltas[task] = frame.delta("BitDelta", parts)
+        parts = {name: Half.of(x) if x.dim() == 1 else _signs(x) for name, x in frame.items()}
+        deltas[task] = frame.delta("BitDelta", parts, {})
     return within(Peer(theta_0, deltas), made, budget)
 
 
@@ -60,7 +60,7 @@ def _signs(x: Tensor) -> Signs:
     return Signs((x.reshape(-1) > 0).cpu(), x.abs().mean().float().cpu())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Switch(Part):
     """``active`` (n, bool) is the activation switch, ``positive`` (bool, of the active) the polarity switch,
     ``scale`` (float32, a scalar) the knob."""
@@ -110,7 +110,7 @@ def t_switch(
 
 def _switched(frame: Frame, budget: int | str | None, density: float | None) -> TaskDelta:
     sides = {}
-    for name, x in frame.vectors.items():
+    for name, x in frame.items():
         flat = x.reshape(-1).float().cpu()
         order = flat.abs().argsort(descending=True, stable=True)
         sides[name] = flat, order[flat[order] > 0], order[flat[order] < 0]

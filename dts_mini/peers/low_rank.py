@@ -1,8 +1,8 @@
 """Truncated SVD in half precision: what DTS is without thresholding and scaling.
 
 TSV-C (arXiv 2412.00081) keeps, of each matrix of a task vector, the leading singular triples, the same share of
-them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half precision, or
-in fewer bits where a caller says so.
+them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half
+precision, or in fewer bits where a caller says so.
 """
 
 from collections import Counter
@@ -13,16 +13,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dts_mini.core.budget import largest
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
-from dts_mini.core.tensor import Decomposition, decompose
-from dts_mini.peers.peer import Frame, Peer, frames, largest, prefix
+from dts_mini.core.svd import Decomposition, decompose
+from dts_mini.peers.peer import Frame, Peer, frames, prefix
 from dts_mini.peers.quantised import check_vector_bits, vector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HalfLowRank(Part):
     """U^T (r x m) and V^T (r x n) in half precision, s (r) in float32."""
 
@@ -95,12 +96,12 @@ def low_rank(
 
 def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vector_bits: int) -> TaskDelta:
     vectors, found = {}, {}
-    for name, x in frame.vectors.items():
+    for name, x in frame.items():
         if x.dim() == 1:
             vectors[name] = vector(x, vector_bits)
         else:
             matrix = x.reshape(len(x), -1)
-            found[name] = decompose(matrix, min(matrix.shape), "exact" if min(matrix.shape) <= 256 else "gram")
+            found[name] = decompose(matrix, min(matrix.shape), "full")
 
     def of(kept: Mapping[str, int]) -> TaskDelta:
         parts = {name: HalfLowRank.of(found[name].first(kept[name])) for name in found if kept[name]}

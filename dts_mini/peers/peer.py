@@ -1,4 +1,4 @@
-"""What every peer of DTS hands back, and how its bytes are counted: files of one format, and a share of a common one."""
+"""What every peer of DTS hands back, and how its bytes are counted: its file, and a share of a common one."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dts_mini.core.budget import fit, in_bytes
+from dts_mini.core.budget import fit, largest
 from dts_mini.core.delta import TaskDelta, rebuild
-from dts_mini.core.differences import Differences
 from dts_mini.core.errors import DTSError, StateError
-from dts_mini.core.parts import Part, Reader, Tied, Unchanged, Writer
-from dts_mini.core.state import State, check_same_layout, check_state, fingerprint
+from dts_mini.core.frame import Frame
+from dts_mini.core.parts import Part, Reader, Writer
+from dts_mini.core.state import State, fingerprint
 
-NOTCHES = 20_000
-"""Densities that a budget chooses among."""
+DENSITIES = 20_000
+"""How many densities a budget chooses among."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Relative(Part):
         raise DTSError("this delta is one half of its tensors: rebuild it through its Peer, with the shared file")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Half(Part):
     """A difference in half precision, flat."""
 
@@ -89,41 +89,13 @@ class Half(Part):
         return 16 * self.values.numel()
 
 
-class Frame:
-    """One task's file, but for the parts that a peer makes; ``vectors`` are the differences that it makes them of.
-
-    Integer and 0-D tensors are kept as they are, tied ones stay tied, unchanged ones cost nothing.
-    """
-
-    def __init__(self, base: State, expert: State) -> None:
-        self.vectors = Differences(base, expert)
-        self._whole, self._prints = self.vectors.examine()
-        tensors = self.vectors.outline
-        self._shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        self._dtypes = {name: tensor.dtype for name, tensor in tensors.items()}
-        self.model = 4 * sum(t.numel() for name, t in tensors.items() if not isinstance(self._whole[name], Tied))
-
-    def delta(self, method: str, parts: Mapping[str, Part], settings: Mapping | None = None) -> TaskDelta:
-        """The task's delta; a tensor without a part stays the base's."""
-        every = {name: part or parts.get(name, Unchanged()) for name, part in self._whole.items()}
-        return TaskDelta(every, self._shapes, self._dtypes, method, dict(settings or {}), *self._prints)
-
-    def budget(self, budget: int | str) -> int:
-        """A budget in bytes."""
-        return in_bytes(budget, self.model)
-
-
 def frames(base: State, experts: Mapping[str, State]) -> dict[str, Frame]:
     """A frame for each task; StateError for state dicts that do not fit each other or half precision."""
     if not experts:
         raise DTSError("there are no experts; pass a dict of task names and state dicts")
-    check_state(base, "base")
-    for task, expert in experts.items():
-        check_state(expert, f"expert of {task!r}")
-        check_same_layout(base, expert, f"expert of {task!r}")
-    made = {task: Frame(base, expert) for task, expert in experts.items()}
+    made = {task: Frame(base, expert, frozen=False, what=f"expert of {task!r}") for task, expert in experts.items()}
     for task, frame in made.items():
-        for name, x in frame.vectors.items():
+        for name, x in frame.items():
             if x.abs().max() > torch.finfo(torch.float16).max:
                 raise StateError(f"expert of {task!r}, tensor {name!r}: the difference is too large for half precision")
     return made
@@ -131,18 +103,13 @@ def frames(base: State, experts: Mapping[str, State]) -> dict[str, Frame]:
 
 def names_of(made: Mapping[str, Frame]) -> list[str]:
     """The tensors that some task changes."""
-    return sorted({name for frame in made.values() for name in frame.vectors})
+    return sorted({name for frame in made.values() for name in frame})
 
 
 def shared_delta(base: State, parts: Mapping[str, Part], method: str, settings: Mapping | None = None) -> TaskDelta:
     """The file that all tasks share: parts of those tensors that some task changes."""
     shapes, dtypes = {n: tuple(base[n].shape) for n in parts}, {n: base[n].dtype for n in parts}
     return TaskDelta(dict(parts), shapes, dtypes, method, dict(settings or {}), fingerprint(base), "")
-
-
-def largest(make: Callable[[int], TaskDelta], budget: int, most: int, guess: int) -> TaskDelta:
-    """The delta of the largest number in 0..most whose file is within the budget; DTSError where none is."""
-    return make(fit(lambda number: len(make(number).to_bytes()), budget, most, guess))
 
 
 def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int) -> TaskDelta:
@@ -152,13 +119,13 @@ def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits
     n (H(d) + bits d) bits together: a first guess.
     """
 
-    def about(notch: int) -> int:
-        d = notch / NOTCHES
+    def about(step: int) -> int:
+        d = step / DENSITIES
         places = -d * math.log2(d) - (1 - d) * math.log2(1 - d) if 0 < d < 1 else 0.0
         return int(elements * (places + bits * d) / 8)
 
     spare = max(0, budget - len(make(0.0).to_bytes()))
-    return largest(lambda notch: make(notch / NOTCHES), budget, NOTCHES, fit(about, spare, NOTCHES, 0))
+    return largest(lambda step: make(step / DENSITIES), budget, DENSITIES, fit(about, spare, DENSITIES, 0))
 
 
 def prefix(costs: Iterable[float], spare: float) -> int:

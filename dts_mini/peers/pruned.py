@@ -14,7 +14,7 @@ from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Frame, Peer, densest, frames
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sparse(Part):
     """``values`` (half precision) where ``kept`` (n, bool), in order; zero elsewhere."""
 
@@ -56,7 +56,7 @@ def pruned(
 
 
 def _pruned(frame: Frame, budget: int | str | None, density: float | None) -> TaskDelta:
-    flat = {name: x.reshape(-1).float().cpu() for name, x in frame.vectors.items()}
+    flat = {name: x.reshape(-1).float().cpu() for name, x in frame.items()}
     every = torch.cat([torch.empty(0), *(x.abs() for x in flat.values())])
     order, sizes = every.argsort(descending=True, stable=True), [len(x) for x in flat.values()]
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dts_mini.core.codes import pack, unpack
 from dts_mini.core.errors import DTSError
-from dts_mini.core.packing import pack, unpack
 from dts_mini.core.parts import Kept, Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, shared_delta, within
@@ -20,7 +20,7 @@ from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, shared_d
 BITS = range(1, 9)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quantised(Part):
     """Codes of ``width`` bits (uint8, flat), each standing for (code - zero) * step; ``step``: float32, a scalar."""
 
@@ -71,7 +71,7 @@ def check_vector_bits(bits: int) -> None:
         raise DTSError(f"vector_bits is {bits!r}: it must be 16, or lie in {BITS.start}..{BITS.stop - 1}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Offset(Relative, Quantised):
     """What a task's tensor adds to the shared one, quantised."""
 
@@ -87,7 +87,7 @@ def tvq(theta_0: State, experts: Mapping[str, State], budget: int | str | None =
     _check(bits)
     made = frames(theta_0, experts)
     deltas = {
-        task: frame.delta("TVQ", {name: Quantised.of(x, bits) for name, x in frame.vectors.items()}, {"bits": bits})
+        task: frame.delta("TVQ", {name: Quantised.of(x, bits) for name, x in frame.items()}, {"bits": bits})
         for task, frame in made.items()
     }
     return within(Peer(theta_0, deltas), made, budget)
@@ -110,13 +110,13 @@ def rtvq(
     _check(bits)
     made = frames(theta_0, experts)
     common = {
-        name: Quantised.of(sum(frame.vectors[name] for frame in made.values()) / len(made), base_bits)
+        name: Quantised.of(sum(frame[name] for frame in made.values()) / len(made), base_bits)
         for name in names_of(made)
     }
     deltas = {}
     for task, frame in made.items():
         parts = {}
-        for name, x in frame.vectors.items():
+        for name, x in frame.items():
             parts[name] = Offset.of(x - common[name].values().view(x.shape).to(x), bits)
         deltas[task] = frame.delta("RTVQ", parts, {"bits": bits})
     return within(Peer(theta_0, deltas, shared_delta(theta_0, common, "RTVQ", {"bits": base_bits})), made, budget)

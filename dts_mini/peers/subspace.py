@@ -22,7 +22,7 @@ from dts_mini.peers.peer import Peer, Relative, frames, names_of, prefix, shared
 from dts_mini.peers.quantised import check_vector_bits, vector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subspace(Part):
     """U^T (p x m) and V^T (q x n) in half precision."""
 
@@ -44,7 +44,7 @@ class Subspace(Part):
         return 16 * (self.left.numel() + self.right.numel())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Joined(Part):
     """A task's matrix: its core between the shared factors."""
 
@@ -59,7 +59,7 @@ class Joined(Part):
         return u @ vh
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Core(Relative):
     """C_n (p x q): half precision, times ``unit``, float32, a scalar."""
 
@@ -99,13 +99,13 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *,
     check_vector_bits(vector_bits)
     made = frames(theta_0, experts)
     vectors = {
-        task: {name: vector(x, vector_bits) for name, x in frame.vectors.items() if x.dim() == 1}
+        task: {name: vector(x, vector_bits) for name, x in frame.items() if x.dim() == 1}
         for task, frame in made.items()
     }
     bases, cores, offers = {}, {}, []
     for name in names_of(made):
         if theta_0[name].dim() > 1:
-            matrices = torch.stack([frame.vectors[name].flatten(1).double().cpu() for frame in made.values()])
+            matrices = torch.stack([frame[name].flatten(1).double().cpu() for frame in made.values()])
             u = _leading(torch.einsum("tij,tkj->ik", matrices, matrices))
             v = _leading(torch.einsum("tij,tik->jk", matrices, matrices))
             bases[name], cores[name] = (u, v), dict(zip(made, u @ matrices @ v.T, strict=True))
@@ -118,8 +118,8 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *,
         common = {n: Subspace(bases[n][0][:p].half(), bases[n][1][:q].half()) for n, (p, q) in sorted(sides.items())}
         deltas = {}
         for task, frame in made.items():
-            parts = {n: Core.of(cores[n][task][:p, :q]) for n, (p, q) in sides.items() if n in frame.vectors}
-            deltas[task] = frame.delta("shared subspace", vectors[task] | parts)
+            parts = {n: Core.of(cores[n][task][:p, :q]) for n, (p, q) in sides.items() if n in frame}
+            deltas[task] = frame.delta("shared subspace", vectors[task] | parts, {})
         return Peer(theta_0, deltas, shared_delta(theta_0, common, "shared subspace"))
 
     def size(count: int) -> int:
@@ -134,7 +134,7 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *,
 
 
 def _leading(gram: Tensor) -> Tensor:
-    """All eigenvectors of a Gram matrix (n x n) as rows, the strongest first; the largest element of each is positive."""
+    """All eigenvectors of a Gram matrix (n x n) as rows, the strongest first, each one's largest element positive."""
     rows = torch.linalg.eigh(gram).eigenvectors.flip(1).T
     sign = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
     return rows * sign

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.errors import StateError
 from dts_mini.core.parts import Tied, Unchanged
-from dts_mini.core.state import digest, seal
+from dts_mini.core.state import digest, exactly, seal
 
 
 class Base:
@@ -144,16 +144,19 @@ class Expert:
         self.factors: dict[str, tuple[Tensor, Tensor]] = {}
         self._whole: dict[str, Tensor] = {}
         for name in delta.parts:
-            tensor, part = base.tensors[name], delta.resolved(name)
-            first = base.names[id(tensor)]
-            if isinstance(part, Unchanged) or first in self:
-                continue
-            with exactly(tensor):
-                factors = part.factors()
-                if factors is not None and sum(factor.numel() for factor in factors) < tensor.numel():
-                    self.factors[first] = tuple(factor.to(tensor) for factor in factors)
-                else:
-                    self._whole[first] = rebuild_tensor(tensor.detach(), delta, name).to(tensor)
+            self._decode(delta, name)
+
+    @exactly
+    def _decode(self, delta: TaskDelta, name: str) -> None:
+        tensor, part = self.base.tensors[name], delta.resolved(name)
+        first = self.base.names[id(tensor)]
+        if isinstance(part, Unchanged) or first in self:
+            return
+        factors = part.factors()
+        if factors is not None and sum(factor.numel() for factor in factors) < tensor.numel():
+            self.factors[first] = tuple(factor.to(tensor) for factor in factors)
+        else:
+            self._whole[first] = rebuild_tensor(tensor.detach(), delta, name).to(tensor)
 
     def __contains__(self, name: str) -> bool:
         """Whether the expert's tensor differs from the base's."""
@@ -166,22 +169,18 @@ class Expert:
     def whole(self, name: str) -> Tensor:
         """The expert's tensor. One that has factors is laid out once it is asked for, and kept."""
         if name not in self._whole:
-            tensor = self.base.tensors[name].detach()
             if name not in self.factors:
-                return tensor
-            a, b = self.factors[name]
-            with exactly(tensor):
-                self._whole[name] = torch.addmm(tensor.reshape(len(a), -1), a, b).view_as(tensor)
+                return self.base.tensors[name].detach()
+            self._whole[name] = self._laid_out(name)
         return self._whole[name]
+
+    @exactly
+    def _laid_out(self, name: str) -> Tensor:
+        tensor, (a, b) = self.base.tensors[name].detach(), self.factors[name]
+        return torch.addmm(tensor.reshape(len(a), -1), a, b).view_as(tensor)
 
     @property
     def nbytes(self) -> int:
         """Bytes beside the base's own."""
         factors = sum(factor.nbytes for pair in list(self.factors.values()) for factor in pair)
         return factors + sum(tensor.nbytes for tensor in list(self._whole.values()))
-
-
-def exactly(tensor: Tensor) -> AbstractContextManager:
-    """Without autocast, which would round what is kept for later calls."""
-    kind = tensor.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

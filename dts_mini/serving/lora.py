@@ -30,6 +30,7 @@ from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, write_bytes, write_json
 from dts_mini.core.parts import Part, Unchanged
+from dts_mini.core.state import exactly
 from dts_mini.serving.expert import Base
 from dts_mini.serving.lora_config import CONFIG, PREFIX, WEIGHTS, adds_up, attention_around, is_turned, read_config
 from dts_mini.serving.lora_import import import_lora
@@ -63,7 +64,7 @@ class Adapter:
         return self.nbytes / self.model
 
 
-@torch.no_grad()
+@exactly
 def export_lora(
     delta: TaskDelta,
     module: nn.Module,
@@ -170,7 +171,7 @@ class _Plan:
         """Decides on ``factored``, ``biases``, ``saved`` and ``lost``."""
         differing: dict[str, dict[str, Part]] = {}  # by module and leaf
         for name, source in self._source.items():
-            if not isinstance(part := self.delta.resolved(source), Unchanged):
+            if not isinstance(part := self.delta.resolved(source), Unchanged) and _rank(part) != 0:
                 owner, _, leaf = name.rpartition(".")
                 differing.setdefault(owner, {})[leaf] = part
         self.lost = sorted(differing.pop("", {}))
@@ -212,7 +213,7 @@ class _Plan:
             plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
         else:
             plain = getattr(module, "max_norm", None) is None  # peft applies it to the factors
-        fits = leaves.keys() <= {"weight", "bias"} and (weight is None or weight.rank > 0)
+        fits = leaves.keys() <= {"weight", "bias"} and (weight is None or _rank(weight) is not None)
         return plain and adds_up(module) and fits and not attention_around(self.module, name)
 
     def _clashing(self, names: list[str], differing: Mapping[str, Mapping[str, Part]], fits: set[str]) -> set[str]:
@@ -234,7 +235,7 @@ class _Plan:
         sizes = [self._stored(name).nbytes for name in [*self.biases, *self.saved_tensors()]]
         for name, leaves in self.factored.items():
             weight = self.base.tensors[f"{name}.weight"]
-            own = leaves["weight"].rank if "weight" in leaves else 1
+            own = _rank(leaves["weight"]) if "weight" in leaves else 1
             ranks[name] = min(own, self._rank or own)
             sizes.append(ranks[name] * (len(weight) + weight[0].numel()) * size)
             if self._lora_bias:
@@ -307,6 +308,11 @@ class _Plan:
             "bias": "all" if self.biases else "none",
             "fan_in_fan_out": any(is_turned(self.module.get_submodule(name)) for name in ranks),
         }
+
+
+def _rank(part: Part) -> int | None:
+    """Components of a part; None of one without factors."""
+    return part.rank or (None if (factors := part.factors()) is None else len(factors[1]))
 
 
 def _is_pefts_own(name: str) -> bool:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dts_mini.core.delta import Rebuilt, TaskDelta
 from dts_mini.core.errors import FileError, StateError
 from dts_mini.core.file import load_tensors
-from dts_mini.core.parts import Factors, Kept, Part, Tied, Unchanged
-from dts_mini.core.state import State, check_values, fingerprint, outline
+from dts_mini.core.parts import Exact, Factors, Kept, Part, Tied, Unchanged
+from dts_mini.core.state import State, check_values, exactly, fingerprint, outline
 from dts_mini.serving.lora_config import (
     CONFIG,
     MERGE,
@@ -39,7 +39,7 @@ _COPIES = (".modules_to_save.", ".original_module.")
 """In names that peft writes for ``bias: all`` of modules to save, which it holds by their own names as well."""
 
 
-@torch.no_grad()
+@exactly
 def import_lora(folder: str | Path, base: State, module: nn.Module | None = None) -> TaskDelta:
     """The delta of a peft LoRA adapter over a model's state dict: the adapter's own factors, in its own dtype.
 
@@ -151,7 +151,7 @@ class _Reader:
         known = self._known(name, tuple(value.shape))
         value = value.to(known.dtype)  # as load_state_dict does
         if not torch.equal(value, known):
-            self._add(name, Kept(value.float() - known.float() if known.is_floating_point() else value))
+            self._gains[name] = Exact(value) if known.is_floating_point() else Kept(value)
 
     def pair(self, module: str, held: dict[str, Tensor]) -> None:
         """A module's lora_A (r x n) and lora_B (m x r), and its bias's where it has one."""
@@ -230,39 +230,41 @@ class _Reader:
                         f"{self.folder}: the adapter changes {name!r}, which the model ties to {other!r}, and not that one "
                         f"alike; {_UNTIE}"
                     )
-            first, *rest = sorted(each for each in names if each in self.base)
+            first, *rest = self._names(name)
             parts |= {first: part} | {each: Tied(first) for each in rest}
         return parts
 
     def _known(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The base's tensor, which a checkpoint may hold under the name of one that is tied to it; StateError else."""
-        held = next((each for each in self._ends.get(name, ()) if each in self.base), None)
-        if held is None:
+        if not (held := self._names(name)):
             raise StateError(f"{self.folder}: the adapter has a tensor {name!r}, the base has none; pass its own base")
-        found = tuple(outline(self.base)[held].shape)
+        found = tuple(outline(self.base)[held[0]].shape)
         if shape not in (found, (*found[:1], torch.Size(found[1:]).numel())):
             raise StateError(
                 f"{self.folder}: tensor {name!r} has shape {found} in the base and {shape} in the adapter; pass its own "
                 "base, whose vocabulary may have been resized"
             )
-        return self.base[held].detach().cpu()
+        return self.base[held[0]].detach().cpu()
 
     def _add(self, name: str, part: Part) -> None:
         """Adds to what the tensor has gained before, such as a base layer that was trained and saved as well."""
-        if (before := self._gains.get(name)) is not None:
-            part = Kept(before.restore() + part.restore().view_as(before.restore()))
+        if name in self._gains:
+            held = self._names(name)[0]
+            known = self.base[held].detach().cpu().float()
+            part = Kept(self._gains[name].value.float() - known + part.restore().view_as(known))
         self._gains[name] = part
 
     def _alike(self, name: str, one: Part, other: Part | None) -> bool:
         """Whether two ends of a tensor gain the same, exactly or, of factors beside a whole tensor, but for rounding."""
-        match one, other:
-            case Factors(), Factors():
-                same = one.left.shape == other.left.shape and one.scale == other.scale
-                return same and torch.equal(one.left, other.left) and torch.equal(one.right, other.right)
-            case _, None:
-                return False
-        if not (one.rank or other.rank):
-            return torch.equal(one.value, other.value)
-        known = self._known(name, tuple(self.module.state_dict()[name].shape))
-        one, other = (part.restore().reshape(known.shape) for part in (one, other))
+        if type(one) is type(other) or other is None:
+            return one == other
+        known = self.base[self._names(name)[0]].detach().cpu().float()
+        one, other = (
+            part.value.float() - known if isinstance(part, Exact) else part.restore().view_as(known)
+            for part in (one, other)
+        )
         return bool((one - other).abs().max() <= 1e-6 * known.abs().max())
+
+    def _names(self, name: str) -> list[str]:
+        """The base's own names of a tensor: a checkpoint may hold one that is tied to it, or all that are."""
+        return sorted(each for each in self._ends.get(name, ()) if each in self.base)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.parts import Factors, Kept, Part, Unchanged
-from dts_mini.serving.expert import Base, exactly
+from dts_mini.serving.expert import Base
 
 
 class Swapper:
@@ -45,8 +45,7 @@ class Swapper:
                 self._base.tensors[name].copy_(self._kept[name])
             self._written |= new
             for name in new:
-                with exactly(self._kept[name]):
-                    rebuild_tensor(self._kept[name], delta, name, out=self._base.tensors[name])
+                rebuild_tensor(self._kept[name], delta, name, out=self._base.tensors[name])
         except BaseException:
             for name in self._written:
                 self._base.tensors[name].copy_(self._kept[name])

@@ -27,7 +27,8 @@
 # %%
 import torch
 
-from dts_mini.core.tensor import decompose, rank_of
+from dts_mini.core.dts import rank_of
+from dts_mini.core.svd import decompose
 from dts_mini.course import check, claim, figures, hint, show, sliders
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits

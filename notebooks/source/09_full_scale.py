@@ -30,7 +30,7 @@ import open_clip
 import torch
 
 from dts_mini import compress, storage
-from dts_mini.core.tensor import rank_of
+from dts_mini.core.dts import rank_of
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dts_mini import TaskDelta, compress
+from dts_mini.core.codes import lloyd_max, restore, scale, threshold
 from dts_mini.core.parts import Bounds
-from dts_mini.core.tensor import bounds, decompose, lloyd_max, refit, restore, scale, threshold
+from dts_mini.core.svd import bounds, decompose, refit
 
 
 def gaussian(m: int, n: int, seed: int) -> torch.Tensor:

@@ -162,7 +162,7 @@ def test_there_must_be_one_weight_a_delta_and_at_least_one(base, expert, count, 
 
 
 def test_personalise_checks_every_expert_first_and_names_the_task(base, experts, monkeypatch):
-    monkeypatch.setattr("dts_mini.core.personal.compress", lambda *_, **__: pytest.fail("work began"))
+    monkeypatch.setattr("dts_mini.core.personal.compressed", lambda *_, **__: pytest.fail("work began"))
     bad = dict(experts[1], **{"norm.weight": torch.full((12,), float("nan"))})
     with pytest.raises(StateError, match=r"expert of 'b', tensor 'norm\.weight'"):
         personalise(base, {"a": experts[0], "b": bad})

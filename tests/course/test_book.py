@@ -15,8 +15,9 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from dts_mini import compress, storage
+from dts_mini.core.codes import GROUPS
 from dts_mini.core.errors import DTSError
-from dts_mini.core.tensor import GROUPS, decompose
+from dts_mini.core.svd import decompose
 from dts_mini.course import book, markup, sliders, timings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from looks import cues, legend, okabe_ito
 
-from dts_mini.core.delta import compress, storage
+from dts_mini.core.compress import compress
+from dts_mini.core.delta import storage
 from dts_mini.course import figures
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from looks import cues, estimate, legend, okabe_ito
 
-from dts_mini.core.tensor import scale, threshold
+from dts_mini.core.codes import scale, threshold
 from dts_mini.course import figures
 from dts_mini.course.figures.thresholding import GROUP_NAMES
 

@@ -9,8 +9,8 @@ import torch
 
 from dts_mini import compress, load, rebuild
 from dts_mini.cli import main
-from dts_mini.core.checkpoint import open_checkpoint
 from dts_mini.core.file import save_tensors
+from dts_mini.streaming.checkpoint import open_checkpoint
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

@@ -10,10 +10,10 @@ from served import make as make_plain
 from torch import nn
 
 from dts_mini import TaskDelta, compress, rebuild
-from dts_mini.core.checkpoint import open_checkpoint
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.file import load_tensors
 from dts_mini.serving.lora import export_lora, import_lora, plan_lora
+from dts_mini.streaming.checkpoint import open_checkpoint
 
 pytest.importorskip("peft")
 pytest.importorskip("transformers")

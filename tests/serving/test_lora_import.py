@@ -11,10 +11,10 @@ from served import apart
 from served import make as make_plain
 
 from dts_mini import rebuild
-from dts_mini.core.checkpoint import open_checkpoint
 from dts_mini.core.errors import DTSError, FileError, StateError
 from dts_mini.core.file import load_tensors, save_tensors
 from dts_mini.serving.lora import import_lora
+from dts_mini.streaming.checkpoint import open_checkpoint
 
 peft = pytest.importorskip("peft")
 pytest.importorskip("transformers")

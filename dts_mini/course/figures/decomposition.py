@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
+from dts_mini.core.dts import rank_of
 from dts_mini.core.state import State
-from dts_mini.core.tensor import decompose, rank_of
+from dts_mini.core.svd import decompose
 from dts_mini.course.figures.shared import KINDS, layer_of, whiskers
 from dts_mini.course.style import PALETTE, cue, styled
 from dts_mini.suites.evaluation import bootstrap, interval

@@ -1,0 +1,113 @@
+"""Entropy coding of small signed integers: rows in, bytes out, close to the rows' own entropy.
+
+Each row names one of 256 models by a byte: how often an integer is 0, and how fast larger ones become rare, as in a
+geometric (a rounded Laplace) or in a Gaussian tail. A range coder (constriction, arXiv 2201.01741) then spends on
+each integer about the binary logarithm of its probability. Probabilities are made of products, sums and quotients
+in one order, which every machine rounds alike: a file decodes wherever it was written.
+"""
+
+import functools
+import itertools
+
+import constriction
+import numpy as np
+import torch
+from torch import Tensor
+
+from dts_mini.core.errors import DTSError
+
+PEAK = 32_767  # the largest integer, either sign
+# Most rows hold integers of one digit: for them a model says apart how often there is a zero, and how the others fall.
+_ZERO = (0.006, 0.025, 0.06, 0.12, 0.2, 0.3, 0.4, 0.51, 0.62, 0.74, 0.86, 0.95)
+_GEOMETRIC = (0.02, 0.1, 0.2, 0.32, 0.45, 0.6, 0.75, 0.9)  # p(k + 1) / p(k)
+_GAUSSIAN = (0.3, 0.5, 0.68, 0.82, 0.91, 0.96, 0.985, 0.997)  # p(k) falls as their k^2-th power
+# For rows of large integers a zero is a number like others; their scales, 4 to 10,000, are a quarter apart.
+_SCALES = tuple(itertools.accumulate([1.287] * 31, lambda scale, step: scale * step, initial=4.0))
+_FLOOR = 1e-7  # beside the largest weight: no integer up to the peak is impossible
+
+
+class Encoder:
+    """Gathers rows of integers, in order, and turns them into bytes at the end."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Tensor] = []
+        self.rows = 0
+
+    def add(self, rows: Tensor) -> None:
+        """``rows``: int16 (k x n)."""
+        self._blocks.append(rows)
+        self.rows += len(rows)
+
+    def finish(self) -> Tensor:
+        """uint8: the peak (2 bytes), a model a row, the range coder's words. The same rows give the same bytes."""
+        peak = max((int(block.abs().max()) for block in self._blocks if block.numel()), default=1)
+        peak = max(peak, 1)
+        coder, models = constriction.stream.queue.RangeEncoder(), []
+        for block in self._blocks:
+            chosen = _cheapest(block, peak)[1]
+            models.append(chosen.to(torch.uint8))
+            for row, model in zip((block.int() + peak).numpy(), chosen.tolist(), strict=True):
+                coder.encode(row, _model(model, peak))
+        words = torch.from_numpy(coder.get_compressed().astype("<u4").view(np.uint8))
+        return torch.cat([torch.tensor([peak % 256, peak // 256], dtype=torch.uint8, device="cpu"), *models, words])
+
+
+class Decoder:
+    """Gives the rows back, in the order in which they were added; ``rows`` is how many there are in all."""
+
+    def __init__(self, data: Tensor, rows: int) -> None:
+        self._peak = int(data[0]) + 256 * int(data[1])
+        self._models = iter(data[2 : 2 + rows].tolist())
+        words = data[2 + rows :].numpy().view("<u4").astype(np.uint32)
+        self._coder = constriction.stream.queue.RangeDecoder(words)
+
+    def take(self, rows: int, n: int) -> Tensor:
+        """int16 (rows x n)."""
+        taken = [self._coder.decode(_model(model, self._peak), n) for model in itertools.islice(self._models, rows)]
+        return torch.from_numpy(np.stack(taken) - self._peak).to(torch.int16)
+
+
+def code_bits(rows: Tensor, peak: int) -> float:
+    """Bits that rows (k x n) of integers up to ``peak`` take, their models' bytes included, within a few words."""
+    return _cheapest(rows, peak)[0].sum().item() + 8 * len(rows) if rows.numel() else 0.0
+
+
+def _cheapest(rows: Tensor, peak: int) -> tuple[Tensor, Tensor]:
+    """The bits that each row takes under the model that suits it best, and that model."""
+    if peak > PEAK:
+        raise DTSError(f"an integer of {peak} is beyond {PEAK}: take a larger step, that is, a smaller budget")
+    peak = max(peak, 1)
+    magnitudes = rows.abs().long()
+    counts = torch.zeros(len(rows), peak + 1, dtype=torch.float64, device="cpu")
+    counts.scatter_add_(1, magnitudes, torch.ones_like(magnitudes, dtype=torch.float64))
+    costs = -torch.from_numpy(_probabilities(peak)).log2()
+    bits, model = (counts @ costs.T).min(1)
+    return bits, model
+
+
+@functools.lru_cache(maxsize=8)
+def _probabilities(peak: int) -> np.ndarray:
+    """(256, peak + 1): the probability of 0, and of +k as of -k, under each model."""
+    # From one weight to the next a tail falls by a factor, and that factor by another.
+    tails = [_tail(ratio, 1.0, peak) for ratio in _GEOMETRIC] + [_tail(g * g * g, g * g, peak) for g in _GAUSSIAN]
+    totals = [2 * np.add.accumulate(tail)[-1] for tail in tails]
+    narrow = [
+        np.concatenate([[zero], (1 - zero) * tail / total])
+        for zero, (tail, total) in itertools.product(_ZERO, zip(tails, totals, strict=True))
+    ]
+    falls = [(1 - 1 / scale, 1.0) for scale in _SCALES]
+    falls += [(1 - 0.5 / (scale * scale), 1 - 1 / (scale * scale)) for scale in _SCALES]
+    tails = [_tail(fall, faster, peak + 1) for fall, faster in falls]
+    return np.stack(narrow + [tail / (2 * np.add.accumulate(tail)[-1] - tail[0]) for tail in tails])
+
+
+def _tail(fall: float, faster: float, peak: int) -> np.ndarray:
+    """Weights from 1 on. ``accumulate`` goes first to last; ``sum`` and ``prod`` have another order elsewhere."""
+    falls = np.multiply.accumulate(np.concatenate([[1.0, fall], np.full(max(peak - 2, 0), faster)])[:peak][1:])
+    return np.maximum(np.multiply.accumulate(np.concatenate([[1.0], falls])), _FLOOR)
+
+
+@functools.lru_cache(maxsize=512)
+def _model(model: int, peak: int) -> constriction.stream.model.Categorical:
+    half = _probabilities(peak)[model]
+    return constriction.stream.model.Categorical(np.concatenate([half[:0:-1], half]), perfect=False)
