@@ -151,8 +151,8 @@ def _export_lora(o: argparse.Namespace) -> None:
     check_folder(o.out, overwrite=o.overwrite or o.dry_run)
     delta, model = load(o.delta), _transformers_model(o.base)
     told = lambda plan: print(
-        f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as factors, "
-        f"{len(plan.modules_to_save)} in modules_to_save"
+        f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as "
+        f"factors, {len(plan.modules_to_save)} in modules_to_save"
     )
     if o.dry_run:
         told(plan_lora(delta, model, rank=o.rank, dtype=o.dtype))

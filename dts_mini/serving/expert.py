@@ -28,8 +28,8 @@ class Base:
         )
         if isinstance(inner, nn.Module):
             raise StateError(
-                f"the module is wrapped in {type(module).__name__}, whose weights have other names: pass the module within "
-                f"it, its {'_orig_mod' if hasattr(module, '_orig_mod') else 'module'}"
+                f"the module is wrapped in {type(module).__name__}, whose weights have other names: pass the module "
+                f"within it, its {'_orig_mod' if hasattr(module, '_orig_mod') else 'module'}"
             )
         if module.training:
             raise StateError("the module is in training mode: call module.eval() before serving it")
@@ -65,8 +65,8 @@ class Base:
             first = self.names[id(self.tensors[name])]
             if first in names and changed.get(name) != changed.get(first):
                 raise StateError(
-                    f"{what} changes {first!r} and {name!r} apart, which are one tensor of the module: untie them before "
-                    "(give each its own copy, and set tie_word_embeddings to false in a model of transformers)"
+                    f"{what} changes {first!r} and {name!r} apart, which are one tensor of the module: untie them "
+                    "before (give each its own copy, and set tie_word_embeddings to false in a model of transformers)"
                 )
 
     def check_live(self) -> None:
@@ -93,9 +93,10 @@ class Base:
 
     @contextmanager
     def untouched(self) -> Iterator[bool]:
-        """While the module runs, True for the first time; tensors that it writes to itself, a cache for example, are taken back afterwards.
+        """While the module runs, True for the first time: tensors that it writes to itself are taken back afterwards.
 
-        They may be an expert's. Whether it does so is seen in the first run; from then on such a module runs in turns.
+        A cache, for example, may be of an expert's weights. Whether a module has one is seen in its first run; from
+        then on such a module runs in turns.
         """
         if self._ran and not self._writes:
             yield False

@@ -27,12 +27,21 @@ import torch
 from torch import Tensor, nn
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
-from dts_mini.core.errors import DTSError, FileError
-from dts_mini.core.file import check_writable, write_bytes, write_json
+from dts_mini.core.errors import DTSError
+from dts_mini.core.file import write_bytes, write_json
 from dts_mini.core.parts import Part, Unchanged
 from dts_mini.core.state import exactly
 from dts_mini.serving.expert import Base
-from dts_mini.serving.lora_config import CONFIG, PREFIX, WEIGHTS, adds_up, attention_around, is_turned, read_config
+from dts_mini.serving.lora_config import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    adds_up,
+    attention_around,
+    check_folder,
+    is_turned,
+    read_config,
+)
 from dts_mini.serving.lora_import import import_lora
 
 __all__ = ["Adapter", "check_folder", "export_lora", "import_lora", "plan_lora", "read_config"]
@@ -78,9 +87,9 @@ def export_lora(
 ) -> Adapter:
     """Writes a delta as an adapter that ``peft.PeftModel.from_pretrained(module, folder)`` loads.
 
-    ``module`` is the base, in evaluation mode, as peft will get it. ``rank``: components of a matrix at most, the largest
-    ones; ``dtype``: float32, or float16 or bfloat16 for half the bytes. ``told`` is called with what will be written,
-    before it is.
+    ``module`` is the base, in evaluation mode, as peft will get it. ``rank``: components of a matrix at most, the
+    largest ones; ``dtype``: float32, or float16 or bfloat16 for half the bytes. ``told`` is called with what will be
+    written, before it is.
 
     Raises StateError when the delta was made for another base, FileError when the files exist and ``overwrite`` is not
     set, and DTSError for tensors that no adapter holds; with ``partial`` those are left out and named in what is
@@ -118,18 +127,6 @@ def plan_lora(
 ) -> Adapter:
     """What ``export_lora`` would write, and how many bytes of it; arguments and errors are its own, in a moment."""
     return _Plan(delta, module, rank, dtype).adapter
-
-
-def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
-    """The folder, once it is sure that an adapter may be put there; FileError else."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileError(f"{folder}: is a file; name a folder")
-    if not folder.parent.is_dir():
-        raise FileError(f"{folder}: the folder {folder.parent} does not exist; make it first")
-    for name in (CONFIG, WEIGHTS) if folder.is_dir() else ():
-        check_writable(folder / name, overwrite=overwrite)
-    return folder
 
 
 class _Plan:
@@ -178,7 +175,7 @@ class _Plan:
         fits = {name for name, leaves in differing.items() if self._takes_factors(name, leaves)}
         for names in self._ends.values():
             fits -= self._clashing(names, differing, fits)
-        # Where a bias alone differs, a module that has others within it, such as a head around its embedding, is not saved.
+        # Where a bias alone differs, a module that has others within it, a head around an embedding say, is not saved.
         alone = {name for name in differing.keys() - fits if differing[name].keys() == {"bias"}}
         alone = {name for name in alone if [*self.module.get_submodule(name).children()]}
         biased = {name for name in fits if "bias" in differing[name]}
@@ -249,7 +246,7 @@ class _Plan:
         return [f"{name}.{leaf}" for name in self.saved for leaf in self.module.get_submodule(name).state_dict()]
 
     def _stored(self, name: str) -> Tensor:
-        """An outline of a tensor as it is written where it is no factor: in 16 bits if they are asked for, else as it is."""
+        """An outline of a tensor that is no factor as it is written: in 16 bits if they are asked for."""
         own = self.base.tensors[name]
         narrow = own.is_floating_point() and self._dtype.itemsize == 2 < own.dtype.itemsize
         return torch.empty(own.shape, dtype=self._dtype if narrow else own.dtype, device="meta")
@@ -320,7 +317,7 @@ def _is_pefts_own(name: str) -> bool:
 
 
 def _capped(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """The best factors of that rank for A (m x r) B (r x n), and the squared norms of their product and of the whole."""
+    """The best factors of that rank for A (m x r) B (r x n); the squared norms of their product and of the whole."""
     (u, ru), (v, rv) = torch.linalg.qr(a), torch.linalg.qr(b.T)
     left, s, right = torch.linalg.svd(ru @ rv.T)
     squares = s.double().square()

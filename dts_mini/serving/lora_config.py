@@ -1,7 +1,7 @@
 """What a LoRA adapter's ``adapter_config.json`` says, read field by field as peft 0.21 reads it.
 
-A field that is not known here, or has a value that is not, is refused: what a newer peft adds may change what the tensors
-mean. The way out is named with it, as a rule to merge the adapter with peft and to compress the merged model.
+A field that is not known here, or has a value that is not, is refused: what a newer peft adds may change what the
+tensors mean. The way out is named with it, as a rule to merge the adapter with peft and to compress the merged model.
 """
 
 import json
@@ -13,15 +13,15 @@ from typing import Any
 from torch import nn
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import read_bytes
+from dts_mini.core.file import check_writable, read_bytes
 
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 MERGE = "merge it with peft (merge_and_unload), save that model, and compress it"
 _CONVERT = (
-    "it changes the base as well: save it with peft's path_initial_model_for_weight_conversion (for PiSSA, OLoRA, CorDA and "
-    f"LoRA-GA), which makes plain LoRA of it, or {MERGE}"
+    "it changes the base as well: save it with peft's path_initial_model_for_weight_conversion (for PiSSA, OLoRA, CorDA "
+    f"and LoRA-GA), which makes plain LoRA of it, or {MERGE}"
 )
 
 _HARMLESS = {
@@ -189,6 +189,18 @@ class LoraSettings:
             if found := re.match(rf"{start}{pattern}\.(\d+)\.", name):
                 return int(found[1]) in (layers if isinstance(layers, list) else [layers])
         return False
+
+
+def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
+    """The folder, once it is sure that an adapter may be put there; FileError else."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileError(f"{folder}: is a file; name a folder")
+    if not folder.parent.is_dir():
+        raise FileError(f"{folder}: the folder {folder.parent} does not exist; make it first")
+    for name in (CONFIG, WEIGHTS) if folder.is_dir() else ():
+        check_writable(folder / name, overwrite=overwrite)
+    return folder
 
 
 def read_config(path: Path) -> dict:

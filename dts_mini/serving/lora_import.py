@@ -1,8 +1,8 @@
 """A LoRA adapter of peft as a delta: what peft itself makes of the files over the same base, or a refusal.
 
-What the adapter's tensors mean hangs on the model too: whether a matrix lies as (out, in) or, in transformers' ``Conv1D``,
-as (in, out), and which weights are one tensor under several names. So the model is asked: the module that is passed, or
-one without values that transformers builds from the ``config.json`` beside the base.
+What the adapter's tensors mean hangs on the model too: whether a matrix lies as (out, in) or, in transformers'
+``Conv1D``, as (in, out), and which weights are one tensor under several names. So the model is asked: the module that is
+passed, or one without values that transformers builds from the ``config.json`` beside the base.
 """
 
 import importlib
@@ -32,8 +32,8 @@ from dts_mini.serving.lora_config import (
 )
 
 _UNTIE = (
-    "untie the model (give each its own copy, set tie_word_embeddings to false in its config, save it) and use that as the "
-    f"base; or {MERGE}"
+    "untie the model (give each its own copy, set tie_word_embeddings to false in its config, save it) and use that as "
+    f"the base; or {MERGE}"
 )
 _COPIES = (".modules_to_save.", ".original_module.")
 """In names that peft writes for ``bias: all`` of modules to save, which it holds by their own names as well."""
@@ -137,7 +137,7 @@ class _Reader:
         return all(torch.equal(other, held[0]) for other in held[1:])
 
     def plain(self, key: str, value: Tensor, adapted: Collection[str]) -> None:
-        """A tensor that takes the place of the base's. In a module that has factors peft calls it ``base_layer.NAME``."""
+        """A tensor that takes the place of the base's; peft calls it ``base_layer.NAME`` in a module with factors."""
         if any(mark in key and self.settings.saves(key.partition(mark)[0]) for mark in _COPIES):
             return
         owner, _, leaf = key.rpartition(".")
@@ -204,7 +204,7 @@ class _Reader:
         return layer
 
     def _adapted_as(self, name: str) -> list[str]:
-        """The modules of which one must be targeted for ``name`` to be: those that share its weight, if ties are kept."""
+        """The modules of which one must be targeted for ``name`` to be: if ties are kept, those that share its weight."""
         ends = self._ends.get(f"{name}.weight", ()) if self.settings.ensure_weight_tying else ()
         return [name, *(end.removesuffix(".weight") for end in ends)]
 
@@ -227,8 +227,8 @@ class _Reader:
             for other in names:
                 if not self._alike(name, part, self._gains.get(other)):
                     raise StateError(
-                        f"{self.folder}: the adapter changes {name!r}, which the model ties to {other!r}, and not that one "
-                        f"alike; {_UNTIE}"
+                        f"{self.folder}: the adapter changes {name!r}, which the model ties to {other!r}, and not that "
+                        f"one alike; {_UNTIE}"
                     )
             first, *rest = self._names(name)
             parts |= {first: part} | {each: Tied(first) for each in rest}
@@ -241,8 +241,8 @@ class _Reader:
         found = tuple(outline(self.base)[held[0]].shape)
         if shape not in (found, (*found[:1], torch.Size(found[1:]).numel())):
             raise StateError(
-                f"{self.folder}: tensor {name!r} has shape {found} in the base and {shape} in the adapter; pass its own "
-                "base, whose vocabulary may have been resized"
+                f"{self.folder}: tensor {name!r} has shape {found} in the base and {shape} in the adapter; pass its "
+                "own base, whose vocabulary may have been resized"
             )
         return self.base[held[0]].detach().cpu()
 
@@ -255,7 +255,7 @@ class _Reader:
         self._gains[name] = part
 
     def _alike(self, name: str, one: Part, other: Part | None) -> bool:
-        """Whether two ends of a tensor gain the same, exactly or, of factors beside a whole tensor, but for rounding."""
+        """Whether two ends of a tensor gain the same: exactly, or of factors beside a whole tensor but for rounding."""
         if type(one) is type(other) or other is None:
             return one == other
         known = self.base[self._names(name)[0]].detach().cpu().float()

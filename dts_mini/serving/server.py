@@ -172,7 +172,7 @@ def _mark(path: str | Path) -> tuple | None:
 
 
 def in_folder(folder: str | Path) -> dict[str, Path]:
-    """The deltas of a folder by task, which is a file's name without ``.dts.safetensors``; FileError when it has none."""
+    """The deltas of a folder by task, a file's name without ``.dts.safetensors``; FileError when it has none."""
     found = {path.name.removesuffix(SUFFIX): path for path in sorted(Path(folder).glob(f"*{SUFFIX}"))}
     if not found:
         raise FileError(f"{folder}: holds no file *{SUFFIX}; give the folder that dts-mini compress wrote to")

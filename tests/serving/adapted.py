@@ -1,4 +1,4 @@
-"""Tiny random models of transformers, one of each kind of layout, and adapters of them as peft trains and saves them."""
+"""Tiny random models of transformers, one of each kind of layout, and adapters of them as peft saves them."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""On the fly: one expert, or a batch of many, gives what the expert's own weights give, and the base is never written."""
+"""On the fly: one expert, or a batch of many, gives what its own weights give, and the base is never written."""
 
 import threading
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Deltas as adapters: peft loads them, and answers as the expert does, before and after it has merged them; and their size."""
+"""Deltas as adapters: peft loads them, and answers as the expert does, before it merges them and after; and their size."""
 
 import copy
 import json
@@ -35,7 +35,6 @@ MOVED = {
     "everything": ("",),
     "embeddings": ("wte", "word_embeddings", "embed_tokens", "shared"),
     "biases and a matrix": ("bias", "query.weight", "c_attn.weight", "wo.weight", "q_proj.weight"),
-    "a matrix": ("query.weight", "c_proj.weight", "wo.weight", "q_proj.weight"),
 }
 
 
@@ -44,7 +43,8 @@ MOVED = {
 def test_peft_gives_the_experts_outputs_from_its_adapter_merged_or_not_and_so_does_the_way_back(name, names, tmp_path):
     module = adapted.make(name)
     module.save_pretrained(tmp_path / "base")
-    for number, base in enumerate((open_checkpoint(tmp_path / "base"), module.state_dict())):
+    bases = (module.state_dict(), open_checkpoint(tmp_path / "base"))
+    for number, base in enumerate(bases[: 1 + ("embed_tokens" in names)]):  # which hold ties twice, and once
         delta, folder = expert_of({key: base[key] for key in base}, names=names), tmp_path / str(number)
         wanted = adapted.answer(adapted.with_weights(module, rebuild(base, delta)))
         assert apart(adapted.answer(module), wanted) > 1e-2

@@ -1,4 +1,4 @@
-"""Adapters that peft trained: what peft makes of them over the same base, or refused by name, of every kind there is."""
+"""Adapters that peft trained: what peft makes of them over the same base, or refused by name, of every kind."""
 
 import dataclasses
 import json
