@@ -125,7 +125,13 @@ def plan_lora(
     rank: int | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
 ) -> Adapter:
-    """What ``export_lora`` would write, and how many bytes of it; arguments and errors are its own, in a moment."""
+    """What ``export_lora`` would write, and how many bytes of it; arguments and errors are its own, in a moment.
+
+    >>> module = nn.Sequential(nn.Linear(8, 6, bias=False)).eval()
+    >>> delta = compress(module.state_dict(), {"0.weight": torch.eye(6, 8)}, keep_ratio=0.5)
+    >>> plan_lora(delta, module).ranks, plan_lora(delta, module, rank=1, dtype="float16").nbytes
+    ({'0': 3}, 28)
+    """
     return _Plan(delta, module, rank, dtype).adapter
 
 

@@ -20,8 +20,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 MERGE = "merge it with peft (merge_and_unload), save that model, and compress it"
 _CONVERT = (
-    "it changes the base as well: save it with peft's path_initial_model_for_weight_conversion (for PiSSA, OLoRA, CorDA "
-    f"and LoRA-GA), which makes plain LoRA of it, or {MERGE}"
+    "it changes the base as well: save it with peft's path_initial_model_for_weight_conversion (for PiSSA, OLoRA, "
+    f"CorDA and LoRA-GA), which makes plain LoRA of it, or {MERGE}"
 )
 
 _HARMLESS = {

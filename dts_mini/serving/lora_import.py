@@ -1,8 +1,8 @@
 """A LoRA adapter of peft as a delta: what peft itself makes of the files over the same base, or a refusal.
 
 What the adapter's tensors mean hangs on the model too: whether a matrix lies as (out, in) or, in transformers'
-``Conv1D``, as (in, out), and which weights are one tensor under several names. So the model is asked: the module that is
-passed, or one without values that transformers builds from the ``config.json`` beside the base.
+``Conv1D``, as (in, out), and which weights are one tensor under several names. So the model is asked: the module that
+is passed, or one without values that transformers builds from the ``config.json`` beside the base.
 """
 
 import importlib
@@ -204,7 +204,7 @@ class _Reader:
         return layer
 
     def _adapted_as(self, name: str) -> list[str]:
-        """The modules of which one must be targeted for ``name`` to be: if ties are kept, those that share its weight."""
+        """The modules of which one must be targeted for ``name`` to be: those that share its weight, if peft ties."""
         ends = self._ends.get(f"{name}.weight", ()) if self.settings.ensure_weight_tying else ()
         return [name, *(end.removesuffix(".weight") for end in ends)]
 

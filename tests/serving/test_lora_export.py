@@ -1,6 +1,7 @@
-"""Deltas as adapters: peft loads them, and answers as the expert does, before it merges them and after; and their size."""
+"""Deltas as adapters: peft loads them, and answers as the expert does, before it merges them and after."""
 
 import copy
+import doctest
 import json
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from dts_mini import TaskDelta, compress, rebuild
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.file import load_tensors
+from dts_mini.serving import lora as lora_module
 from dts_mini.serving.lora import export_lora, import_lora, plan_lora
 from dts_mini.streaming.checkpoint import open_checkpoint
 
@@ -227,3 +229,7 @@ def test_what_peft_reads_of_the_settings_is_what_was_meant(tmp_path):
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["bias"] == "none" and config["lora_bias"] is True and config["modules_to_save"] is None
     assert config["target_modules"] == sorted(adapter.ranks) and config["rank_pattern"] == adapter.ranks
+
+
+def test_the_example_says_what_happens():
+    assert doctest.testmod(lora_module, extraglobs={"compress": compress}) == (0, 3)
