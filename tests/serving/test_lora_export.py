@@ -183,12 +183,10 @@ def test_sixteen_bits_take_half_the_bytes_and_round_no_more_than_they_must(dtype
     wide = export_lora(delta, module, tmp_path / "wide")
     narrow = export_lora(delta, module, tmp_path / "narrow", dtype=dtype)
     assert 2 * narrow.nbytes == wide.nbytes
-    state = module.state_dict()
-    again = rebuild(state, import_lora(tmp_path / "narrow", state, module))
-    for name, x in rebuild(state, delta).items():
-        if "2" not in name and "weight" in name:  # the LayerNorm is held as it is
-            known = torch.linalg.vector_norm(x - state[name]) + 1e-6 * torch.linalg.vector_norm(state[name])
-            assert torch.linalg.vector_norm(again[name] - x) < within * known + 1e-6 * torch.linalg.vector_norm(x)
+    again = import_lora(tmp_path / "narrow", module.state_dict(), module)
+    for name in ("layers.0.weight", "layers.3.weight"):
+        found, wanted = again.remainder(name), delta.remainder(name)
+        assert torch.linalg.vector_norm(found - wanted) < within * torch.linalg.vector_norm(wanted)
 
 
 def test_a_layer_without_a_bias_beside_ones_that_have_theirs_keeps_the_adapter_one_that_peft_can_merge(tmp_path):
