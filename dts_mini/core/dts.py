@@ -182,7 +182,7 @@ def compress(
 
 
 def component_bytes(shape: tuple[int, int], settings: Settings) -> float:
-    """What one component of a matrix takes in a file: codes of both vectors, its singular value, and scales of its own."""
+    """Bytes of one component of a matrix in a file: codes of both vectors, its singular value, scales of its own."""
     scales = 2 * 2 * settings.groups if settings.per == "vector" else 0  # half precision, U and V
     return sum(shape) * width(settings.groups) / 8 + 4 + scales
 

@@ -305,7 +305,7 @@ class Survey:
         return found[0] if len(found) == 1 else min(found, key=lambda made: self.error(made, settings))
 
     def error(self, delta: TaskDelta, settings: Settings) -> float:
-        """The squared error of all tensors, each at the length that suits it best and weighted as in the choice of steps."""
+        """The squared error of all tensors, each at the length that suits it best and weighted as steps are."""
         total = 0.0
         for key, spectrum in self.spectra.items():
             rest, restored = spectrum.norm**2, self.frame.part_of(delta, key).restore()
