@@ -361,8 +361,8 @@ def claims_body(records: Sequence[Mapping], chapters: list[Page]) -> str:
     about = (
         "# Claims\n\nA [claim](glossary.md#Claim) is a sentence of the course that a machine checks: wherever a "
         "notebook runs, it compares a number measured there with bounds, and stops where the number lies outside. Here "
-        "they all stand, with what was measured when the stored outputs were made. Brackets are 95 % intervals; where a "
-        "claim has one, all of it "
+        "they all stand, with what was measured when the stored outputs were made. Brackets are 95 % intervals; where "
+        "a claim has one, all of it "
         "has to lie within the bounds."
     )
     parts = [markdown(about)]
