@@ -16,7 +16,7 @@ from dts_mini.core.delta import Rebuilt, load, storage
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.frame import Mapper
-from dts_mini.serving.lora import check_folder, export_lora, import_lora, read_config
+from dts_mini.serving.lora import FORMATS, check_folder, export_lora, import_lora, plan_lora, read_config
 from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
 from dts_mini.streaming.resume import resumable
 from dts_mini.suites import CLIP, SUITES, load_suite
@@ -149,11 +149,20 @@ def _reproduce(o: argparse.Namespace) -> None:
 
 
 def _export_lora(o: argparse.Namespace) -> None:
-    check_folder(o.out, overwrite=o.overwrite)
-    delta = load(o.delta)
-    adapter = export_lora(delta, _transformers_model(o.base), o.out, partial=o.partial, overwrite=o.overwrite)
-    held = f"{len(adapter.ranks)} modules as factors, {len(adapter.whole)} whole"
-    print(f"{o.out}: {held}" + (f", left out {', '.join(adapter.lost)}" if adapter.lost else ""))
+    check_folder(o.out, overwrite=o.overwrite or o.dry_run)
+    delta, model = load(o.delta), _transformers_model(o.base)
+    told = lambda plan: print(
+        f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as "
+        f"factors, {len(plan.modules_to_save)} in modules_to_save"
+    )
+    if o.dry_run:
+        told(plan_lora(delta, model, rank=o.rank, dtype=o.dtype))
+        return
+    settings = {"partial": o.partial, "rank": o.rank, "dtype": o.dtype, "overwrite": o.overwrite}
+    adapter = export_lora(delta, model, o.out, told=told, **settings)
+    kept = [f"{adapter.kept:.2%} of what the factors hold (squared norm)"] if o.rank else []
+    left = [f"without {', '.join(adapter.lost)}"] if adapter.lost else []
+    print(f"{o.out}: written" + "".join(f", {text}" for text in kept + left))
 
 
 def _transformers_model(folder: Path):
@@ -347,6 +356,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--delta", required=True, help="the file that compress wrote")
     sub.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the adapter's folder")
     sub.add_argument("--partial", action="store_true", help="leave out what no adapter can hold")
+    sub.add_argument("--rank", type=int, help="components of a matrix at most (default: those of the delta)")
+    sub.add_argument("--dtype", choices=FORMATS, default="float32", help="16 bits halve the bytes (default: float32)")
+    sub.add_argument("--dry-run", action="store_true", help="only say how many bytes it would take")
 
     sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
     sub.add_argument("adapter", type=Path, metavar="FOLDER", help="the adapter's folder")

@@ -27,7 +27,7 @@ def test_after_it_every_channel_is_normalised_over_the_images():
 
 
 def test_batches_weigh_the_same_and_old_statistics_nothing():
-    """The first one's inputs do not depend on batches: its mean is that of all images, its variance the batches' mean."""
+    """The first layer's inputs do not depend on batches: its mean is over all images, its variance is the batches'."""
     model, parts = net(), images().split(4)
     reestimate_statistics(model, iter(parts))
     first = [model[0](part) for part in parts]

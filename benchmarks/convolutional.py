@@ -1,6 +1,6 @@
-"""What becomes of BatchNorm's statistics when a convolutional net is merged, or rebuilt from a delta.
+"""A convolutional net merged, or rebuilt from a delta: its BatchNorm's statistics, and its convolutions.
 
-    python -m benchmarks.batchnorm [--seeds 0 1 2 3 4] [--page]
+    python -m benchmarks.convolutional [--seeds 0 1 2 3 4] [--page]
 
 A small net is trained from nothing on four tasks of the mini suite together, then fine-tuned for each of the four
 others alone, with a new head, which stays the task's own. What each row and column says is in
@@ -28,7 +28,7 @@ from dts_mini.suites.mini.tasks import TASKS
 from dts_mini.suites.streams import stream
 
 ROOT = Path(__file__).resolve().parents[1]
-PATH, PAGE = ROOT / "data" / "batchnorm.json", ROOT / "docs" / "how-to" / "convolutional-nets.md"
+PATH, PAGE = ROOT / "data" / "convolutional.json", ROOT / "docs" / "how-to" / "convolutional-nets.md"
 NAMES = ("digits", "house numbers", "signs", "land cover")
 TRAIN, TEST, UNLABELLED = 2_000, 500, 256
 STEPS, BATCH, RATE = {"together": 500, "alone": 300}, 64, 3e-3
@@ -37,7 +37,7 @@ HIDDEN = "running_", "counted_"  # under another name no merge and no delta know
 
 
 def net() -> nn.Sequential:
-    """Three convolutions with BatchNorm (32, 64, 128 channels), each halving the image: 94,000 weights, no head."""
+    """Three convolutions with BatchNorm (32, 64, 128 channels), each halving the image: 93,000 weights, no head."""
     layers: list[nn.Module] = []
     for into, out in (3, 32), (32, 64), (64, 128):
         layers += [nn.Conv2d(into, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
@@ -128,9 +128,39 @@ MERGES = {
 }
 
 
-def measure(seed: int) -> dict[str, dict[str, float]]:
+CODED = {
+    "DTS, flat, as in the paper": {},
+    "DTS, matrix, keep 0.1": {"convolutions": "matrix"},
+    "DTS, matrix, keep 0.3": {"convolutions": "matrix", "keep_ratio": 0.3},
+    "DTS, matrix, keep 0.6": {"convolutions": "matrix", "keep_ratio": 0.6},
+    "DRC, 3%": {"method": "drc", "budget": "3%"},
+    "DRC, 5%": {"method": "drc", "budget": "5%"},
+    "DRC, 7%": {"method": "drc", "budget": "7%"},
+}
+
+
+def measure_convolutions(made: Trained) -> dict[str, dict[str, float]]:
+    """Rows of what a coding of the convolutions takes in a file, leaves as error and keeps of the accuracy."""
+    rows, own = {}, made.accuracy(made.experts)
+    for name, settings in CODED.items():
+        deltas = [compress(made.theta_0, expert, **settings) for expert in made.experts]
+        rebuilt = [rebuild(made.theta_0, delta) for delta in deltas]
+        left = [
+            sum((new[n] - expert[n]).square().sum().item() for n in expert if expert[n].dim() > 2)
+            / sum((made.theta_0[n] - expert[n]).square().sum().item() for n in expert if expert[n].dim() > 2)
+            for new, expert in zip(rebuilt, made.experts, strict=True)
+        ]
+        rows[name] = {
+            "file": sum(storage(delta).share() for delta in deltas) / len(deltas),
+            "error": sum(left) ** 0.5 / len(left) ** 0.5,
+            "accuracy": (found := made.accuracy(rebuilt)),
+            "of the experts": found / own,
+        }
+    return rows
+
+
+def measure_statistics(made: Trained) -> dict[str, dict[str, float]]:
     """Rows of accuracies by what the statistics are, and the least variance where they were taken for weights."""
-    made = Trained(seed)
     count, rows = len(made.experts), {}
     rows["start"] = {what: made.accuracy([made.theta_0] * count, anew) for what, anew in COUNTED.items()}
     for name, merge in MERGES.items():
@@ -174,7 +204,7 @@ def over_seeds(found: list[dict]) -> dict:
             if len(found) > 1:
                 half = stats.t.ppf(0.975, len(found) - 1) * values.std().item() / len(found) ** 0.5
                 low, high = entry["value"] - half, entry["value"] + half
-                if what in COLUMNS and what != "gain":  # an accuracy
+                if what != "gain":  # an accuracy, a share or an error
                     low, high = max(low, 0), min(high, 1)
                 entry |= {"low": round(low, 4), "high": round(high, 4)}
             result[row][what] = entry
@@ -191,30 +221,41 @@ COLUMNS = {
 }
 
 
-def markdown(found: dict) -> str:
-    """The table of the how-to page: accuracies in %, [95 % interval over seeds]."""
+CODINGS = {"file": "file", "error": "error", "accuracy": "accuracy", "of the experts": "of the experts"}
+
+
+def markdown(rows: dict, columns: dict[str, str], what: str) -> str:
+    """A table of the how-to page: values in %, [95 % interval over seeds]."""
 
     def cell(entry: dict | None) -> str:
         if entry is None:
             return ""
         spread = f" [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]" if "low" in entry else ""
-        return f"{100 * entry['value']:.1f}{spread}"
+        return f"{100 * entry['value']:.1f}{spread}".replace("-0.0", "0.0")
 
-    lines = ["| statistics: | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    lines += [
-        f"| {name} | {' | '.join(cell(row.get(what)) for what in COLUMNS)} |" for name, row in found["rows"].items()
-    ]
+    lines = [f"| {what} | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [f"| {name} | {' | '.join(cell(row.get(key)) for key in columns)} |" for name, row in rows.items()]
     return "\n".join(lines) + "\n"
 
 
 def measure_all(seeds: list[int]) -> dict:
     start, about, found = time.process_time(), {"commit": commit(), "torch": torch.__version__}, []
     for seed in seeds:
-        found.append(measure(seed))
+        made = Trained(seed)
+        found.append((measure_statistics(made), measure_convolutions(made)))
         print(f"seed {seed}: {time.process_time() - start:.0f} s of processor time")
     about["seconds"] = round(time.process_time() - start)
     settings = {"tasks": NAMES, "seeds": seeds, "train": TRAIN, "test": TEST, "unlabelled": UNLABELLED}
-    return {"rows": over_seeds(found), "settings": settings, "provenance": about}
+    statistics, convolutions = (over_seeds([one[i] for one in found]) for i in (0, 1))
+    return {"statistics": statistics, "convolutions": convolutions, "settings": settings, "provenance": about}
+
+
+def tables(found: dict) -> dict[str, str]:
+    """The tables of the page, by their markers."""
+    return {
+        "statistics": markdown(found["statistics"], COLUMNS, "statistics:"),
+        "convolutions": markdown(found["convolutions"], CODINGS, "convolutions coded"),
+    }
 
 
 def main() -> int:
@@ -224,7 +265,7 @@ def main() -> int:
     options = parser.parse_args()
     if not options.page:
         write_json(measure_all(options.seeds), PATH, overwrite=True)
-    text = fill(PAGE.read_text(), {"batchnorm": markdown(json.loads(read_bytes(PATH)))})
+    text = fill(PAGE.read_text(), tables(json.loads(read_bytes(PATH))))
     write_bytes(text.encode(), PAGE, overwrite=True)
     return 0
 
