@@ -362,7 +362,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
     sub.add_argument("adapter", type=Path, metavar="FOLDER", help="the adapter's folder")
-    sub.add_argument("--base", required=True, help=f"the model it was trained over: {CHECKPOINT}")
+    sub.add_argument("--base", required=True, help=f"the model it was trained over, with its config.json: {CHECKPOINT}")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
 
     sub = command(
