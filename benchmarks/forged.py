@@ -5,8 +5,9 @@
 Files of both methods and of the peers are taken apart, changed in a few places of manifest, table, payloads or header,
 and sealed again, so that their digest is right. Each must open as a delta that is whole (written again it is the same, and
 rebuilt it has the base's names and shapes, and finite numbers), or be refused by a FileError that names the file.
-Anything else counts as wrong. They are opened in processes of their own, in 3 GB of memory each, one after another, so
-that not even an abort goes uncounted. ``docs/files.md`` tells the result.
+Anything else counts as wrong. They are opened one after another in processes of their own, with 1 GiB of memory beside
+what torch takes (where the system has ``/proc``), so that not even an abort goes uncounted. ``docs/files.md`` tells the
+result.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from dts_mini.peers import BUDGETED, NATURAL
 from dts_mini.peers.peer import Relative
 
 PATH = Path(__file__).parents[1] / "data" / "forged.json"
-CHUNK, MEMORY = 2_000, 3 * 2**30  # files a process, and the address space it may have
+CHUNK, MEMORY = 2_000, 2**30  # files a process, and the bytes that it may ask for beside what it begins with
 OUTCOMES = ("the delta itself", "another delta, whole", "refused")
 Sources = Mapping[str, tuple[dict[str, Tensor], bytes]]
 
@@ -57,7 +58,12 @@ def sources() -> Sources:
     torch.manual_seed(0)
     base = {"conv": torch.randn(6, 3, 2, 2), "w": torch.randn(20, 14), "b": torch.randn(33), "s": torch.randn(())}
     base |= {"ids": torch.arange(5), "half": torch.randn(9).half(), "same": torch.ones(3, 2), "on": torch.ones(3) > 2}
-    base |= {"bn.running_var": torch.rand(4), "rows": torch.randn(40, 6), "stack": torch.randn(3, 6, 5), "e": torch.ones(0)}
+    base |= {
+        "bn.running_var": torch.rand(4),
+        "rows": torch.randn(40, 6),
+        "stack": torch.randn(3, 6, 5),
+        "e": torch.ones(0),
+    }
     moved = lambda seed: {
         name: x + torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
         if x.is_floating_point() and name != "same"
@@ -129,7 +135,29 @@ def digested(blank: bytes) -> bytes:
 
 # --- forgeries ---
 
-ODD = [None, True, -1, 0, 1, 2, 3, 2**31, 2**40, 2**63 - 1, 10**30, 0.5, -0.0, 1e300, "", "w", "\x1b[2J", [], [1], {}, [[]]]
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2,
+    3,
+    2**31,
+    2**40,
+    2**63 - 1,
+    10**30,
+    0.5,
+    -0.0,
+    1e300,
+    "",
+    "w",
+    "\x1b[2J",
+    [],
+    [1],
+    {},
+    [[]],
+]
 
 
 def any_value(r: random.Random) -> Any:
@@ -179,7 +207,9 @@ def change_tensors(r: random.Random, tensors: dict) -> dict:
         case 3:
             held = bytearray(held)
             start = r.randrange(0, len(held) + 1, size)
-            patch = r.choice([b"\xff", b"\0", b"\x7c\0", b"\x7f\x80\0\0"[::-1], b"\xfe\x7f", r.randbytes(8)]) * r.randrange(1, 9)
+            patch = r.choice(
+                [b"\xff", b"\0", b"\x7c\0", b"\x7f\x80\0\0"[::-1], b"\xfe\x7f", r.randbytes(8)]
+            ) * r.randrange(1, 9)
             tensors[name] = dtype, shape, bytes(held[:start] + patch + held[start + len(patch) :])[: len(held)]
         case 4:
             tensors[name] = dtype, shape, r.choice([b"\xff", b"\0", b"\x01"]) * len(held)
@@ -277,6 +307,9 @@ def measure(first: int, last: int) -> dict:
     """Outcomes of the files of these seeds, the longest time in seconds, and the peak of memory in bytes."""
     files = sources()
     names, counts, wrong, longest = sorted(files), Counter(), [], 0.0
+    if (statm := Path("/proc/self/statm")).exists():
+        room = int(statm.read_text().split()[0]) * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for seed in range(first, last):
         r = random.Random(seed)
@@ -329,7 +362,6 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "LAST"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.seeds:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         torch.set_num_threads(1)
         print(json.dumps(measure(*options.seeds)))
         return 0

@@ -11,8 +11,8 @@ from pathlib import Path
 from dts_mini.core import merging
 from dts_mini.core.compress import METHODS, compress
 from dts_mini.core.container import decode
-from dts_mini.core.delta import Rebuilt, load, storage
-from dts_mini.core.errors import DTSError
+from dts_mini.core.delta import Rebuilt, TaskDelta, load, storage
+from dts_mini.core.errors import DTSError, printable
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.frame import Mapper
 from dts_mini.serving.lora import check_folder, export_lora, import_lora, read_config
@@ -67,14 +67,17 @@ def _rebuild(o: argparse.Namespace) -> None:
 
 
 def _inspect(o: argparse.Namespace) -> None:
-    manifest = decode(read_bytes(o.delta), o.delta)[0]
+    import dts_mini.peers  # noqa: F401  the kinds of their files become known
+
+    data = read_bytes(o.delta)
+    delta, manifest = TaskDelta.from_bytes(data, o.delta), decode(data, o.delta)[0]
     if o.json:
         print(json.dumps(manifest, indent=2))
         return
-    delta = load(o.delta)
     counts = storage(delta)
-    print(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
-    print("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
+    show = lambda text: print(printable(text))  # names are the file's, which may be anybody's
+    show(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
+    show("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
     print(f"made for     base {delta.base}\n             expert {delta.expert}")
     for count, meaning in (
         *([("paper", "3 bits a code, as the paper counts")] if counts.paper is not None else []),
@@ -83,14 +86,14 @@ def _inspect(o: argparse.Namespace) -> None:
     ):
         print(f"{count:<12} {getattr(counts, count):>12,} bytes {counts.share(count):>8.3%}   {meaning}")
     print(f"{'model':<12} {counts.model:>12,} bytes            the expert in float32\n")
-    width = max(map(len, delta.parts))
+    width = max((len(printable(name)) for name in delta.parts), default=0)
     for name, part in delta.parts.items():
         shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
-        line = f"{name:<{width}}  {shape:<18} {type(part).__name__:<13}"
+        line = f"{printable(name):<{width}}  {shape:<18} {type(part).__name__:<13}"
         if name in delta.bounds:
             truncation, coding, error = delta.bounds[name]
             line += f" rank {part.rank:<4} error {error:.3f} <= {truncation:.3f} + {coding:.3f}"
-        print(line.rstrip())
+        show(line.rstrip())
     if delta.bounds:
         print("\nerror: ||M - M_hat|| / ||M||; at most what the rank leaves out, exactly, and what coding may add")
 

@@ -26,7 +26,7 @@ ORDER = [
     {"merging", "personal"},
     {"fusion", "routing"},
 ]
-LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}
+LIBRARIES = {"constriction", "msgspec", "numpy", "safetensors", "torch", "xxhash"}
 
 
 def imported(source: str, module: str = "dts_mini.core.here") -> set[str]:

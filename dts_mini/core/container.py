@@ -157,5 +157,7 @@ def _manifest(data: bytes, what: str) -> dict:
         )
     for name, entry in entries.items():
         if entry.dtype not in DTYPES or (name == "table" and entry.dtype != "U8"):
-            raise FileError(f"{what}: has tensor {name!r} of {entry.dtype}, which dts_mini does not write; make it again")
+            raise FileError(
+                f"{what}: has tensor {name!r} of {entry.dtype}, which dts_mini does not write; make it again"
+            )
     return manifest

@@ -58,7 +58,8 @@ class Decoder:
     """Gives the rows back, in the order in which they were added; ``rows`` is how many there are in all.
 
     ``fault`` makes the error of bytes that no ``Encoder`` wrote. The range coder itself would give any number of integers
-    from any words, and end the process where memory is short: it is asked for what words of their number can hold.
+    from any words, and end the process where memory is short: it is asked for what words of their number can hold, and what
+    it gave is coded again, which must give these words.
     """
 
     def __init__(self, data: Tensor, rows: int, fault: Callable[[str], Exception] = FileError) -> None:
@@ -69,27 +70,33 @@ class Decoder:
         if not 1 <= self._peak <= PEAK:
             raise fault(f"has integers up to {self._peak:,}")
         self._models = iter(data[2 : 2 + rows].tolist())
-        words = data[2 + rows :].numpy().view("<u4").astype(np.uint32)
+        self._words = words = data[2 + rows :].numpy().view("<u4").astype(np.uint32)
         least = -math.log2(_probabilities(self._peak).max())  # bits of the cheapest integer, about 0.07
         self._room = 1.01 * (32 * len(words) + 64) / least
         self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._again = constriction.stream.queue.RangeEncoder()
 
     def take(self, rows: int, n: int) -> Tensor:
         """int16 (rows x n), both at least 1."""
         self._left, self._room = self._left - rows, self._room - rows * n
         if self._left < 0 or self._room < 0:
             raise self._fault(f"takes {rows:,} more rows of {n:,} integers, which are not there")
-        models = itertools.islice(self._models, rows)
-        try:
-            taken = np.stack([self._coder.decode(_model(model, self._peak), n) for model in models]) - self._peak
-        except AssertionError as error:  # so the coder says that no words of its own end here
-            raise self._fault("has words that are no code") from error
-        self._seen = max(self._seen, int(np.abs(taken).max()))
-        return torch.from_numpy(taken).to(torch.int16)
+        taken = []
+        for model in itertools.islice(self._models, rows):
+            model = _model(model, self._peak)
+            try:
+                taken.append(self._coder.decode(model, n))
+            except AssertionError as error:  # so the coder says that these words are none of its own
+                raise self._fault("has words that are no code") from error
+            self._again.encode(taken[-1], model)
+        integers = np.stack(taken) - self._peak
+        self._seen = max(self._seen, int(np.abs(integers).max()))
+        return torch.from_numpy(integers).to(torch.int16)
 
     def close(self) -> None:
-        """The error of ``fault`` where rows or words are left over, or the peak is none."""
-        if self._left or not self._coder.maybe_exhausted() or self._seen != self._peak:
+        """The error of ``fault`` where rows or words are left over or missing, or the peak is none."""
+        whole = np.array_equal(self._again.get_compressed(), self._words)
+        if self._left or self._seen != self._peak or not whole:
             raise self._fault("has coded rows that belong to no tensor, or none as large as is said")
 
 

@@ -29,14 +29,17 @@ def read_bits(reader: Reader, n: int, count: int, length: int) -> Tensor:
         raise reader.fault(f"has {count:,} of {n:,} bits in {length:,} bytes")
     if count in (0, n):
         return bits | (count > 0)
-    coder = constriction.stream.queue.RangeDecoder(words.numpy().view("<u4").astype(np.uint32))
+    words = words.numpy().view("<u4").astype(np.uint32)
+    coder, again = constriction.stream.queue.RangeDecoder(words), constriction.stream.queue.RangeEncoder()
     model, held = _model(count, n), bits.numpy()
     try:
         for start in range(0, n, _BLOCK):
-            held[start : start + _BLOCK] = coder.decode(model, min(_BLOCK, n - start))
-    except AssertionError as error:  # so the coder says that no words of its own end here
+            block = coder.decode(model, min(_BLOCK, n - start))
+            again.encode(block, model)
+            held[start : start + _BLOCK] = block
+    except AssertionError as error:  # so the coder says that these words are none of its own
         raise reader.fault("has words that are no code") from error
-    if not coder.maybe_exhausted() or int(bits.sum()) != count:
+    if not np.array_equal(again.get_compressed(), words) or int(bits.sum()) != count:
         raise reader.fault(f"has other bits than {count:,} of {n:,}, or more")
     return bits
 

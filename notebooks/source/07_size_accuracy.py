@@ -29,9 +29,9 @@ import torch
 
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import rebuild, storage
-from dts_mini.ours.drc import Spectrum
 from dts_mini.core.merging import average
 from dts_mini.course import check, claim, figures, hint, show
+from dts_mini.ours.drc import Spectrum
 from dts_mini.peers import PEERS
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits

@@ -35,8 +35,8 @@ from torch.nn import functional as F
 from dts_mini import average, personalise
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import rebuild
-from dts_mini.core.routing import choose, energies, head_scores, subspaces
 from dts_mini.core.dts import rank_of
+from dts_mini.core.routing import choose, energies, head_scores, subspaces
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.serving import Base, Expert, Server, Swapper, run
 from dts_mini.suites import load_suite
