@@ -5,8 +5,6 @@ the other; a model larger than the memory goes through, one tensor after the oth
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,10 +12,9 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_tensors, write_json
-from dts_mini.core.state import State, outline
-
-INDEX = ".safetensors.index.json"
+from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_tensors
+from dts_mini.core.state import State
+from dts_mini.streaming.folder import INDEX, write_folder
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -83,28 +80,26 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def save_checkpoint(
-    state: State, path: str | Path, shards: Mapping[str, list[str]], *, metadata=None, overwrite: bool = False
+    state: State,
+    path: str | Path,
+    shards: Mapping[str, list[str]],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    beside: Mapping[str, Path] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Writes a state dict as safetensors, one tensor at a time in memory.
 
     Into one file where ``path`` ends in ``.safetensors``; else into a folder, in files of the names and with the
-    tensors of ``shards``, with an index where they are several. The files are put in their places when all are whole.
-    FileError when ``path`` exists and ``overwrite`` is not set, or cannot be written.
+    tensors of ``shards``, with an index where they are several, and with copies of the files ``beside``. What opens there,
+    even after a kill, is the old model or the new one (``streaming.folder``). FileError when ``path`` exists and ``overwrite``
+    is not set, or cannot be written.
     """
     path = check_output(path, overwrite=overwrite)
     if path.suffix == ".safetensors":
         return save_tensors(state, path, metadata=metadata, overwrite=overwrite)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        for file, names in shards.items():
-            save_tensors(state, Path(folder) / file, names=names, metadata=metadata)
-        if len(shards) > 1:
-            size = sum(outline(state)[name].nbytes for name in state)
-            placed = {name: file for file, names in shards.items() for name in names}
-            index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(placed.items()))}
-            write_json(index, Path(folder) / f"model{INDEX}", indent=2)
-        path.mkdir(exist_ok=True)
-        for file in sorted(os.listdir(folder)):
-            os.replace(Path(folder) / file, path / file)
+    write = lambda names, file: save_tensors(state, file, names=names, metadata=metadata)
+    write_folder(state, path, shards, write, beside or {})
     return path
 
 
