@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,15 @@ def killed(folder: Path, layout: dict, at: int) -> bool:
     child = os.fork()
     if child == 0:
         calls = [0]
+
+        def dying(real, *arguments, **named):
+            calls[0] += 1
+            if calls[0] == at:
+                os._exit(9)
+            return real(*arguments, **named)
+
         for name in ("replace", "rename", "unlink", "rmdir"):
-
-            def dying(*arguments, real=getattr(os, name), **named):
-                calls[0] += 1
-                if calls[0] == at:
-                    os._exit(9)
-                return real(*arguments, **named)
-
-            setattr(os, name, dying)
+            setattr(os, name, partial(dying, getattr(os, name)))
         save_checkpoint(model(2.0), folder, layout, overwrite=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
