@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import DTYPES
+from dts_mini.core.file import DTYPES, mistaken
 
 VERSION = 2
 _BLANK = "0" * 64
@@ -136,7 +136,9 @@ def _manifest(data: bytes, what: str) -> dict:
     """The manifest alone, and a clear word about what else the file may be."""
     size = int.from_bytes(data[:8], "little") if len(data) >= 8 else -1
     if not 2 <= size <= _HEADER:
-        raise FileError(f"{what}: is no safetensors file; give a file that dts-mini compress wrote")
+        raise FileError(
+            f"{what}: {mistaken(data[:64]) or 'is no safetensors file'}; give a file that dts-mini compress wrote"
+        )
     if size + 8 > len(data):
         raise FileError(f"{what}: is truncated; copy it again")
     try:
