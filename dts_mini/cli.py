@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -12,11 +13,14 @@ from dts_mini.core import merging
 from dts_mini.core.compress import METHODS, compress
 from dts_mini.core.container import decode
 from dts_mini.core.delta import Rebuilt, TaskDelta, load, storage
-from dts_mini.core.errors import DTSError, printable
+from dts_mini.core.errors import DTSError, StateError, printable
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.frame import Mapper
+from dts_mini.core.state import State
 from dts_mini.serving.lora import check_folder, export_lora, import_lora, read_config
-from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
+from dts_mini.streaming.checkpoint import Checkpoint, beside, check_output, open_checkpoint, save_checkpoint
+from dts_mini.streaming.fit import fitted
+from dts_mini.streaming.folder import pretrained_names
 from dts_mini.streaming.resume import resumable
 from dts_mini.suites import CLIP, SUITES, load_suite
 
@@ -31,12 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DTSError as error:
         print(f"dts-mini {options.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"\ndts-mini {options.command}: stopped; nothing was changed, and what was finished is kept",
+            file=sys.stderr,
+        )
+        return 130
     return 0
+
+
+def _fitted(base: State, expert: State, path: object) -> State:
+    """The expert under the base's names; what was done for that is said."""
+    if not base or not expert:
+        return expert  # which is refused as it is
+    found = fitted(base, expert, path)
+    for line in found.said:
+        print(printable(line), file=sys.stderr)
+    return found if found.said else expert
 
 
 def _compress(o: argparse.Namespace) -> None:
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
+    expert = _fitted(base, expert, f"expert {o.expert}")
     own = ("keep_ratio", "groups", "scale", "per", "levels", "refit", "block", "norm")
     settings = {name: value for name in own if (value := getattr(o, name)) is not None}
     settings["budget"] = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
@@ -62,8 +83,20 @@ def _rebuild(o: argparse.Namespace) -> None:
     check_output(o.out, overwrite=o.overwrite)
     base = open_checkpoint(o.base)
     expert = Rebuilt(base, load(o.delta))
-    save_checkpoint(expert, o.out, base.shards, metadata=base.metadata, overwrite=o.overwrite)
+    _save(expert, o, base)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
+
+
+def _save(state: State, o: argparse.Namespace, like: Checkpoint) -> None:
+    """A model in a file, or in a folder that its own class opens: laid out like another, with what lies beside that."""
+    save_checkpoint(
+        state,
+        o.out,
+        pretrained_names(like.shards),
+        metadata=like.metadata,
+        beside=beside(like),
+        overwrite=o.overwrite,
+    )
 
 
 def _inspect(o: argparse.Namespace) -> None:
@@ -100,17 +133,18 @@ def _inspect(o: argparse.Namespace) -> None:
 
 def _merge(o: argparse.Namespace) -> None:
     check_output(o.out, overwrite=o.overwrite)
-    named: dict[str, Path] = {}
-    for path in o.experts:
-        if path.stem in named:
-            raise DTSError(f"two experts go by one name: {named[path.stem]} and {path}; rename one, or pass it once")
-        named[path.stem] = path
     if o.method != "average" and o.base is None:
         raise DTSError(f"{o.method} needs the pretrained model: pass --base")
     experts = [open_checkpoint(path) for path in o.experts]
-    method = merging.MERGES[o.method]
-    merged = method(experts) if o.method == "average" else method(open_checkpoint(o.base), experts)
-    save_checkpoint(merged, o.out, experts[0].shards, metadata=experts[0].metadata, overwrite=o.overwrite)
+    method, like = merging.MERGES[o.method], experts[0]
+    base = like if o.base is None else open_checkpoint(o.base)
+    experts = [_fitted(base, e, f"expert {path}") for path, e in zip(o.experts, experts, strict=True)]
+    try:
+        merged = method(experts) if o.method == "average" else method(base, experts)
+    except StateError as error:  # a merge counts its experts, a command line has their paths
+        named = lambda found: f"expert {o.experts[int(found[1]) - 1]}"
+        raise StateError(re.sub(r"\bexpert (\d+)\b", named, str(error))) from error
+    _save(merged, o, like if set(like) == set(merged) else base)
     print(f"{o.out}: {o.method} of {len(experts)} experts")
 
 

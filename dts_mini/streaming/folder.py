@@ -24,14 +24,12 @@ _OTHERS = {"trainer_state.json", "adapter_config.json", "all_results.json", "tra
 
 
 def pretrained_names(shards: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The same shards under the names that ``save_pretrained`` gives them.
+    """The same shards under names that ``from_pretrained`` finds: a single one has a fixed name, several stand in an index.
 
     >>> pretrained_names({"theta_0.safetensors": ["w"]})
     {'model.safetensors': ['w']}
     """
-    number = len(shards)
-    name = lambda i: "model.safetensors" if number == 1 else f"model-{i:05}-of-{number:05}.safetensors"
-    return {name(i): names for i, names in enumerate(shards.values(), 1)}
+    return {"model.safetensors" if len(shards) == 1 else file: names for file, names in shards.items()}
 
 
 def companions(folder: Path) -> dict[str, Path]:
