@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            f"\ndts-mini {options.command}: stopped; nothing was changed, and what was finished is kept",
+            f"dts-mini {options.command}: stopped; nothing was changed, and what was finished is kept",
             file=sys.stderr,
         )
         return 130
