@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import FileError
+from dts_mini.core.registry import Registry
 
 
 class Content:
@@ -37,7 +38,7 @@ def _same(one: Any, other: Any) -> bool:
 class Part(Content):
     """One tensor's share of a delta. Subclasses are known by their names, which files hold."""
 
-    kinds: ClassVar[dict[str, type["Part"]]] = {}
+    kinds: ClassVar[dict[str, type["Part"]]] = Registry()
 
     def __init_subclass__(cls) -> None:
         Part.kinds[cls.__name__] = cls
