@@ -99,9 +99,9 @@ EXERCISES = (
         minutes=8,
         reference=my_task_arithmetic,
         checks=(
-            case(my_task_arithmetic, ARITHMETIC_WRONG, START, ENDS, 0.3),
-            case(my_task_arithmetic, ARITHMETIC_WRONG, START, ENDS[:1], 1.0),  # the expert itself
-            case(my_task_arithmetic, ARITHMETIC_WRONG, START, ENDS, 0.0),  # theta_0 itself
+            case(my_task_arithmetic, START, ENDS, 0.3),
+            case(my_task_arithmetic, START, ENDS[:1], 1.0),  # the expert itself
+            case(my_task_arithmetic, START, ENDS, 0.0),  # theta_0 itself
             one_over_n_is_the_average,
         ),
         hints=(
@@ -134,11 +134,10 @@ EXERCISES = (
         checks=(
             case(
                 elect_and_add,
-                ELECT_WRONG,
                 torch.tensor([[5.0, 1, 3, 0, -2], [-1.0, 2, -2, 0, -1], [-1.0, 0, -2, 0, 4], [-1.0, 1, -0.5, 0, 0]]),
             ),
-            case(elect_and_add, ELECT_WRONG, torch.tensor([[2.0, -1, 0], [-2.0, 1, 0]])),  # the votes cancel
-            case(elect_and_add, ELECT_WRONG, torch.tensor([[1.5, -0.5, 0.0]])),  # one expert: nothing is lost
+            case(elect_and_add, torch.tensor([[2.0, -1, 0], [-2.0, 1, 0]])),  # the votes cancel
+            case(elect_and_add, torch.tensor([[1.5, -0.5, 0.0]])),  # one expert: nothing is lost
             the_order_of_the_experts_does_not_count,
         ),
         hints=(
@@ -176,15 +175,16 @@ EXERCISES = (
         minutes=7,
         reference=split_loss,
         checks=(
-            case(split_loss, SPLIT_WRONG, 0.95, 0.90, 0.70),
-            case(split_loss, SPLIT_WRONG, 0.95, 0.80, 0.85),  # a partner that helped
-            case(split_loss, SPLIT_WRONG, 0.90, 0.90, 0.90),
+            case(split_loss, 0.95, 0.90, 0.70),
+            case(split_loss, 0.95, 0.80, 0.85),  # a partner that helped
+            case(split_loss, 0.90, 0.90, 0.90),
             the_parts_add_up,
         ),
         hints=(
             (
                 "My two parts do not add up to the loss",
-                "Interference is what is lost beyond halving. Count it from the halved task vector, not from the expert.",
+                "Interference is what is lost beyond halving. "
+                "Count it from the halved task vector, not from the expert.",
             ),
             ("My two parts are the wrong way round", "Dilution comes first: the cost of halving alone."),
             ("My losses are negative", "A loss is the higher level minus the lower one: the expert's comes first."),
