@@ -38,7 +38,7 @@ ADDING += ["dts_mini.ours", "dts_mini.peers"]  # their methods, and the kinds of
 
 
 def __getattr__(name: str) -> object:
-    """The names above, imported when the first is asked for: torch takes seconds, and the command line starts without."""
+    """The names above, imported when one is asked for: torch takes seconds, and the command line starts without."""
     if name in __all__:
         for module in ("compress", "delta", "errors", "merging", "personal"):
             found = vars(import_module(f"dts_mini.core.{module}"))

@@ -7,21 +7,23 @@ none of it.
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import NoReturn
 
-from dts_mini.core.errors import DTSError, FileError
+from dts_mini.core.errors import DTSError, FileError, needs
 from dts_mini.suites import CLIP, SUITES
 
 QUIET = 2.0  # seconds that a command may take without a word
 CHECKPOINT = "a .safetensors file, an index of shards, a folder with either, or OWNER/NAME[@REVISION] on the Hub"
+DELTA = "the file that compress wrote, or OWNER/NAME[@REVISION] on the Hub"
 MERGES = ("average", "consensus", "dare", "iso-c", "task-arithmetic", "ties", "tsv-m")
 
 # The methods' settings, each with its type or what it may be; tests hold them equal to the methods' own.
@@ -69,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except DTSError as error:
         return _say(options, str(error))
+    except ModuleNotFoundError as error:
+        return _say(options, f"{error}{_extra_of(error.name or '')}")
     except OSError as error:
         return _say(options, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except Exception as error:
@@ -77,6 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(
             options, f"{type(error).__name__}: {error} (dts-mini --traceback {options.command} ... shows where)"
         )
+
+
+def _extra_of(module: str) -> str:
+    """Which extra installs the library that a module is of, in words; nothing for what is in none."""
+    names = {"open_clip": "open_clip_torch", "PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq"}
+    name = names.get(module.partition(".")[0], module.partition(".")[0])
+    for line in requires("dts_mini") or ():
+        if line.startswith(name) and (extra := re.search(r"extra == ['\"](\w+)", line)):
+            return f": pip install 'dts_mini[{extra[1]}]'"
+    return ""
 
 
 def _say(options: argparse.Namespace, text: str, code: int = 1) -> int:
@@ -115,11 +129,12 @@ def _workers(scheduler: str | None) -> AbstractContextManager:
 
 def _rebuild(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import Rebuilt, load
+    from dts_mini.hub import delta_file
     from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
 
     check_output(o.out, overwrite=o.overwrite)
     base = open_checkpoint(o.base)
-    expert = Rebuilt(base, load(o.delta))
+    expert = Rebuilt(base, load(delta_file(o.delta)))
     with _Progress("rebuild", len(expert)) as told:
         save_checkpoint(_Told(expert, told), o.out, base.shards, metadata=base.metadata, overwrite=o.overwrite)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
@@ -129,7 +144,9 @@ def _inspect(o: argparse.Namespace) -> None:
     from dts_mini.core.container import decode
     from dts_mini.core.delta import load, storage
     from dts_mini.core.file import read_bytes
+    from dts_mini.hub import delta_file
 
+    o.delta = delta_file(o.delta)
     manifest = decode(read_bytes(o.delta), o.delta)[0]
     if o.json:
         print(json.dumps(manifest, indent=2))
@@ -223,11 +240,13 @@ def _reproduce(o: argparse.Namespace) -> None:
 
 def _export_lora(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import load
+    from dts_mini.hub import delta_file
     from dts_mini.serving.lora import check_folder, export_lora, plan_lora
+    from dts_mini.streaming.remote import located
 
     check_folder(o.out, overwrite=o.overwrite or o.dry_run)
     with _Progress("export-lora"):
-        delta, model = load(o.delta), _transformers_model(o.base)
+        delta, model = load(delta_file(o.delta)), _transformers_model(located(o.base))
     told = lambda plan: print(
         f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as "
         f"factors, {len(plan.modules_to_save)} in modules_to_save"
@@ -247,6 +266,7 @@ def _transformers_model(folder: Path):
     from dts_mini.serving.lora import read_config
 
     architectures = read_config(folder / "config.json").get("architectures") or [None]
+    needs("full", "export-lora", "transformers")
     import transformers  # takes seconds
 
     transformers.utils.logging.disable_progress_bar()
@@ -266,10 +286,11 @@ def _import_lora(o: argparse.Namespace) -> None:
     from dts_mini.core.file import check_writable
     from dts_mini.serving.lora import import_lora
     from dts_mini.streaming.checkpoint import open_checkpoint
+    from dts_mini.streaming.remote import located
 
     check_writable(o.out, overwrite=o.overwrite)
     with _Progress("import-lora") as told:
-        delta = import_lora(o.adapter, _Told(open_checkpoint(o.base), told))
+        delta = import_lora(located(o.adapter), _Told(open_checkpoint(o.base), told))
     delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
@@ -454,11 +475,11 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")
     sub.add_argument("--base", required=True, help="the base that the file was made for")
-    sub.add_argument("--delta", required=True, help="the file that compress wrote")
+    sub.add_argument("--delta", required=True, help=DELTA)
     sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("inspect", _inspect, "Show what a file holds and what it weighs.", writes=False)
-    sub.add_argument("delta", help="the file that compress wrote")
+    sub.add_argument("delta", help=DELTA)
     sub.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
     sub = command("merge", _merge, "Merge experts into one model.")
@@ -499,7 +520,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("export-lora", _export_lora, "Write a delta as a LoRA adapter that peft loads.")
     sub.add_argument("--base", required=True, type=Path, metavar="FOLDER", help="the base as transformers saved it")
-    sub.add_argument("--delta", required=True, help="the file that compress wrote")
+    sub.add_argument("--delta", required=True, help=DELTA)
     sub.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the adapter's folder")
     sub.add_argument("--partial", action="store_true", help="leave out what no adapter can hold")
     sub.add_argument("--rank", type=int, help="components of a matrix at most (default: those of the delta)")

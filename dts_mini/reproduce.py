@@ -203,7 +203,9 @@ def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, 
 
     A notebook that stops does not stop the others: where and why stands in what is returned, by notebook.
     """
-    from dts_mini.course.build import execute, read, sources  # the extra "notebooks"
+    from nbclient.exceptions import CellExecutionError  # of the extra "notebooks"
+
+    from dts_mini.course.build import execute, read, sources
     from dts_mini.course.markup import page
 
     folder, found = suite.folder / "figures", {}

@@ -262,7 +262,7 @@ SPOILED = {
     "other shape": (lambda s: s.update(embedding=torch.ones(3, 3)), "tensor 'embedding' has shape (3, 3)"),
     "NaN": (lambda s: s["embedding"].fill_(float("nan")), "tensor 'embedding': 204 of 204 values are NaN"),
     "infinity": (lambda s: s["norm.weight"][:1].fill_(float("inf")), "tensor 'norm.weight': 1 of 12"),
-    "integer model": (lambda s: s.update({n: t.int() for n, t in s.items()}), "holds only integers"),
+    "integer model": (lambda s: s.update({n: t.int() for n, t in s.items()}), "holds codes of quantised weights"),
     "empty": (lambda s: s.clear(), "is an empty state dict"),
 }
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_tensors, write_json
 from dts_mini.core.state import State, outline
+from dts_mini.streaming.remote import located
 
 INDEX = ".safetensors.index.json"
 
@@ -61,10 +62,11 @@ class Checkpoint(Mapping[str, Tensor]):
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Opens a checkpoint: a ``.safetensors`` file, an index (``.safetensors.index.json``), or a folder with either.
 
-    Only headers are read. FileError names the file that is missing, damaged or short, or the tensor that the index
+    Or a name on the Hub (``OWNER/NAME``, ``OWNER/NAME@REVISION``), where there is no such path: what the repository
+    holds, through huggingface_hub's cache. Only headers are read. FileError names the file that is missing, damaged or short, or the tensor that the index
     and the shards disagree about.
     """
-    path = Path(path).absolute()
+    path = located(path).absolute()
     found = _in_folder(path) if path.is_dir() else path
     if not found.name.endswith(INDEX):
         return Checkpoint(path, [found])

@@ -2,4 +2,4 @@
 
 from dts_mini.core.errors import needs
 
-needs("full", "the real suite", "open_clip", "torchvision", "PIL", "huggingface_hub", "datasets", "psutil")
+needs("full", "the real suite", "open_clip", "torchvision", "PIL", "huggingface_hub", "datasets")
