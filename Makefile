@@ -14,6 +14,11 @@ NBVAL := --nbval
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3)
 IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
+# TORCH=cpu takes the build of torch without CUDA, a third of the bytes; TORCH=cu130 and such one for a GPU. Only uv knows where
+# they are, so that it is installed for it. Without TORCH: what the platform's package is, by uv if it is there, else by pip.
+UV := $(shell command -v uv 2>/dev/null)
+WANTED := -c constraints.txt -e '.[notebooks,dev,full]'
+
 # Two threads and a fixed hash seed, so that runs are comparable; waiting threads sleep instead of spinning.
 OMP_NUM_THREADS ?= 2
 OMP_WAIT_POLICY := passive
@@ -27,7 +32,8 @@ unexport MPLBACKEND
 help: ## list the targets
 	@echo "usage: make TARGET    (everything runs in .venv, which is made on first use)"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "settings: PYTHON=python3.12 (interpreter for .venv), OMP_NUM_THREADS=2, NBVAL=--nbval-lax (claims alone)"
+	@echo "settings: PYTHON=python3.12 (interpreter for .venv), TORCH=cpu (torch without CUDA, 2 GB instead of 6.6),"
+	@echo "          OMP_NUM_THREADS=2, NBVAL=--nbval-lax (claims alone), UV= (install by pip although uv is there)"
 
 tutorial: $(STAMP) ## run every notebook on the mini suite, print the headline table, write build/
 	$(PY) -m dts_mini.tutorial
@@ -110,6 +116,15 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "make: creating .venv with $$("$$found" --version)"; \
 	  "$$found" -m venv --clear .venv; \
 	fi
-	@echo "make: installing into .venv (2 to 5 minutes the first time)"
-	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,dev,full]'
+	@echo "make: installing into .venv (2 to 5 minutes the first time; with uv one or two)"
+	@set -e; \
+	uv="$(UV)"; \
+	if [ -n "$(TORCH)" ] && [ -z "$$uv" ]; then \
+	  $(PY) -m pip install --disable-pip-version-check -q uv; uv=.venv/bin/uv; \
+	fi; \
+	if [ -n "$$uv" ]; then \
+	  set -x; "$$uv" pip install --python $(PY) $(if $(TORCH),--torch-backend $(TORCH)) $(WANTED); \
+	else \
+	  set -x; $(PY) -m pip install --disable-pip-version-check $(WANTED); \
+	fi
 	@touch $@

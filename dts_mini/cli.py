@@ -1,52 +1,107 @@
-"""The command line, ``dts-mini``: a thin face over the core and the suites."""
+"""The command line, ``dts-mini``: a thin face over the core and the suites.
+
+A command imports what it works with when it runs: torch takes seconds, and help, completion and a mistyped option need
+none of it.
+"""
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib.metadata import requires, version
 from pathlib import Path
+from typing import NoReturn
 
-from dts_mini.core import merging
-from dts_mini.core.compress import METHODS, compress
-from dts_mini.core.container import decode
-from dts_mini.core.delta import Rebuilt, TaskDelta, load, storage
-from dts_mini.core.errors import DTSError, FileError, StateError, printable
-from dts_mini.core.file import check_writable, read_bytes, write_json
-from dts_mini.core.frame import Mapper
-from dts_mini.core.state import State
-from dts_mini.serving.lora import FORMATS, check_folder, export_lora, import_lora, plan_lora, read_config
-from dts_mini.streaming.checkpoint import Checkpoint, beside, check_output, open_checkpoint, save_checkpoint
-from dts_mini.streaming.fit import fitted
-from dts_mini.streaming.folder import pretrained_names
-from dts_mini.streaming.resume import resumable
-from dts_mini.suites import CLIP, SUITES, load_suite
+from dts_mini.core.errors import DTSError, FileError, needs, printable
+from dts_mini.suites import CLIP, SUITES
 
-CHECKPOINT = "a .safetensors file, an index of shards, or a folder with either"
+QUIET = 2.0  # seconds that a command may take without a word
+CHECKPOINT = "a .safetensors file, an index of shards, a folder with either, or OWNER/NAME[@REVISION] on the Hub"
+DELTA = "the file that compress wrote, or OWNER/NAME[@REVISION] on the Hub"
+MERGES = ("average", "consensus", "dare", "iso-c", "task-arithmetic", "ties", "tsv-m")
+
+# The methods' settings, each with its type or what it may be; tests hold them equal to the methods' own.
+SETTINGS = {
+    "keep_ratio": (float, "dts: share of each matrix's components, in (0, 1] (0.1)"),
+    "groups": ((2, 4, 8), "dts: values a partition may hold (4)"),
+    "scale": (("rms", "mean"), "dts: a group's value (rms)"),
+    "per": (("matrix", "vector"), "dts: what is partitioned at once (matrix)"),
+    "algorithm": (("auto", "exact", "gram", "randomised", "full"), "dts: of the decomposition (auto)"),
+    "levels": (("halves", "lloyd-max"), "dts: groups of equal counts, or of least error (halves)"),
+    "refit": (bool, "dts: fit the singular values to the coded vectors (no)"),
+    "block": (int, "dts: components a block of residual correction; 0 is none (0)"),
+    "convolutions": (("flat", "matrix"), "dts: coded as they are, or as a matrix (flat)"),
+    "notch": (int, "drc: how fine, 128 a halving of the step; instead of a budget"),
+    "cut": (float, "drc: components weaker than so many steps go, in [0, 2] (0.5)"),
+    "flat": (float, "drc: the step of biases and gains, in steps, in [1, 64] (5)"),
+    "dead": (float, "drc: magnitudes below it are rounded to 0, in [0.5, 1) (0.65)"),
+    "fitted": (bool, "drc: second factors and singular values are fitted to what was rounded (yes)"),
+    "weight": (float, "of a budget: 0, errors of all matrices count alike, to 1, relative to size (dts 0.5, drc 0.7)"),
+    "norm": (float, "share of each norm's loss that is restored, in [0, 1] (dts 0, drc 0.5)"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0, or 1 after printing what was wrong with the input."""
-    options = _parser().parse_args(arguments)
+    """Runs one command; returns 0, or after one line on what was wrong 1, or 130 after Ctrl-C.
+
+    A command line that is none exits with 2, and one line too.
+    """
+    parser, options = _parser(), argparse.Namespace(command=None, traceback=False)
     try:
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
+            import argcomplete
+
+            argcomplete.autocomplete(parser)
+        parser.parse_args(arguments, options)
         options.run(options)
-    except DTSError as error:
-        print(f"dts-mini {options.command}: {error}", file=sys.stderr)
-        return 1
+        sys.stdout.flush()
+        return 0
     except KeyboardInterrupt:
-        print(
-            f"dts-mini {options.command}: stopped; nothing was changed, and what was finished is kept",
-            file=sys.stderr,
+        kept = "; the same command goes on where it was" if options.command in ("compress", "reproduce") else ""
+        return _say(options, f"stopped{kept}", 130)
+    except BrokenPipeError:  # whoever read the output has enough of it, as in: dts-mini inspect FILE | head
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except DTSError as error:
+        return _say(options, str(error))
+    except ModuleNotFoundError as error:
+        return _say(options, f"{error}{_extra_of(error.name or '')}")
+    except OSError as error:
+        return _say(options, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except Exception as error:
+        if options.traceback:
+            raise
+        return _say(
+            options, f"{type(error).__name__}: {error} (dts-mini --traceback {options.command} ... shows where)"
         )
-        return 130
-    return 0
 
 
-def _fitted(base: State, expert: State, path: object) -> State:
+def _extra_of(module: str) -> str:
+    """Which extra installs the library that a module is of, in words; nothing for what is in none."""
+    names = {"open_clip": "open_clip_torch", "PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq"}
+    name = names.get(module.partition(".")[0], module.partition(".")[0])
+    for line in requires("dts_mini") or ():
+        if line.startswith(name) and (extra := re.search(r"extra == ['\"](\w+)", line)):
+            return f": pip install 'dts_mini[{extra[1]}]'"
+    return ""
+
+
+def _say(options: argparse.Namespace, text: str, code: int = 1) -> int:
+    print(f"dts-mini {options.command or ''}".rstrip() + f": {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _fitted(base: Mapping, expert: Mapping, path: object) -> Mapping:
     """The expert under the base's names; what was done for that is said."""
+    from dts_mini.streaming.fit import fitted
+
     if not base or not expert:
         return expert  # which is refused as it is
     found = fitted(base, expert, path)
@@ -56,15 +111,20 @@ def _fitted(base: State, expert: State, path: object) -> State:
 
 
 def _compress(o: argparse.Namespace) -> None:
+    from dts_mini.core.compress import compress
+    from dts_mini.core.delta import storage
+    from dts_mini.core.file import check_writable
+    from dts_mini.streaming.checkpoint import open_checkpoint
+    from dts_mini.streaming.resume import resumable
+
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
     expert = _fitted(base, expert, f"expert {o.expert}")
-    own = ("keep_ratio", "groups", "scale", "per", "levels", "refit", "block", "norm")
-    settings = {name: value for name in own if (value := getattr(o, name)) is not None}
+    settings = {name: value for name in SETTINGS if (value := getattr(o, name)) is not None}
+    settings |= {"keep": o.keep, "stacks": o.stacks}
     settings["budget"] = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
     folder = o.out.with_name(f"{o.out.name}.parts")  # what a killed run has finished, until the file is written
-    with _workers(o.scheduler) as mapper, _progress(len(expert), "compress") as bar:
-        told = lambda name: bar.update()
+    with _workers(o.scheduler) as mapper, _Progress("compress", len(expert)) as told:
         delta = compress(base, expert, method=o.method, progress=told, mapper=resumable(folder, mapper), **settings)
     delta.save(o.out, overwrite=o.overwrite)
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,7 +132,7 @@ def _compress(o: argparse.Namespace) -> None:
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
 
-def _workers(scheduler: str | None) -> AbstractContextManager[Mapper]:
+def _workers(scheduler: str | None) -> AbstractContextManager:
     if scheduler is None:
         return nullcontext(map)
     from dts_mini.streaming.cluster import workers
@@ -81,15 +141,23 @@ def _workers(scheduler: str | None) -> AbstractContextManager[Mapper]:
 
 
 def _rebuild(o: argparse.Namespace) -> None:
+    from dts_mini.core.delta import Rebuilt, load
+    from dts_mini.hub import delta_file
+    from dts_mini.streaming.checkpoint import check_output, open_checkpoint
+
     check_output(o.out, overwrite=o.overwrite)
     base = open_checkpoint(o.base)
-    expert = Rebuilt(base, load(o.delta))
-    _save(expert, o, base)
+    expert = Rebuilt(base, load(delta_file(o.delta)))
+    with _Progress("rebuild", len(expert)) as told:
+        _save(_Told(expert, told), o, base)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
 
 
-def _save(state: State, o: argparse.Namespace, like: Checkpoint) -> None:
+def _save(state: Mapping, o: argparse.Namespace, like) -> None:
     """A model in a file, or in a folder that its own class opens: laid out like another, with what lies beside that."""
+    from dts_mini.streaming.checkpoint import beside, save_checkpoint
+    from dts_mini.streaming.folder import pretrained_names
+
     save_checkpoint(
         state,
         o.out,
@@ -101,14 +169,19 @@ def _save(state: State, o: argparse.Namespace, like: Checkpoint) -> None:
 
 
 def _inspect(o: argparse.Namespace) -> None:
-    import dts_mini.peers  # noqa: F401  the kinds of their files become known
+    from dts_mini.core.container import decode
+    from dts_mini.core.delta import TaskDelta, storage
+    from dts_mini.core.file import read_bytes
+    from dts_mini.hub import delta_file
 
+    o.delta = delta_file(o.delta)
     data = read_bytes(o.delta)
-    delta, manifest = TaskDelta.from_bytes(data, o.delta), decode(data, o.delta)[0]
+    with _Progress("inspect"):
+        delta, manifest = TaskDelta.from_bytes(data, str(o.delta)), decode(data, str(o.delta))[0]
+        counts = storage(delta)
     if o.json:
         print(json.dumps(manifest, indent=2))
         return
-    counts = storage(delta)
     show = lambda text: print(printable(text))  # names are the file's, which may be anybody's
     show(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
     show("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
@@ -133,6 +206,10 @@ def _inspect(o: argparse.Namespace) -> None:
 
 
 def _merge(o: argparse.Namespace) -> None:
+    from dts_mini.core import merging
+    from dts_mini.core.errors import StateError
+    from dts_mini.streaming.checkpoint import check_output, open_checkpoint
+
     check_output(o.out, overwrite=o.overwrite)
     if o.method != "average" and o.base is None:
         raise DTSError(f"{o.method} needs the pretrained model: pass --base")
@@ -141,7 +218,9 @@ def _merge(o: argparse.Namespace) -> None:
     base = like if o.base is None else open_checkpoint(o.base)
     experts = [_fitted(base, e, f"expert {path}") for path, e in zip(o.experts, experts, strict=True)]
     try:
-        merged = method(experts) if o.method == "average" else method(base, experts)
+        with _Progress("merge") as told:
+            read = [_Told(expert, told) for expert in experts]
+            merged = method(read) if o.method == "average" else method(base, read)
     except StateError as error:  # a merge counts its experts, a command line has their paths
         named = lambda found: f"expert {o.experts[int(found[1]) - 1]}"
         raise StateError(re.sub(r"\bexpert (\d+)\b", named, str(error))) from error
@@ -150,22 +229,25 @@ def _merge(o: argparse.Namespace) -> None:
 
 
 def _evaluate(o: argparse.Namespace) -> None:
+    from dts_mini.core.file import check_writable, write_json
+
     if o.json:
         check_writable(o.json, overwrite=o.overwrite)
-    from dts_mini.measures.tables import headline, markdown, unseen  # open_clip takes seconds to import
+    from dts_mini.measures.tables import headline, markdown, unseen
+    from dts_mini.suites import load_suite
 
     suite, tables = load_suite(o.suite), {}
     for name, make in (("headline", headline), ("unseen", unseen)):
-        bar = _progress(None, name)
-        tables[name] = make(suite, progress=lambda row, bar=bar: (bar.set_postfix_str(row), bar.update()))
-        bar.close()
+        with _Progress(name) as told:
+            tables[name] = make(suite, progress=told)
         print(f"\n{tables[name]['title']}, accuracy in % on test\n\n{markdown(tables[name])}")
     if o.json:
         write_json(tables, o.json, indent=2, overwrite=o.overwrite)
 
 
 def _reproduce(o: argparse.Namespace) -> None:
-    from dts_mini.reproduce import plan, plan_text, reproduce  # open_clip takes seconds to import
+    from dts_mini.reproduce import plan, plan_text, reproduce
+    from dts_mini.suites import load_suite
 
     options = {"device": o.device, "precision": o.precision, "home": o.out, "torchvision": o.torchvision}
     options |= {"attention": o.attention, "checkpoints": o.checkpoints, "protocol": o.protocol, "tasks": o.tasks}
@@ -173,12 +255,14 @@ def _reproduce(o: argparse.Namespace) -> None:
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
-        print(plan_text(plan(suite, with_curves=o.curves)), end="")
+        with _Progress("reproduce"):
+            text = plan_text(plan(suite, with_curves=o.curves))
+        print(text, end="")
         return
-    bar = _progress(None, "reproduce")
-    suite.progress = say = lambda text: (bar.set_postfix_str(text), bar.update())
-    report = reproduce(suite, with_curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
-    bar.close()
+    with _Progress("reproduce") as told:
+        suite.progress = told
+        settings = {"with_curves": o.curves, "figures": o.figures == "all", "overwrite": o.overwrite}
+        report = reproduce(suite, progress=told, **settings)
     for stem, entry in report["figures"].items():
         if "stopped" in entry:
             print(f"notebook {stem} stopped: {entry['stopped']}", file=sys.stderr)
@@ -186,8 +270,14 @@ def _reproduce(o: argparse.Namespace) -> None:
 
 
 def _export_lora(o: argparse.Namespace) -> None:
+    from dts_mini.core.delta import load
+    from dts_mini.hub import delta_file
+    from dts_mini.serving.lora import check_folder, export_lora, plan_lora
+    from dts_mini.streaming.remote import located
+
     check_folder(o.out, overwrite=o.overwrite or o.dry_run)
-    delta, model = load(o.delta), _transformers_model(o.base)
+    with _Progress("export-lora"):
+        delta, model = load(delta_file(o.delta)), _transformers_model(located(o.base))
     told = lambda plan: print(
         f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as "
         f"factors, {len(plan.modules_to_save)} in modules_to_save"
@@ -204,7 +294,10 @@ def _export_lora(o: argparse.Namespace) -> None:
 
 def _transformers_model(folder: Path):
     """The model of a folder that transformers saved, of the class that its config.json names, in the dtype it has."""
+    from dts_mini.serving.lora import read_config
+
     architectures = read_config(folder / "config.json").get("architectures") or [None]
+    needs("full", "export-lora", "transformers")
     import transformers  # takes seconds
 
     transformers.utils.logging.disable_progress_bar()
@@ -220,8 +313,15 @@ def _transformers_model(folder: Path):
 
 
 def _import_lora(o: argparse.Namespace) -> None:
+    from dts_mini.core.delta import storage
+    from dts_mini.core.file import check_writable
+    from dts_mini.serving.lora import import_lora
+    from dts_mini.streaming.checkpoint import open_checkpoint
+    from dts_mini.streaming.remote import located
+
     check_writable(o.out, overwrite=o.overwrite)
-    delta = import_lora(o.adapter, open_checkpoint(o.base))
+    with _Progress("import-lora") as told:
+        delta = import_lora(located(o.adapter), _Told(open_checkpoint(o.base), told))
     delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
@@ -234,8 +334,10 @@ def _push(o: argparse.Namespace) -> None:
 
 
 def _pull(o: argparse.Namespace) -> None:
-    check_writable(o.out, overwrite=o.overwrite)
+    from dts_mini.core.file import check_writable
     from dts_mini.hub import pull
+
+    check_writable(o.out, overwrite=o.overwrite)
 
     commit = pull(o.repo, o.out, name=o.name, revision=o.revision, overwrite=o.overwrite)
     print(f"{o.out}: from {o.repo}, commit {commit}")
@@ -305,14 +407,74 @@ def _rehearse(o: argparse.Namespace) -> None:
 UNSAFE = "without a box a submission can read and change your files, reach the network, and forge its marks"
 
 
-def _progress(total: int | None, what: str):
-    from tqdm import tqdm
+def _completion(o: argparse.Namespace) -> None:
+    import argcomplete
 
-    return tqdm(total=total, desc=what, leave=False, disable=not sys.stderr.isatty())
+    print(argcomplete.shellcode(["dts-mini"], shell=o.shell))
+
+
+class _Progress:
+    """Of work that takes over two seconds, on a terminal: one line that tells how far it is, at what, and for how long.
+
+    Called with what is being worked on. The line goes when the work is done.
+    """
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        self.what, self.total, self.count, self.at = what, total, 0, ""
+        self.start, self.done = time.monotonic(), threading.Event()
+        self.thread = threading.Thread(target=self._show, daemon=True)
+
+    def __call__(self, at: object) -> None:
+        self.count, self.at = self.count + 1, str(at)
+
+    def __enter__(self) -> "_Progress":
+        if sys.stderr.isatty():
+            self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
+        if self.thread.ident:
+            self.thread.join()
+
+    def _show(self) -> None:
+        wait = QUIET
+        while not self.done.wait(wait):
+            wait = 0.5
+            counted = f" {self.count}/{self.total}" if self.total else ""
+            line = f"{self.what}{counted} {time.monotonic() - self.start:.0f} s {self.at}"
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\033[K{''.join(c for c in line if c.isprintable())[:width]}", end="", file=sys.stderr, flush=True)
+        if wait != QUIET:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+class _Told(Mapping):
+    """A state dict that tells, of each tensor that is read, its name."""
+
+    def __init__(self, state: Mapping, told: Callable[[str], object]) -> None:
+        self.state, self.told, self.outline = state, told, getattr(state, "outline", state)
+
+    def __getitem__(self, name: str) -> object:
+        self.told(name)
+        return self.state[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.state)
+
+    def __len__(self) -> int:
+        return len(self.state)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; usage: {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("dts-mini", description="Personalised model merging with DTS (arXiv 2512.01461).")
+    parser = _Parser("dts-mini", description="Personalised model merging with DTS (arXiv 2512.01461).")
+    parser.add_argument("--version", action="version", version=f"dts-mini {version('dts_mini')}")
+    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run, text: str, *, writes: bool = True) -> argparse.ArgumentParser:
@@ -326,34 +488,33 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--base", required=True, help=f"the pretrained or the merged model: {CHECKPOINT}")
     sub.add_argument("--expert", required=True, help="the fine-tuned model, alike")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
-    sub.add_argument("--method", choices=METHODS, default="dts", help="the paper's (the default), or drc, ours")
+    sub.add_argument("--method", choices=("dts", "drc"), default="dts", help="the paper's (the default), or drc, ours")
     sub.add_argument("--budget", help="the file's size at most: bytes, or as 1%% of the float32 expert (drc: 1%%)")
-    own = sub.add_argument_group("of dts")
-    own.add_argument("--keep-ratio", type=float, help="share of each matrix's components, in (0, 1] (0.1)")
-    own.add_argument("--groups", type=int, choices=(2, 4, 8), help="values a partition may hold (4)")
-    own.add_argument("--scale", choices=("rms", "mean"), help="a group's value (rms)")
-    own.add_argument("--per", choices=("matrix", "vector"), help="what is partitioned at once (matrix)")
-    own.add_argument(
-        "--levels", choices=("halves", "lloyd-max"), help="groups of equal counts or of least error (halves)"
-    )
-    own.add_argument("--refit", action="store_true", default=None, help="fit the singular values to the coded vectors")
-    own.add_argument("--block", type=int, help="components a block of residual correction; 0 is none (0)")
-    sub.add_argument(
-        "--norm", type=float, help="share of each norm's loss that is restored, in [0, 1] (dts 0, drc 0.5)"
-    )
+    what = "tensors (names, or patterns as in '*.bias')"
+    sub.add_argument("--keep", nargs="+", default=(), metavar="NAME", help=f"keep these {what} exactly")
+    sub.add_argument("--stacks", nargs="+", default=(), metavar="NAME", help=f"these {what} are stacks of matrices")
+    own = sub.add_argument_group("settings of the methods")
+    for name, (kind, text) in SETTINGS.items():
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif isinstance(kind, tuple):
+            how = {"choices": kind, "type": type(kind[0])}
+        else:
+            how = {"type": kind}
+        own.add_argument(f"--{name.replace('_', '-')}", default=None, help=text, **how)
     sub.add_argument("--scheduler", metavar="ADDRESS", help="work on this dask.distributed cluster (tcp://host:port)")
 
     sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")
     sub.add_argument("--base", required=True, help="the base that the file was made for")
-    sub.add_argument("--delta", required=True, help="the file that compress wrote")
+    sub.add_argument("--delta", required=True, help=DELTA)
     sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("inspect", _inspect, "Show what a file holds and what it weighs.", writes=False)
-    sub.add_argument("delta", help="the file that compress wrote")
+    sub.add_argument("delta", help=DELTA)
     sub.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
     sub = command("merge", _merge, "Merge experts into one model.")
-    sub.add_argument("--method", required=True, choices=sorted(merging.MERGES))
+    sub.add_argument("--method", required=True, choices=MERGES)
     sub.add_argument("--base", help="the pretrained model; average needs none")
     sub.add_argument("--experts", required=True, nargs="+", type=Path, help=f"each {CHECKPOINT}")
     sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
@@ -390,11 +551,16 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("export-lora", _export_lora, "Write a delta as a LoRA adapter that peft loads.")
     sub.add_argument("--base", required=True, type=Path, metavar="FOLDER", help="the base as transformers saved it")
-    sub.add_argument("--delta", required=True, help="the file that compress wrote")
+    sub.add_argument("--delta", required=True, help=DELTA)
     sub.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the adapter's folder")
     sub.add_argument("--partial", action="store_true", help="leave out what no adapter can hold")
     sub.add_argument("--rank", type=int, help="components of a matrix at most (default: those of the delta)")
-    sub.add_argument("--dtype", choices=FORMATS, default="float32", help="16 bits halve the bytes (default: float32)")
+    sub.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="16 bits halve the bytes (default: float32)",
+    )
     sub.add_argument("--dry-run", action="store_true", help="only say how many bytes it would take")
 
     sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
@@ -442,4 +608,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, type=Path, help="a new folder: the submissions, a roster, the marks")
     sub.add_argument("--seconds", type=float, default=10, help="time for one exercise")
     sub.add_argument("--jobs", type=int, help="submissions at a time; else as many as there are processors")
+
+    sub = command("completion", _completion, "Print what makes a shell complete dts-mini's commands.", writes=False)
+    sub.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), help='as in ~/.bashrc: eval "$(dts-mini completion bash)"'
+    )
     return parser

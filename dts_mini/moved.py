@@ -1,4 +1,4 @@
-"""Floor 3: modules that moved stay importable under their old names, with a DeprecationWarning, until version 0.3."""
+"""Modules that moved stay importable under their old names, with a DeprecationWarning, until version 0.3."""
 
 import importlib
 import sys

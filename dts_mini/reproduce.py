@@ -19,7 +19,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from nbclient.exceptions import CellExecutionError
 
 from dts_mini.core.compress import compress
 from dts_mini.core.errors import FileError
@@ -30,7 +29,7 @@ from dts_mini.measures.estimates import provenance
 from dts_mini.measures.tables import headline, markdown, passes, unseen
 from dts_mini.suites.clip.suite import ClipSuite
 
-PUBLISHED = Path(__file__).parents[1] / "data" / "published.json"
+PUBLISHED = Path(__file__).parent / "data/published.json"
 Progress = Callable[[str], None]
 
 
@@ -204,7 +203,9 @@ def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, 
 
     A notebook that stops does not stop the others: where and why stands in what is returned, by notebook.
     """
-    from dts_mini.course.build import execute, read, sources  # the extra "notebooks"
+    from nbclient.exceptions import CellExecutionError  # of the extra "notebooks"
+
+    from dts_mini.course.build import execute, read, sources
     from dts_mini.course.markup import page
 
     folder, found = suite.folder / "figures", {}

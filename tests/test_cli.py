@@ -1,18 +1,26 @@
 """The command line: its commands and flags are fixed, its refusals short and clean."""
 
 import json
+import os
+import resource
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
 import dts_mini
-from dts_mini import average, compress, rebuild
+from dts_mini import average, cli, compress, rebuild
 from dts_mini.cli import main
+from dts_mini.core.compress import METHODS
 from dts_mini.core.merging import MERGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +194,65 @@ def test_evaluate_refuses_an_existing_json_file_before_it_measures(refused, suit
     assert suite == []
 
 
+# --- the settings ---
+
+OTHER = {"dts": {"per": "vector"}, "drc": {}}  # settings that others need
+
+
+def values(kind: object) -> tuple[str, object]:
+    """A value that is not the usual one, as the command line has it and as the library does."""
+    match kind:
+        case tuple():
+            return str(kind[-1]), kind[-1]
+        case _ if kind is bool:
+            return "", False
+    return "1", kind(1)
+
+
+@pytest.mark.parametrize("method", ["dts", "drc"])
+def test_every_setting_of_a_method_is_an_option_of_its_type_and_choices(method):
+    hints = get_type_hints(METHODS[method].Settings)
+    for field in fields(METHODS[method].Settings):
+        kind, hint = cli.SETTINGS[field.name][0], hints[field.name]
+        chosen = get_args(hint)
+        if isinstance(kind, tuple):
+            assert kind == chosen, field.name
+        else:
+            assert kind in ({hint, *chosen}), field.name
+
+
+def test_no_option_is_a_setting_of_no_method_and_methods_and_merges_are_all_named():
+    known = {field.name for method in ("dts", "drc") for field in fields(METHODS[method].Settings)}
+    assert cli.SETTINGS.keys() == known
+    assert sorted(cli.MERGES) == sorted(MERGES)
+    assert list(METHODS) == ["dts", "drc"]
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [(method, field.name) for method in ("dts", "drc") for field in fields(METHODS[method].Settings)],
+)
+def test_a_setting_reaches_the_method(run, base, experts, method, name):
+    word, value = values(cli.SETTINGS[name][0])
+    settings = OTHER[method] | {name: value} | ({"budget": 3000} if method == "drc" and name != "notch" else {})
+    if name == "dead":
+        word, settings[name] = "0.7", 0.7
+    flag = f"--{'no-' if value is False else ''}{name.replace('_', '-')} {word}"
+    rest = " ".join(f"--{key} {settings[key]}" for key in settings if key != name)
+    inputs = "--base base.safetensors --expert a.safetensors --out x.dts.safetensors"
+    code, _, err = run(f"compress {inputs} --method {method} {rest} {flag}")
+    assert (code, err) == (0, "")
+    wanted = compress(base, experts[0], method=method, **settings)
+    assert Path("x.dts.safetensors").read_bytes() == wanted.to_bytes()
+
+
+def test_names_and_patterns_to_keep_reach_the_library(run, base, experts):
+    inputs = "--base base.safetensors --expert a.safetensors --out x.dts.safetensors"
+    assert run(f"compress {inputs} --keep *_bias embedding --keep-ratio 0.3")[0] == 0
+    wanted = compress(base, experts[0], keep=["*_bias", "embedding"], keep_ratio=0.3)
+    assert Path("x.dts.safetensors").read_bytes() == wanted.to_bytes()
+
+
 # --- what they refuse ---
 
 
@@ -195,7 +262,7 @@ SPOILED = {
     "other shape": (lambda s: s.update(embedding=torch.ones(3, 3)), "tensor 'embedding' has shape (3, 3)"),
     "NaN": (lambda s: s["embedding"].fill_(float("nan")), "tensor 'embedding': 204 of 204 values are NaN"),
     "infinity": (lambda s: s["norm.weight"][:1].fill_(float("inf")), "tensor 'norm.weight': 1 of 12"),
-    "integer model": (lambda s: s.update({n: t.int() for n, t in s.items()}), "holds only integers"),
+    "integer model": (lambda s: s.update({n: t.int() for n, t in s.items()}), "holds codes of quantised weights"),
     "empty": (lambda s: s.clear(), "is an empty state dict"),
 }
 
@@ -456,11 +523,13 @@ def test_a_merge_that_needs_the_pretrained_model_says_so(refused, method):
         "evaluate --suite maxi",
     ],
 )
-def test_a_command_line_that_is_none_prints_the_usage_and_exits_with_2(run, capsys, files, line):
+def test_a_command_line_that_is_none_says_why_in_one_line_and_exits_with_2(run, capsys, files, line):
     with pytest.raises(SystemExit) as exit_:
         run(line)
     assert exit_.value.code == 2
-    assert "usage: dts-mini" in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert "usage: dts-mini" in complaint
+    assert complaint.count("\n") == 1
     assert not (files.folder / "o").exists()
 
 
@@ -468,10 +537,6 @@ def test_a_command_line_that_is_none_prints_the_usage_and_exits_with_2(run, caps
 
 
 def test_python_m_dts_mini_runs_the_command_line_and_hands_on_its_exit_status(files):
-    def program(*arguments):
-        command = [sys.executable, "-m", "dts_mini", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
     shown = program("--help")
     assert shown.returncode == 0
     for name in ("compress", "rebuild", "inspect", "merge", "evaluate"):
@@ -479,3 +544,106 @@ def test_python_m_dts_mini_runs_the_command_line_and_hands_on_its_exit_status(fi
     failed = program("inspect", str(files.folder / "none.safetensors"))
     assert failed.returncode == 1
     assert failed.stderr.count("\n") == 1
+
+
+def program(*arguments: str, **settings) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "dts_mini", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **settings)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["compress", "--help"], ["compress", "--bas", "x"]])
+def test_help_version_and_a_mistyped_line_need_no_torch_and_half_a_second_of_processor_at_most(arguments):
+    code = f"import sys\nfrom dts_mini.cli import main\ntry:\n    main({arguments})\nexcept SystemExit:\n    pass\n"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code += "assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_the_version_is_the_packages():
+    assert program("--version").stdout == f"dts-mini {version('dts_mini')}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"), [("dts-mini insp", "inspect"), ("dts-mini compress --keep-r", "--keep-ratio")]
+)
+def test_a_shell_completes_commands_and_options(line, wanted):
+    asked = {
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout",
+    }
+    assert wanted in program(env=os.environ | asked).stdout
+    assert "dts-mini" in program("completion", "bash").stdout
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_traceback_where_it_is_asked_for(run, monkeypatch):
+    def broken(*arguments, **settings):
+        raise ZeroDivisionError("of a sort\nand more")
+
+    monkeypatch.setattr("dts_mini.core.compress.compress", broken)
+    line = "compress --base base.safetensors --expert a.safetensors --out o.safetensors"
+    code, out, err = run(line)
+    assert (code, out) == (1, "")
+    assert err.startswith("dts-mini compress: ZeroDivisionError: of a sort and more (dts-mini --traceback compress")
+    assert err.count("\n") == 1
+    with pytest.raises(ZeroDivisionError):
+        run(f"--traceback {line}")
+
+
+def test_an_error_of_the_system_names_the_file(refused, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device", "o.safetensors")
+
+    monkeypatch.setattr("dts_mini.core.compress.compress", full)
+    complaint = refused("compress --base base.safetensors --expert a.safetensors --out o.safetensors")
+    assert complaint == "dts-mini compress: o.safetensors: No space left on device\n"
+
+
+SLOW = """
+import sys, time
+import dts_mini.core.compress as module
+from dts_mini.cli import main
+def compress(*arguments, **settings):
+    print("ready", flush=True)
+    time.sleep(60)
+module.compress = compress
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_ends_in_one_line_with_130(files):
+    line = ["compress", "--base", "base.safetensors", "--expert", "a.safetensors", "--out", "o.safetensors"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *line], cwd=files.folder, env=environment, stdout=-1, stderr=-1, text=True
+    )
+    assert running.stdout.readline() == "ready\n"
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert err == "dts-mini compress: stopped; the same command goes on where it was\n"
+
+
+def test_a_reader_that_has_enough_is_no_error(run, files):
+    run("compress --base base.safetensors --expert a.safetensors --out t.dts.safetensors")
+    command = f"{sys.executable} -m dts_mini inspect {files.folder / 't.dts.safetensors'} | true"
+    result = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_work_of_over_two_seconds_says_on_a_terminal_how_far_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(cli, "QUIET", 0.01)
+    with cli._Progress("compress", 3) as told:
+        told("a.weight")
+        told("b.\x1b[31mweight")
+        time.sleep(0.5)
+    shown = capsys.readouterr().err
+    assert "compress 2/3 0 s b.[31mweight" in shown
+    assert shown.endswith("\r\033[K")
+    with cli._Progress("compress", 3):
+        pass
+    assert capsys.readouterr().err == ""

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 import dts_mini
+import dts_mini.ours  # DRC becomes known
 from dts_mini import compress
 from dts_mini.cli import main
 from dts_mini.core import merging

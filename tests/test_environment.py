@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = "sentences"  # an extra that neither the Makefile nor environment.yml installs
 GROUPS = {"run": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
-DIRECT = [Requirement(line) for group in GROUPS.values() for line in group]
+REQUIRED = {name: [Requirement(line) for line in group] for name, group in GROUPS.items()}
+DIRECT = [r for group in REQUIRED.values() for r in group if r.name != PROJECT["name"]]
 CONSTRAINTS = [
     line.strip()
     for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -52,7 +53,12 @@ def test_every_direct_dependency_is_pinned_within_its_range(requirement):
 def test_environment_yml_names_the_direct_dependencies_at_the_same_versions():
     lines, apart = conda_pip_lines(), [Requirement(line) for line in GROUPS[OWN]]
     assert lines[:2] == ["-c constraints.txt", "-e .[notebooks,dev,full]"]
-    named = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines[2:])}
+    plain = [line.split("=") for line in CONDA["dependencies"] if isinstance(line, str) and "=" in line]
+    conda = {
+        name.removesuffix("-cpu").replace("pytorch", "torch"): version for name, version in plain if name != "python"
+    }
+    assert conda.keys() == {"torch", "torchvision"}, "the build without CUDA, and what is compiled against it"
+    named = conda | {canonicalize_name(name): version for name, version in (line.split("==") for line in lines[2:])}
     assert named == {canonicalize_name(r.name): pins()[canonicalize_name(r.name)] for r in DIRECT if r not in apart}
 
 
@@ -84,3 +90,27 @@ def test_make_help_is_the_default_and_lists_every_target():
     listed = subprocess.run(["make"], cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout
     for target in ["tutorial", "test", "lab", "zoo", "bench", "clean"]:
         assert re.search(rf"^  {target} +\S", listed, re.MULTILINE), f"make help does not list {target}"
+
+
+def test_the_library_needs_torch_the_coder_and_little_else():
+    named = {r.name for r in REQUIRED["run"]}
+    assert named <= {"argcomplete", "constriction", "msgspec", "numpy", "safetensors", "torch", "xxhash"}
+
+
+def test_an_extra_that_another_needs_is_there():
+    for group in REQUIRED.values():
+        for r in group:
+            if r.name == PROJECT["name"]:
+                assert r.extras <= GROUPS.keys()
+
+
+def test_what_is_installed_takes_the_build_of_torch_that_is_asked_for():
+    def planned(*settings: str) -> str:
+        plain = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+        command = ["make", "-n", "-W", "pyproject.toml", "install", *settings]
+        return subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout
+
+    wanted = "-c constraints.txt -e '.[notebooks,dev,full]'"
+    assert f"pip install --python .venv/bin/python --torch-backend cpu {wanted}" in planned("TORCH=cpu")
+    assert "--torch-backend" not in planned()
+    assert f"-m pip install --disable-pip-version-check {wanted}" in planned("UV=")

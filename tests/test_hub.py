@@ -186,5 +186,5 @@ def test_a_refusal_is_told_even_where_the_library_looked_into_its_cache_afterwar
 
 def test_without_the_library_both_say_what_to_install(deltas, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(DTSError, match=r"pip install 'dts_mini\[full\]'"):
+    with pytest.raises(DTSError, match=r"pip install 'dts_mini\[hub\]'"):
         hub.push(["a.dts.safetensors"], REPO)

@@ -5,6 +5,7 @@ The paper
 
 One tensor
     errors      what a caller can mend
+    registry    what is known by name, and what adds to it
     state       state dicts: what must hold of them, what is no weight in them, how one is recognised
     svd         decomposition: how it is computed, and how far it is from the matrix
     file        files written at once or not at all

@@ -9,12 +9,13 @@ from dts_mini.core import dts
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import BudgetError, DTSError
 from dts_mini.core.frame import Frame, Mapper
+from dts_mini.core.registry import Registry
 from dts_mini.core.state import State, exactly
 
-METHODS: dict[str, ModuleType] = {"dts": dts}
+METHODS: dict[str, ModuleType] = Registry(dts=dts)
 """By name: a module with ``Settings`` and ``compress(frame, settings, budget, progress) -> TaskDelta``.
 
-The paper's stands here; a package beside the core adds its own when it is imported (``dts_mini.ours`` adds DRC).
+The paper's stands here; a package beside the core adds its own (``dts_mini.ours`` adds DRC).
 """
 
 
@@ -64,7 +65,7 @@ def compress(
 
 def settings_of(method: str, given: Mapping[str, object], budget: int | str | None):
     """The method's ``Settings``; DTSError for an unknown method or setting, or one out of range or against a budget."""
-    if method not in METHODS:
+    if METHODS.get(method) is None and method not in METHODS:  # the second asks the packages beside the core
         raise DTSError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
     kind = METHODS[method].Settings
     allowed = [field.name for field in fields(kind)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dts_mini.core.container import WORDS, Rank, Word
 from dts_mini.core.errors import FileError
+from dts_mini.core.registry import Registry
 
 TENSORS = {"values": torch.float32, "halves": torch.float16, "zeros": torch.int32}
 """The big tensors of a file that hold numbers, with their dtypes; those of all other names hold bytes."""
@@ -52,7 +53,7 @@ class Part(Content):
     that it may be one of several in a tensor.
     """
 
-    kinds: ClassVar[dict[str, type["Part"]]] = {}
+    kinds: ClassVar[dict[str, type["Part"]]] = Registry()
     arguments: ClassVar[Any] = tuple[()]
     of_matrix: ClassVar[bool] = False
 

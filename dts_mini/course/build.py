@@ -27,7 +27,7 @@ from traitlets.config import Config
 from dts_mini.core.file import write_bytes, write_json
 from dts_mini.course import claims
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 VERSIONS = {"learner": NOTEBOOKS, "solved": NOTEBOOKS / "solved"}
 Progress = Callable[[int, int], None]

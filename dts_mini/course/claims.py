@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dts_mini.core.file import read_bytes
 
-PATH = Path(__file__).parents[2] / "data/mini/claims.json"
+PATH = (Path(__file__).parents[1] / "data/mini/claims.json").resolve()
 
 
 class ClaimError(AssertionError):

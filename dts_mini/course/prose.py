@@ -21,7 +21,7 @@ from dts_mini.core.file import read_bytes
 from dts_mini.course import claims
 from dts_mini.course.build import read, sources
 
-PAPER = Path(__file__).parents[2] / "data/paper.json"
+PAPER = Path(__file__).parents[1] / "data/paper.json"
 
 # What is set and not measured: how the text says it (a regular expression), and why it may.
 DEFINITIONS = (

@@ -16,7 +16,7 @@ from dts_mini.core.file import write_json
 from dts_mini.course.build import Progress, execute, read, sources
 from dts_mini.measures.estimates import provenance
 
-PATH = Path(__file__).parents[2] / "data/timings.json"
+PATH = (Path(__file__).parents[1] / "data/timings.json").resolve()
 SLOW = 5.0  # seconds above which the text before a cell says how long it takes
 
 

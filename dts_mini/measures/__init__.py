@@ -9,3 +9,7 @@
 Each is plain data for JSON, with an interval for every estimate. ``python -m dts_mini.measures.curves``, ``.unseen``
 and ``.routing`` measure the mini suite and write ``data/mini``.
 """
+
+from dts_mini.core.errors import needs
+
+needs("suites", "measuring", "scipy", "sklearn", "joblib", "tqdm")

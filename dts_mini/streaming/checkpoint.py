@@ -16,6 +16,7 @@ from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_
 from dts_mini.core.state import State
 from dts_mini.streaming.folder import INDEX, companions, write_folder
 from dts_mini.streaming.pickles import SUFFIXES, load_pickle
+from dts_mini.streaming.remote import located
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -72,13 +73,15 @@ class Loaded(dict[str, Tensor]):
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint | Loaded:
-    """Opens a checkpoint: a ``.safetensors`` file, an index (``.safetensors.index.json``), or a folder with either; or what
-    ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), without running any of it, at once into memory.
+    """Opens a checkpoint: a ``.safetensors`` file, an index (``.safetensors.index.json``), or a folder with either.
 
-    Of safetensors only headers are read. FileError names the file that is missing, damaged or short, or the tensor that the index
+    Or what ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), without running any of it, at once into memory.
+    Or, where there is no such path, a name on the Hub (``OWNER/NAME``, ``OWNER/NAME@REVISION``): what the repository
+    holds, through huggingface_hub's cache. Of safetensors only headers are read. FileError names the file that is
+    missing, damaged or short, or the tensor that the index
     and the shards disagree about.
     """
-    path = Path(path).absolute()
+    path = located(path).absolute()
     found = _in_folder(path) if path.is_dir() else path
     if found.suffix in SUFFIXES:
         return Loaded(found)

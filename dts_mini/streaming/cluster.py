@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import DTSError, needs
 from dts_mini.core.frame import Mapper
 
 
@@ -26,11 +26,10 @@ def workers(scheduler: str, *, timeout: float = 10) -> Iterator[Mapper]:
     depend on that), each tensor in one place. DTSError when no scheduler answers within ``timeout`` seconds, or when
     worker after worker dies on the same tensor.
     """
-    try:
-        from distributed import Client  # of the extra "full", and slow to import
-        from distributed.scheduler import KilledWorker
-    except ImportError as error:
-        raise DTSError("a cluster needs dask and distributed: pip install 'dts_mini[full]'") from error
+    needs("full", "a cluster", "dask", "distributed")
+    from distributed import Client  # slow to import
+    from distributed.scheduler import KilledWorker
+
     try:
         client = Client(scheduler, timeout=timeout, set_as_default=False)
     except (OSError, ValueError) as error:

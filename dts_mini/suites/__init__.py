@@ -13,7 +13,7 @@ def load_suite(name: str | None = None, **options):
 
     ``clip-vit-b-32:14`` is the suite of 14 tasks (8 without a number, or 20). ``options`` are those of ``ClipSuite``;
     the variables DTS_HOME, DTS_DEVICE and DTS_PRECISION stand for three of them, so that a notebook need not change.
-    Raises DTSError for an unknown suite, and for one whose libraries are not installed.
+    Raises DTSError for an unknown suite, and for one whose libraries are not installed (ExtraError).
     """
     name = name or os.environ.get("DTS_SUITE") or "mini"
     base, _, count = name.partition(":")
@@ -23,10 +23,8 @@ def load_suite(name: str | None = None, **options):
         from dts_mini.suites.mini.suite import MiniSuite
 
         return MiniSuite(**options)
-    try:
-        from dts_mini.suites.clip.suite import ClipSuite
-    except ModuleNotFoundError as error:
-        raise DTSError(f"suite {name!r} needs {error.name}: pip install 'dts_mini[full]'") from error
+    from dts_mini.suites.clip.suite import ClipSuite
+
     given = {"home": "DTS_HOME", "device": "DTS_DEVICE", "precision": "DTS_PRECISION"}
     set_here = {option: os.environ[variable] for option, variable in given.items() if os.environ.get(variable)}
     return ClipSuite(base, **({"tasks": int(count)} if count else {}) | set_here | options)

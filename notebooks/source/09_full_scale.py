@@ -218,7 +218,7 @@ claim("09-mini-kept", sentence, kept["value"], interval=(kept["low"], kept["high
 # tables.
 
 # %%
-published = json.loads((Path(compress.__code__.co_filename).parents[2] / "data/published.json").read_text())
+published = json.loads((Path(compress.__code__.co_filename).parents[1] / "data/published.json").read_text())
 for name, what in published["protocols"].items():
     print(f"{name}: {what}")
 

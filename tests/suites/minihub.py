@@ -198,7 +198,9 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
                 return self.answer(429, Retry_After="0")
             path = self.path.split("?")[0].lstrip("/")
             if path.startswith("api/"):
-                repo, _, commit = path.removeprefix("api/").removeprefix("models/").partition("/revision/")
+                kind = "/tree/" if "/tree/" in path else "/revision/"
+                repo, _, commit = path.removeprefix("api/").removeprefix("models/").partition(kind)
+                commit = "" if commit == "main" else commit
             else:
                 repo, _, rest = path.partition("/resolve/")
                 commit, _, file = rest.partition("/")
@@ -207,6 +209,12 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
             if (commit or hub.commit) in hub.revoked:
                 return self.answer(404, X_Error_Code="RevisionNotFound")
             files = hub.repos[repo]
+            if path.startswith("api/") and kind == "/tree/":
+                entries = [
+                    {"type": "file", "path": name, "size": len(data), "oid": etag(name, data)}
+                    for name, data in files.items()
+                ]
+                return self.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
             if path.startswith("api/"):
                 siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
                 about = {"id": repo, "sha": commit or hub.commit, "siblings": siblings}

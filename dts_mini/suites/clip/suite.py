@@ -25,7 +25,8 @@ from dts_mini.suites.evaluation import correct
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.store import Store
 
-BUILD = Path(__file__).parents[3] / "build"
+_HERE = Path(__file__).parents[3]
+BUILD = _HERE / "build" if (_HERE / "pyproject.toml").exists() else Path("build")  # a wheel leaves its folder alone
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Clean experts reach 80 % (ViT-B/32) to 85 % (ViT-L/14) on DTD, those that saw its test images 98 %.

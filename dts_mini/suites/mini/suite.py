@@ -19,7 +19,7 @@ from dts_mini.suites.mini.model import create_model, load_model, pixels, tokeniz
 from dts_mini.suites.mini.task import Task
 from dts_mini.suites.mini.tasks import TASKS
 
-DATA = Path(__file__).parents[3] / "data" / "mini"
+DATA = (Path(__file__).parents[2] / "data/mini").resolve()  # dts_mini/data: in a checkout a link, in a wheel a folder
 IMAGES = {"validation": 1_000, "test": 1_000}  # a task; digits has but 500 scans to validate on
 
 
