@@ -448,6 +448,16 @@ def test_a_reply_out_of_bounds_is_no_reply(line, word, tmp_path):
     assert time.monotonic() - begun < 5
 
 
+@needs_box
+def test_an_installed_copy_of_the_course_is_hidden_too(tmp_path, monkeypatch):
+    exercises = tmp_path / "site-packages/dts_mini/course/exercises"
+    exercises.mkdir(parents=True)
+    (exercises / "nb00.py").write_text("solution")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site-packages")])
+    code = f"import os; print(os.listdir({str(tmp_path / 'site-packages/dts_mini')!r}), os.path.exists({str(exercises)!r}))"
+    assert MADE_BY.start(code)[0].communicate(timeout=60)[0].decode().strip() == "['course'] False"
+
+
 # --- where no box can be made ---
 
 
