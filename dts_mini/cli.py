@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import time
@@ -13,12 +14,15 @@ from pathlib import Path
 from dts_mini.core import merging
 from dts_mini.core.compress import METHODS, compress
 from dts_mini.core.container import decode
-from dts_mini.core.delta import Rebuilt, load, storage
-from dts_mini.core.errors import DTSError, FileError
+from dts_mini.core.delta import Rebuilt, TaskDelta, load, storage
+from dts_mini.core.errors import DTSError, FileError, StateError, printable
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.frame import Mapper
+from dts_mini.core.state import State
 from dts_mini.serving.lora import FORMATS, check_folder, export_lora, import_lora, plan_lora, read_config
-from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
+from dts_mini.streaming.checkpoint import Checkpoint, beside, check_output, open_checkpoint, save_checkpoint
+from dts_mini.streaming.fit import fitted
+from dts_mini.streaming.folder import pretrained_names
 from dts_mini.streaming.resume import resumable
 from dts_mini.suites import CLIP, SUITES, load_suite
 
@@ -33,12 +37,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DTSError as error:
         print(f"dts-mini {options.command}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            f"dts-mini {options.command}: stopped; nothing was changed, and what was finished is kept",
+            file=sys.stderr,
+        )
+        return 130
     return 0
+
+
+def _fitted(base: State, expert: State, path: object) -> State:
+    """The expert under the base's names; what was done for that is said."""
+    if not base or not expert:
+        return expert  # which is refused as it is
+    found = fitted(base, expert, path)
+    for line in found.said:
+        print(printable(line), file=sys.stderr)
+    return found if found.said else expert
 
 
 def _compress(o: argparse.Namespace) -> None:
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
+    expert = _fitted(base, expert, f"expert {o.expert}")
     own = ("keep_ratio", "groups", "scale", "per", "levels", "refit", "block", "norm")
     settings = {name: value for name in own if (value := getattr(o, name)) is not None}
     settings["budget"] = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
@@ -64,19 +85,34 @@ def _rebuild(o: argparse.Namespace) -> None:
     check_output(o.out, overwrite=o.overwrite)
     base = open_checkpoint(o.base)
     expert = Rebuilt(base, load(o.delta))
-    save_checkpoint(expert, o.out, base.shards, metadata=base.metadata, overwrite=o.overwrite)
+    _save(expert, o, base)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
 
 
+def _save(state: State, o: argparse.Namespace, like: Checkpoint) -> None:
+    """A model in a file, or in a folder that its own class opens: laid out like another, with what lies beside that."""
+    save_checkpoint(
+        state,
+        o.out,
+        pretrained_names(like.shards),
+        metadata=like.metadata,
+        beside=beside(like),
+        overwrite=o.overwrite,
+    )
+
+
 def _inspect(o: argparse.Namespace) -> None:
-    manifest = decode(read_bytes(o.delta), o.delta)[0]
+    import dts_mini.peers  # noqa: F401  the kinds of their files become known
+
+    data = read_bytes(o.delta)
+    delta, manifest = TaskDelta.from_bytes(data, o.delta), decode(data, o.delta)[0]
     if o.json:
         print(json.dumps(manifest, indent=2))
         return
-    delta = load(o.delta)
     counts = storage(delta)
-    print(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
-    print("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
+    show = lambda text: print(printable(text))  # names are the file's, which may be anybody's
+    show(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
+    show("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
     print(f"made for     base {delta.base}\n             expert {delta.expert}")
     for count, meaning in (
         *([("paper", "3 bits a code, as the paper counts")] if counts.paper is not None else []),
@@ -85,31 +121,32 @@ def _inspect(o: argparse.Namespace) -> None:
     ):
         print(f"{count:<12} {getattr(counts, count):>12,} bytes {counts.share(count):>8.3%}   {meaning}")
     print(f"{'model':<12} {counts.model:>12,} bytes            the expert in float32\n")
-    width = max(map(len, delta.parts))
+    width = max((len(printable(name)) for name in delta.parts), default=0)
     for name, part in delta.parts.items():
         shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
-        line = f"{name:<{width}}  {shape:<18} {type(part).__name__:<13}"
+        line = f"{printable(name):<{width}}  {shape:<18} {type(part).__name__:<13}"
         if name in delta.bounds:
             truncation, coding, error = delta.bounds[name]
             line += f" rank {part.rank:<4} error {error:.3f} <= {truncation:.3f} + {coding:.3f}"
-        print(line.rstrip())
+        show(line.rstrip())
     if delta.bounds:
         print("\nerror: ||M - M_hat|| / ||M||; at most what the rank leaves out, exactly, and what coding may add")
 
 
 def _merge(o: argparse.Namespace) -> None:
     check_output(o.out, overwrite=o.overwrite)
-    named: dict[str, Path] = {}
-    for path in o.experts:
-        if path.stem in named:
-            raise DTSError(f"two experts go by one name: {named[path.stem]} and {path}; rename one, or pass it once")
-        named[path.stem] = path
     if o.method != "average" and o.base is None:
         raise DTSError(f"{o.method} needs the pretrained model: pass --base")
     experts = [open_checkpoint(path) for path in o.experts]
-    method = merging.MERGES[o.method]
-    merged = method(experts) if o.method == "average" else method(open_checkpoint(o.base), experts)
-    save_checkpoint(merged, o.out, experts[0].shards, metadata=experts[0].metadata, overwrite=o.overwrite)
+    method, like = merging.MERGES[o.method], experts[0]
+    base = like if o.base is None else open_checkpoint(o.base)
+    experts = [_fitted(base, e, f"expert {path}") for path, e in zip(o.experts, experts, strict=True)]
+    try:
+        merged = method(experts) if o.method == "average" else method(base, experts)
+    except StateError as error:  # a merge counts its experts, a command line has their paths
+        named = lambda found: f"expert {o.experts[int(found[1]) - 1]}"
+        raise StateError(re.sub(r"\bexpert (\d+)\b", named, str(error))) from error
+    _save(merged, o, like if set(like) == set(merged) else base)
     print(f"{o.out}: {o.method} of {len(experts)} experts")
 
 
@@ -355,7 +392,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
     sub.add_argument("adapter", type=Path, metavar="FOLDER", help="the adapter's folder")
-    sub.add_argument("--base", required=True, help=f"the model it was trained over: {CHECKPOINT}")
+    sub.add_argument("--base", required=True, help=f"the model it was trained over, with its config.json: {CHECKPOINT}")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
 
     sub = command(

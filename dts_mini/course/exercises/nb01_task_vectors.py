@@ -175,7 +175,7 @@ EXERCISES = (
             ),
             (
                 "My elements whose votes cancel are zero",
-                "A sum of zero has the sign 0, which no value has. Give such elements the sign that most elements have.",
+                "A sum of zero has the sign 0, which no value has. Give such elements the sign that most have.",
             ),
         ),
         wrong=ELECT_WRONG,
