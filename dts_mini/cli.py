@@ -12,7 +12,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -360,9 +361,9 @@ def _grade(o: argparse.Namespace) -> None:
     if o.unsafe:
         print(f"dts-mini grade: UNSAFE: {UNSAFE}", file=sys.stderr)
     limits = {"seconds": o.seconds, "memory": o.memory, "jobs": o.jobs}
-    graded = grade_class(o.submissions, o.out, marking=marking, unsafe=o.unsafe, overwrite=o.overwrite, **limits)
+    how = {"marking": marking, "unsafe": o.unsafe, "overwrite": o.overwrite, "progress": _tell}
     try:
-        _tell(graded)
+        deque(grade_class(o.submissions, o.out, **limits, **how), maxlen=0)
     except KeyboardInterrupt as error:
         raise DTSError("interrupted; give the same command again, and it goes on") from error
     print(f"the class: {o.out / 'class.csv'}")
@@ -370,14 +371,11 @@ def _grade(o: argparse.Namespace) -> None:
         print(f"dts-mini grade: UNSAFE: {UNSAFE}; every report says so", file=sys.stderr)
 
 
-def _tell(graded: Iterable[tuple[dict, int, int]]) -> None:
-    """A line for each submission, as it is graded."""
-    from dts_mini.course.marks import shown
-
-    for report, done, works in graded:
-        score = f"{report['passed']} of {report['of']}, {report['points']:g} of {report['max']:g} points"
-        why = f" ({report['reason']})" if report["reason"] else ""
-        print(f"[{done}/{works}] {shown(report['submission'])}: {score}{why}", flush=True)
+def _tell(report: dict, done: int, works: int) -> None:
+    """A line for a submission, once it is graded."""
+    score = f"{report['passed']} of {report['of']}, {report['points']:g} of {report['max']:g} points"
+    why = f" ({report['reason']})" if report["reason"] else ""
+    print(f"[{done}/{works}] {report['submission']}: {score}{why}", flush=True)
 
 
 def _rehearse(o: argparse.Namespace) -> None:
@@ -388,18 +386,13 @@ def _rehearse(o: argparse.Namespace) -> None:
         o.out.mkdir(parents=True)
     except OSError as error:
         raise FileError(f"{o.out}: cannot be made ({error.strerror}); name a folder that is not there") from error
-    class_, reports, begun = rehearsal.pack(o.out), {}, time.monotonic()
-    graded = grade_class(
-        [o.out / "submissions.zip"], o.out / "graded", marking=rehearsal.marking(o.out), jobs=o.jobs, seconds=o.seconds
-    )
-    for report, done, works in graded:
-        reports[report["submission"]] = report
-        print(f"[{done}/{works}] {report['submission']}: {report['points']:g} of {report['max']:g} points", flush=True)
+    class_, begun = rehearsal.pack(o.out), time.monotonic()
+    how = {"marking": rehearsal.marking(o.out), "jobs": o.jobs, "seconds": o.seconds, "progress": _tell}
+    graded = grade_class([o.out / "submissions.zip"], o.out / "graded", **how)
+    reports = {report["submission"]: report for report in graded}
     wrong = rehearsal.differences(class_, reports, o.out)
-    print(
-        "\n".join(wrong) or "all marks are as they must be",
-        f"\n{time.monotonic() - begun:.0f} s; see {o.out / 'graded'}",
-    )
+    print("\n".join(wrong) or "all marks are as they must be")
+    print(f"{time.monotonic() - begun:.0f} s; see {o.out / 'graded'}")
     if wrong:
         raise DTSError(f"{len(wrong)} of {len(class_)} marks are not as they must be: do not grade on this machine")
 

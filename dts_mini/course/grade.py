@@ -50,12 +50,13 @@ def grade_class(
     marking: marks.Marking | None = None,
     unsafe: bool = False,
     overwrite: bool = False,
-) -> Iterator[tuple[dict, int, int]]:
-    """Grades submissions into ``out``: for each a JSON and a page, and class.csv anew after each; yields as it goes.
+    progress: Callable[[dict, int, int], None] = lambda report, done, works: None,
+) -> Iterator[dict]:
+    """Grades submissions into ``out``: for each a JSON and a page, and class.csv anew after each; yields the reports.
 
-    (report, how many are done, how many there are). What ``out`` holds already is kept: a submission that was graded
-    and has not changed is not graded again, so an interrupted run goes on and late work is added; ``overwrite`` begins
-    anew. Raises DTSError before any work when a limit is no limit, ``out`` cannot be written or holds another's files,
+    ``progress`` gets each report, how many are done, and how many there are. What ``out`` holds already is kept: a
+    submission that was graded and has not changed is not graded again, so an interrupted run goes on and late work is
+    added; ``overwrite`` begins anew. Raises DTSError before any work when a limit is no limit, ``out`` cannot be written or holds another's files,
     or no box can be made.
     """
     if not (0 < seconds < math.inf and memory > 0 and (jobs is None or jobs > 0)):
@@ -83,7 +84,8 @@ def grade_class(
             reports[report["submission"]] = report
             keep(report, out)
             marks.write(reports, out, marking)
-            yield report, done, len(works)
+            progress(report, done, len(works))
+            yield report
         for report in reports.values():
             keep(report, out)
         marks.write(reports, out, marking)

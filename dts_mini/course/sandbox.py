@@ -148,13 +148,18 @@ def bubblewrap(rules: int) -> list[str]:
         options += ["--ro-bind", path, path]
     for path in ("/etc/ld.so.cache", "/proc/cpuinfo"):  # float16 asks what the processor can do
         options += ["--ro-bind-try", path, path]
-    course = str(PACKAGE / "course")
     for device in (os.devnull, "/dev/urandom"):  # torch opens the second one while it is imported
         options += ["--dev-bind", device, device]
-    options += ["--tmpfs", course]
+    course = str(PACKAGE / "course")
+    copies = {f"{entry}/dts_mini/course" for entry in python_path()}  # one may be installed beside this one
+    hidden = [course, *sorted(copy for copy in copies if os.path.isdir(copy) and copy != course)]
+    for path in hidden:
+        options += ["--tmpfs", path]
     for name in containers.HELD:
         options += ["--ro-bind", f"{course}/{name}", f"{course}/{name}"]
-    return [*options, "--remount-ro", course, "--remount-ro", "/"]
+    for path in (*hidden, "/"):
+        options += ["--remount-ro", path]
+    return options
 
 
 @cache

@@ -215,13 +215,13 @@ class TestClass:
         for seed in range(2):
             random.Random(seed).shuffle(files)
             out = tmp_path / str(seed)
-            for report, *_ in grade.grade_class(files, out, jobs=1, seconds=3, memory=600):
+            for report in grade.grade_class(files, out, jobs=1, seconds=3, memory=600):
                 assert report["exercises"] == reports[report["submission"]]["exercises"]
 
     def test_a_run_goes_on_where_it_was_interrupted_and_late_work_is_added(self, classroom, tmp_path, monkeypatch):
         folder, out = classroom[2], tmp_path / "out"
         first, second, late = (folder / f"{name}.ipynb" for name in ("=1+1", "prose", "syntax"))
-        for done, (report, *_) in enumerate(grade.grade_class([first, second], out, jobs=1)):
+        for done, report in enumerate(grade.grade_class([first, second], out, jobs=1)):
             if not done:
                 assert report["submission"] in (out / "class.csv").read_text()  # after each submission
                 break
@@ -360,7 +360,7 @@ def test_an_interrupt_ends_the_boxes_and_does_not_wait_for_them(tmp_path):
     loop = notebook(tmp_path / "loop.ipynb", body("head_of", "while True:\n    pass"))
     quick = tmp_path / "none.ipynb"
     run = grade.grade_class([quick, loop], tmp_path / "out", jobs=2, seconds=60)
-    assert next(run)[0]["submission"] == "none"
+    assert next(run)["submission"] == "none"
     begun = time.monotonic()
     run.close()  # as Ctrl-C does
     assert time.monotonic() - begun < 20 and list(grade.before(tmp_path / "out")) == ["none"]

@@ -448,6 +448,17 @@ def test_a_reply_out_of_bounds_is_no_reply(line, word, tmp_path):
     assert time.monotonic() - begun < 5
 
 
+@needs_box
+def test_an_installed_copy_of_the_course_is_hidden_too(tmp_path, monkeypatch):
+    exercises = tmp_path / "site-packages/dts_mini/course/exercises"
+    exercises.mkdir(parents=True)
+    (exercises / "nb00.py").write_text("solution")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "site-packages")])
+    inside, beside = str(exercises), str(tmp_path / "site-packages/dts_mini")
+    code = f"import os; print(os.listdir({beside!r}), os.path.exists({inside!r}))"
+    assert MADE_BY.start(code)[0].communicate(timeout=60)[0].decode().strip() == "['course'] False"
+
+
 # --- where no box can be made ---
 
 
@@ -494,6 +505,36 @@ def test_a_container_has_no_network_and_nothing_to_write(kind):
         assert held in words
     assert "--pids-limit 64" in words or "--ulimit nproc=64" in words
     assert not {"-v", "--volume", "--mount", "--privileged"} & set(options) and options[-1] == containers.image()
+
+
+@pytest.mark.slow
+def test_a_container_is_asked_over_the_same_pipe_and_removed(tmp_path, monkeypatch):
+    """With a program in docker's place that runs the worker here."""
+    path = json.dumps([*filter(os.path.isabs, sys.path), str(ROOT)])
+    fake = tmp_path / "docker"
+    fake.write_text(
+        f"#!/bin/sh\ncase $1 in\nimage) exit 0;;\nrm) echo $3 >> {tmp_path}/removed;;\n"
+        f"run) while [ $1 != python ]; do shift; done\nexec {sys.executable} $2 $3 $4 $5 \"$6\" '{path}';;\nesac\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(sandbox.shutil, "which", lambda name: str(fake) if name == "docker" else None)
+    found = engine()
+    assert found == Engine("docker", str(fake))
+    box = Box(found)
+    box.wait()
+    told = box.ask({"names": [], "memory": 2**30, "cpu": 60, "notebooks": [["a", "e30="]]}, 30)
+    box.close()
+    assert "is no notebook" in told["reasons"][0] and (tmp_path / "removed").read_text().strip() == box.name
+
+
+def test_a_system_without_the_image_is_told_how_to_make_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(sandbox.shutil, "which", lambda name: "false" if name == "podman" else None)
+    with pytest.raises(
+        DTSError, match=r"podman has no image dts-mini-grade:\w+; make it once.*dts_mini.course.containers"
+    ):
+        engine()
 
 
 def test_an_image_holds_no_exercise(tmp_path):
