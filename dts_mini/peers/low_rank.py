@@ -79,7 +79,8 @@ def low_rank(
 
     ``share`` of the components of each matrix, in [0, 1], without a budget: 1 / N as TSV-C takes it. With a budget
     components are added until the file is full: ``even`` raises the share of all matrices alike (TSV-C),
-    ``water-filling`` takes the component that buys most energy for its bytes (ours, the strongest such peer).
+    ``water-filling`` takes the component that buys most energy for its bytes (ours). In half precision: factors of
+    few bits (``peers.rounded``) are stronger by far.
     ``vector_bits``: of the elements of 1-D tensors; below 16 they are quantised as TVQ does it.
     """
     if ranks not in ("even", "water-filling"):
@@ -94,7 +95,8 @@ def low_rank(
     return Peer(theta_0, {task: _delta(frame, budget, share, ranks, vector_bits) for task, frame in made.items()})
 
 
-def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vector_bits: int) -> TaskDelta:
+def matrices_and_vectors(frame: Frame, vector_bits: int) -> tuple[dict[str, Part], dict[str, Decomposition]]:
+    """The parts of 1-D tensors, and the decompositions of the others as matrices, all components of them."""
     vectors, found = {}, {}
     for name, x in frame.items():
         if x.dim() == 1:
@@ -102,6 +104,11 @@ def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vec
         else:
             matrix = x.reshape(len(x), -1)
             found[name] = decompose(matrix, min(matrix.shape), "exact" if min(matrix.shape) <= 256 else "gram")
+    return vectors, found
+
+
+def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vector_bits: int) -> TaskDelta:
+    vectors, found = matrices_and_vectors(frame, vector_bits)
 
     def of(kept: Mapping[str, int]) -> TaskDelta:
         parts = {name: HalfLowRank.of(found[name].first(kept[name])) for name in found if kept[name]}
