@@ -59,7 +59,7 @@ results: $(STAMP) ## measure the published tables on test, write data/ and READM
 	$(PY) -m dts_mini.results $(if $(SEEDS),--seeds $(SEEDS))
 
 curves: $(STAMP) ## measure the size-accuracy curve, write data/mini/curves.json (SEEDS="1 2": over zoos; resumable)
-	$(PY) -m dts_mini.curves $(if $(SEEDS),--seeds $(SEEDS))
+	$(PY) -m dts_mini.measures.curves $(if $(SEEDS),--seeds $(SEEDS))
 
 notebooks: $(STAMP) ## build the notebooks from notebooks/source, outputs and claims stored (NAME=02 for one)
 	$(PY) -m dts_mini.course.build $(NAME)

@@ -114,7 +114,7 @@ def _merge(o: argparse.Namespace) -> None:
 def _evaluate(o: argparse.Namespace) -> None:
     if o.json:
         check_writable(o.json, overwrite=o.overwrite)
-    from dts_mini.suites.tables import headline, markdown, unseen  # open_clip takes seconds to import
+    from dts_mini.measures.tables import headline, markdown, unseen  # open_clip takes seconds to import
 
     suite, tables = load_suite(o.suite), {}
     for name, make in (("headline", headline), ("unseen", unseen)):
@@ -135,11 +135,11 @@ def _reproduce(o: argparse.Namespace) -> None:
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
-        print(plan_text(plan(suite, curves=o.curves)), end="")
+        print(plan_text(plan(suite, with_curves=o.curves)), end="")
         return
     bar = _progress(None, "reproduce")
     suite.progress = say = lambda text: (bar.set_postfix_str(text), bar.update())
-    report = reproduce(suite, curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
+    report = reproduce(suite, with_curves=o.curves, figures=o.figures == "all", overwrite=o.overwrite, progress=say)
     bar.close()
     for stem, entry in report["figures"].items():
         if "stopped" in entry:

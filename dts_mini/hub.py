@@ -82,9 +82,9 @@ library_name: dts_mini
 
 # {repo.split("/")[-1]}
 
-What fine-tuning added to {origin}, compressed by `dts_mini`: a truncated singular value decomposition whose vectors hold
-a few values each (DTS, [arXiv 2512.01461](https://arxiv.org/abs/2512.01461)). With that base each file gives an
-approximate expert; without it, nothing.
+What fine-tuning added to {origin}, compressed by `dts_mini`: a truncated singular value decomposition whose
+vectors hold a few values each (DTS, [arXiv 2512.01461](https://arxiv.org/abs/2512.01461)). With that base each file
+gives an approximate expert; without it, nothing.
 
 | file | method | settings | bytes | share of the float32 expert |
 |---|---|---|---|---|

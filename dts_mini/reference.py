@@ -15,14 +15,15 @@ from types import ModuleType
 
 import dts_mini
 
-PACKAGES = ("dts_mini.core", "dts_mini.serving", "dts_mini.peers")
+PACKAGES = ("dts_mini.core", "dts_mini.ours", "dts_mini.serving", "dts_mini.peers")
 MODULES = (
     "dts_mini.hub",
     "dts_mini.streaming.cluster",
     "dts_mini.reproduce",
+    "dts_mini.measures.cases",
+    "dts_mini.measures.routing",
+    "dts_mini.measures.unseen",
     "dts_mini.suites.suite",
-    "dts_mini.suites.unseen",
-    "dts_mini.suites.routing",
     "dts_mini.suites.mini.task",
 )
 

@@ -24,38 +24,31 @@ from nbclient.exceptions import CellExecutionError
 from dts_mini.core.compress import compress
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
-from dts_mini.curves import GROUPS, cells, measure, measured, table
+from dts_mini.measures import curves
+from dts_mini.measures.cells import GROUPS, cells_of
+from dts_mini.measures.estimates import provenance
+from dts_mini.measures.tables import headline, markdown, passes, unseen
 from dts_mini.suites.clip.suite import ClipSuite
-from dts_mini.suites.tables import headline, markdown, passes, provenance, unseen
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "published.json"
 Progress = Callable[[str], None]
 
 
-def curves(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
+def size_accuracy(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
     """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured.
 
     Notebook 07 reads them from ``curves.json`` in the suite's folder.
     """
-    found = table({0: measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
+    found = curves.table({0: curves.measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
     write_json(found, suite.folder / "curves.json", overwrite=True)
     return found
-
-
-def curves_text(table: Mapping) -> str:
-    """The points of ``curves`` as Markdown; those whose size cannot be met say why."""
-    lines = ["| | method | size | storage | share of experts | KL from experts |", "|---" * 6 + "|"]
-    for row in table["rows"]:
-        found = ["", row["impossible"], ""] if "impossible" in row else measured(row)
-        lines.append("| " + " | ".join([row["group"], row["name"], row["size"], *found]) + " |")
-    return "\n".join(lines) + "\n"
 
 
 # What is measured, by name: how, and how it reads. Another measure is another line here.
 MEASURES: dict[str, tuple[Callable[..., dict], Callable[[Mapping], str]]] = {
     "headline": (headline, markdown),
     "unseen": (unseen, markdown),
-    "curves": (curves, curves_text),
+    "curves": (size_accuracy, curves.listing),
 }
 TABLES = ("headline", "unseen")  # what is always measured; the rest is asked for
 FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a reproduction
@@ -64,7 +57,7 @@ FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a 
 # --- before a run ---
 
 
-def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
+def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
     """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
 
     Where the Hub cannot be asked, a repository's bytes are None. The seconds are extrapolated from a few images and
@@ -82,9 +75,9 @@ def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
             entry |= {"commit": None, "files": None, "download": None, "cached": None, "why": str(error)}
         repositories.append(entry)
     known = [entry["download"] for entry in repositories if entry["download"] is not None]
-    runs, points = passes(suite), len(cells(GROUPS)) if curves else 0
+    runs, points = passes(suite), len(cells_of(GROUPS)) if with_curves else 0
     held = sum(suite.task_size(task) for task in suite.unseen)
-    each, compression = _timed(suite)
+    per_image, compression = _timed(suite)
     towers = (runs["headline"] + points) * images + runs["unseen"] * held
     compressions = runs["deltas"] + points * len(suite.tasks)
     return {
@@ -96,8 +89,8 @@ def plan(suite: ClipSuite, *, curves: bool = True) -> dict:
         "images": images,
         "decoded": images * suite.image_bytes,
         "device": str(suite.device),
-        "images per second": 1 / each,
-        "seconds": {"evaluation": each * towers, "compression": compression * compressions},
+        "images per second": 1 / per_image,
+        "seconds": {"evaluation": per_image * towers, "compression": compression * compressions},
     }
 
 
@@ -110,10 +103,9 @@ def plan_text(found: Mapping) -> str:
         if entry["files"] is None:
             lines.append(f"{entry['repository']:<{width}}  {'?':<8}      ?             ?               ?")
         else:
-            sizes = (_size(entry[what]) for what in ("download", "cached"))
-            lines.append(
-                f"{entry['repository']:<{width}}  {entry['commit'][:8]}  {entry['files']:>5}  {next(sizes):>12}  {next(sizes):>14}"
-            )
+            download, cached = _size(entry["download"]), _size(entry["cached"])
+            name = f"{entry['repository']:<{width}}  {entry['commit'][:8]}"
+            lines.append(f"{name}  {entry['files']:>5}  {download:>12}  {cached:>14}")
     lines += ["", f"to download: {_size(found['download'])} ({found['download']:,} bytes)"]
     if found["unknown"]:
         why = next(entry["why"] for entry in found["repositories"] if entry["files"] is None)
@@ -138,14 +130,14 @@ def _timed(suite: ClipSuite) -> tuple[float, float]:
     tower(pixels[:1])
     start = time.perf_counter()
     tower(pixels)
-    each = (time.perf_counter() - start) / len(pixels)
+    per_image = (time.perf_counter() - start) / len(pixels)
     state = tower.visual.state_dict()
     block = {name: tensor.cpu() for name, tensor in state.items() if ".resblocks.0." in name}
     moved = {name: tensor + 0.01 * torch.randn(tensor.shape) for name, tensor in block.items()}
     start = time.perf_counter()
     compress(block, moved)
     blocks = len({name.split(".resblocks.")[1].split(".")[0] for name in state if ".resblocks." in name})
-    return each, (time.perf_counter() - start) * blocks
+    return per_image, (time.perf_counter() - start) * blocks
 
 
 # --- the run ---
@@ -154,15 +146,15 @@ def _timed(suite: ClipSuite) -> tuple[float, float]:
 def reproduce(
     suite: ClipSuite,
     *,
-    curves: bool = True,
+    with_curves: bool = True,
     figures: bool = False,
     overwrite: bool = False,
     progress: Progress = lambda text: None,
 ) -> dict:
     """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
 
-    ``curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written anew
-    after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
+    ``with_curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written
+    anew after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
     ``overwrite``: measures finished tables again. Returns what report.json holds. Raises DTSError, before anything is
     measured, for files that cannot be had, disks that are too small, and test images that were trained on.
     """
@@ -172,7 +164,7 @@ def reproduce(
     path = suite.folder / "results.json"
     results = json.loads(read_bytes(path)) if path.exists() else {}
     made_from = _made_from(suite)
-    for name in (*TABLES, "curves") if curves else TABLES:
+    for name in (*TABLES, "curves") if with_curves else TABLES:
         make, _ = MEASURES[name]
         if overwrite or results.get(name, {}).get("made from") != made_from or suite.protocol != "P3":
             progress(name)
@@ -226,13 +218,13 @@ def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, 
                 execute(notebook, timeout=None)
             except CellExecutionError as error:
                 entry["stopped"] = f"{error.ename}: {error.evalue}"
-            for cell in notebook.cells:
-                for output in cell.get("outputs", []):
-                    if image := output.get("data", {}).get("image/png"):
-                        name = f"{source.stem}-{len(entry['figures'])}.png"
-                        write_bytes(base64.b64decode(image), folder / name, overwrite=True)
-                        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-                        entry["figures"].append({"file": f"figures/{name}", "alt": alt})
+            outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+            images = [output for output in outputs if "image/png" in output.get("data", {})]
+            for number, output in enumerate(images):
+                name = f"{source.stem}-{number}.png"
+                write_bytes(base64.b64decode(output["data"]["image/png"]), folder / name, overwrite=True)
+                alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+                entry["figures"].append({"file": f"figures/{name}", "alt": alt})
             write_bytes(page(notebook).encode(), folder / f"{source.stem}.html", overwrite=True)
             found[source.stem] = entry
     return found
@@ -267,21 +259,21 @@ def report_text(report: Mapping) -> str:
     """The report as Markdown: ours, beside it what is published for the same checkpoints, then what is for others."""
     about = _published()["protocols"]
     own = about.get(report["protocol"], "checkpoints of your own")
+    same = [t for t in report["published"] if t["protocol"] == report["protocol"]]
+    others = [t for t in report["published"] if t["protocol"] != report["protocol"]]
     lines = [
         f"# {report['suite']}: what was measured, beside what is published",
-        f"Protocol {report['protocol']}: {own}. Accuracies in % on test images, {report['precision']}; brackets are 95 % "
-        "bootstrap intervals over test images. Storage is what each task's file takes on disk, as a share of a float32 "
-        "expert.",
+        f"Protocol {report['protocol']}: {own}. Accuracies in % on test images, {report['precision']}; brackets are "
+        "95 % bootstrap intervals over test images. Storage is what each task's file takes on disk, as a share of a "
+        "float32 expert.",
     ]
     for name, (_, text) in MEASURES.items():
         if name in report:
             lines += [f"## {report[name]['title']}", text(report[name])]
-            lines += [side_by_side(report[name], t) for t in report["published"] if _same(t, name, report["protocol"])]
-    others = [t for t in report["published"] if t["protocol"] != report["protocol"]]
+            lines += [side_by_side(report[name], t) for t in same if t["table"] == name]
     if others:
-        lines.append(
-            "## Published for other checkpoints\n\nOther experts, so other numbers: compare orders and gaps, never digits."
-        )
+        lines += ["## Published for other checkpoints"]
+        lines += ["Other experts, so other numbers: compare orders and gaps, never digits."]
         lines += [f"Protocol {t['protocol']} ({t['table']}): {about[t['protocol']]}\n\n{_listed(t)}" for t in others]
     if report["checks"]:
         lines += ["## Checks"]
@@ -299,12 +291,8 @@ def report_text(report: Mapping) -> str:
     return "\n\n".join(line.strip() for line in lines) + "\n"
 
 
-def _same(table: Mapping, name: str, protocol: str) -> bool:
-    return table["table"] == name and table["protocol"] == protocol
-
-
 def side_by_side(ours: Mapping, theirs: Mapping) -> str:
-    """Our rows beside the published ones of the same protocol: ours, and in brackets theirs; theirs alone after that."""
+    """Published rows beside ours of the same protocol: ours, and theirs in brackets, alone where we have none."""
     rows = {row["name"]: row for row in ours["rows"]}
     cell = lambda mine, value: f"{100 * mine:.1f} ({value:.1f})" if mine is not None else f"({value:.1f})"
     if theirs["table"] == "unseen":
@@ -318,9 +306,9 @@ def side_by_side(ours: Mapping, theirs: Mapping) -> str:
         if theirs["table"] == "unseen":
             cells = [cell(sum(found.values()) / len(found) if found else None, row["unseen"]), cell(None, row["seen"])]
         else:
-            whole = found and set(found) == set(columns)  # a mean over other tasks is another number
+            all_there = found and set(found) == set(columns)  # a mean over other tasks is another number
             cells = [cell(found.get(task), row["accuracy"][task]) for task in columns]
-            cells.append(cell(sum(found.values()) / len(found) if whole else None, row["mean"]))
+            cells.append(cell(sum(found.values()) / len(found) if all_there else None, row["mean"]))
         lines.append("| " + " | ".join([row["name"], *cells]) + " |")
     return f"Beside what is published ({theirs['source']}):\n\n" + "\n".join(lines)
 
@@ -337,18 +325,13 @@ def _listed(table: Mapping) -> str:
 
 
 def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    scale, unit = next((s, u) for s, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= s)
+    return f"{count / scale:.1f} {unit}"
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds > 5400
-        else f"{seconds / 60:.0f} min"
-        if seconds > 90
-        else f"{seconds:.0f} s"
-    )
+    if seconds > 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds > 90 else f"{seconds:.0f} s"

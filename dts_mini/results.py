@@ -12,12 +12,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from dts_mini import curves
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.course import claims
+from dts_mini.measures import curves
+from dts_mini.measures.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 from dts_mini.suites.mini.suite import DATA, MiniSuite
-from dts_mini.suites.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SEEDS, CURVES, README = DATA / "results.json", DATA / "seeds.json", DATA / "curves.json", ROOT / "README.md"

@@ -1,4 +1,4 @@
-"""The main job (``make tutorial``): every notebook on the mini suite, the tables, and pages to browse, in ``build/``."""
+"""The main job (``make tutorial``): every notebook on the mini suite, the tables, and pages, all in ``build/``."""
 
 import html
 import sys
@@ -11,8 +11,8 @@ from dts_mini.core.file import write_bytes, write_json
 from dts_mini.course import timings
 from dts_mini.course.build import sources
 from dts_mini.course.markup import page
+from dts_mini.measures.tables import headline, markdown, unseen
 from dts_mini.suites import load_suite
-from dts_mini.suites.tables import headline, markdown, unseen
 
 BUILD = Path("build/tutorial")
 
@@ -61,7 +61,8 @@ def index(tables: str, times: dict[str, float]) -> str:
         "body{font:16px/1.5 system-ui;margin:2em auto;max-width:78em;padding:0 1em}pre{overflow-x:auto;font-size:13px}"
     )
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>dts_mini: the tutorial</title><style>{style}</style>'
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>dts_mini: the tutorial</title>'
+        f"<style>{style}</style>"
         f"<h1>dts_mini: the tutorial</h1><ol>{items}</ol><pre>{html.escape(tables)}</pre></html>\n"
     )
 

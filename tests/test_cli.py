@@ -159,7 +159,7 @@ def suite(monkeypatch):
 
         return make
 
-    suites, tables = (ModuleType(f"dts_mini.suites.{name}") for name in ("mini.suite", "tables"))
+    suites, tables = (ModuleType(f"dts_mini.{name}") for name in ("suites.mini.suite", "measures.tables"))
     suites.MiniSuite = lambda: None
     tables.headline, tables.unseen = table("The headline"), table("Unseen tasks")
     tables.markdown = lambda table: f"| {table['rows'][0]} |"

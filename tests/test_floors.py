@@ -1,8 +1,10 @@
 """Floors: a lower one never imports a higher one. Read from the source, imports within functions included."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,22 +12,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dts_mini"
 CORE = sorted((PACKAGE / "core").glob("*.py"))
-SUITES = sorted((PACKAGE / "suites").rglob("*.py"))
 SERVING = sorted((PACKAGE / "serving").glob("*.py"))
 
-# Within the core a module may import those that stand in a line above its own.
-ORDER = [
-    {"errors"},
-    {"packing", "tensor", "state", "coding", "budget"},
-    {"file"},
-    {"checkpoint", "container", "parts"},
-    {"work"},
-    {"differences"},
-    {"dts", "drc"},
-    {"delta"},
-    {"merging", "personal"},
-    {"fusion", "routing"},
-]
+# The order of the core: the list in its docstring. A module may import those that stand above it.
+ORDER = re.findall(r"^    (\w+)  ", (PACKAGE / "core" / "__init__.py").read_text(), re.MULTILINE)
+# The one list of floors: the table in CONTRIBUTING.md.
+TABLE = re.compile(r"^\| (\d+) \| (`.+?`) \| ", re.MULTILINE)
+FLOORS = {
+    name: int(number)
+    for number, names in TABLE.findall((ROOT / "CONTRIBUTING.md").read_text())
+    for name in re.findall(r"`(\w+)`", names)
+}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}
 
 
@@ -42,13 +43,31 @@ def imported(source: str, module: str = "dts_mini.core.here") -> set[str]:
     return names
 
 
+def imports(module: str) -> set[str]:
+    """The modules of the package, but itself, that a module imports, wherever it does so."""
+    path = MODULES[module]
+    here = f"{module}.__init__" if path.stem == "__init__" else module
+    found = {name for name in imported(path.read_text(), here) if within(name, "dts_mini")}
+    return {_owner(name) for name in found} - {module}
+
+
+def _owner(name: str) -> str:
+    """The module that a dotted name is in, or is."""
+    return name if name in MODULES else _owner(name.rpartition(".")[0])
+
+
+def stands_in(module: str) -> str:
+    """The package of a module, or the module itself, as the table names it."""
+    first = module.split(".")[1:2]
+    return "cli" if first == ["__main__"] else first[0] if first else "dts_mini"
+
+
 def within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
 
 
 def floor(name: str) -> int:
-    (found,) = [i for i, modules in enumerate(ORDER) if name in modules]
-    return found
+    return ORDER.index(name)
 
 
 def test_the_reader_of_imports_sees_every_form_wherever_it_stands():
@@ -64,8 +83,8 @@ def late():
     assert imported(source, "dts_mini.core.here") == found
 
 
-def test_every_module_of_the_core_stands_on_one_floor():
-    assert {path.stem for path in CORE} - {"__init__"} == set().union(*ORDER)
+def test_every_module_of_the_core_stands_in_its_order_once():
+    assert sorted(path.stem for path in CORE if path.stem != "__init__") == sorted(ORDER)
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
@@ -90,11 +109,43 @@ def test_serving_imports_the_core_and_its_few_libraries_alone(path):
         assert own or top in LIBRARIES or top in sys.stdlib_module_names, name
 
 
-@pytest.mark.parametrize("path", SUITES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_suites_import_neither_the_command_line_nor_figures(path):
-    for name in imported(path.read_text(), ".".join(path.relative_to(ROOT).with_suffix("").parts)):
-        for face in ("cli", "__main__", "figures", "course"):
-            assert not within(name, f"dts_mini.{face}"), name
+def test_all_of_the_package_stands_on_a_floor():
+    assert {stands_in(module) for module in MODULES} == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_its_own_package_and_lower_floors_alone(module):
+    own = stands_in(module)
+    for name in imports(module):
+        assert stands_in(name) == own or FLOORS[stands_in(name)] < FLOORS[own], name
+
+
+@pytest.mark.parametrize("name", [name for name in FLOORS if (PACKAGE / name).is_dir()])
+def test_a_packages_docstring_names_its_floor_first(name):
+    docstring = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
+    assert docstring.startswith(f"Floor {FLOORS[name]}: ")
+
+
+def test_nothing_else_speaks_of_floors():
+    text = {module: path.read_text() for module, path in MODULES.items()}
+    assert [m for m, t in text.items() if re.search(r"\b(ground|first|second|third|top) floor\b", t, re.I)] == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    try:
+        TopologicalSorter({module: imports(module) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_no_line_of_the_package_is_longer_than_120_characters():
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in MODULES.values()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert long == []
 
 
 def test_importing_the_package_and_its_command_line_loads_no_heavy_library():

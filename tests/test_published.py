@@ -7,6 +7,7 @@ from math import inf
 import nbformat
 import pytest
 
+from dts_mini import DTSError
 from dts_mini.course import claims, timings
 from dts_mini.course.build import VERSIONS, drifted, read, sources, target
 from dts_mini.results import README, RESULTS, SEEDS, TOLD, blocks, fill
@@ -25,6 +26,18 @@ def test_the_readmes_tables_are_the_committed_results():
 
 def test_the_readme_has_every_table():
     assert all(f"<!-- results:{name} -->" in README.read_text() for name in blocks())
+
+
+def test_blocks_are_replaced_and_the_rest_is_left():
+    text = "a\n<!-- results:x -->\nold\n<!-- end -->\nb"
+    once = fill(text, {"x": "new\n"})
+    assert once == "a\n<!-- results:x -->\n\nnew\n\n<!-- end -->\nb"
+    assert fill(once, {"x": "new\n"}) == once
+
+
+def test_a_block_that_is_not_measured_is_named():
+    with pytest.raises(DTSError, match="'y' that is not measured"):
+        fill("<!-- results:y --><!-- end -->", {"x": ""})
 
 
 @NOTEBOOKS

@@ -85,7 +85,7 @@ def largest(
     guess: int,
     estimate: Callable[[int], float] = lambda number: number + 1.0,
 ) -> Made:
-    """``make(number)`` of the largest number in 0..most whose size is within the budget: as ``fit``, and DTSError as there."""
+    """``make(number)`` of the largest number in 0..most that has its size within the budget; errors as ``fit``."""
     fits: list[Made] = []  # the last one that fitted is the largest
 
     def size(number: int) -> int:

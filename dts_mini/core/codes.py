@@ -146,7 +146,7 @@ def unpack(packed: Tensor, count: int, bits: int) -> Tensor:
 
 
 def write_places(writer: Writer, places: Tensor, n: int) -> int:
-    """Adds which of n elements are meant (int32, rising), as a list or as a bit each, whichever is shorter; their number."""
+    """Adds which of n elements are meant (int32, rising), a list or a bit each, whichever is shorter; their number."""
     if 32 * len(places) > n:
         mask = torch.zeros(n, dtype=torch.uint8, device="cpu")
         mask[places.long()] = 1

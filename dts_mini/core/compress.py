@@ -33,12 +33,12 @@ def compress(
     """Compresses what an expert adds to a base: every tensor of ``expert - base``, one after another.
 
     Both are state dicts with the same names and shapes, in memory or on disk (``open_checkpoint``); computation is in
-    float32 or better. All tensors are looked at before the first is compressed. With the pretrained theta_0 as base this
-    is DTS-T, with a merged model theta_m it is DTS-D (arXiv 2512.01461).
+    float32 or better. All tensors are looked at before the first is compressed. With the pretrained theta_0 as base
+    this is DTS-T, with a merged model theta_m it is DTS-D (arXiv 2512.01461).
 
-    What is no weight to be compressed is kept: integer tensors and the statistics of norm layers (``running_var`` and its
-    like) exactly as the expert has them; of tensors that are equal in the base and in the expert, as tied ones are, the
-    first is compressed; rows and columns of a matrix that did not change, and tensors that only were rounded to the
+    What is no weight to be compressed is kept: integer tensors and the statistics of norm layers (``running_var`` and
+    its like) exactly as the expert has them; of tensors that are equal in the base and in the expert, as tied ones are,
+    the first is compressed; rows and columns of a matrix that did not change, and tensors that only were rounded to the
     expert's dtype, stay as they are.
 
     ``method``: "dts", the paper's, or "drc", ours; ``settings`` are those of its ``Settings``.
@@ -51,7 +51,8 @@ def compress(
     (``streaming.cluster``), or so that a kill loses nothing (``streaming.resume``).
 
     Raises DTSError, before any tensor is compressed, for a setting out of range and for state dicts that are empty, do
-    not fit each other, or hold NaN or infinity where they differ; and for a budget that not even the smallest file meets.
+    not fit each other, or hold NaN or infinity where they differ; and for a budget that not even the smallest file
+    meets.
 
     >>> base = {"w": torch.zeros(8, 6)}
     >>> delta = compress(base, {"w": torch.ones(8, 6)}, keep_ratio=0.2)
@@ -62,7 +63,7 @@ def compress(
 
 
 def settings_of(method: str, given: Mapping[str, object], budget: int | str | None):
-    """The method's ``Settings``; DTSError for an unknown method or setting, one out of range, or one that a budget decides."""
+    """The method's ``Settings``; DTSError for an unknown method or setting, or one out of range or against a budget."""
     if method not in METHODS:
         raise DTSError(f"method is {method!r}: choose one of {', '.join(METHODS)}")
     kind = METHODS[method].Settings

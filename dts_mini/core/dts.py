@@ -48,7 +48,7 @@ class Settings:
             "groups": GROUPS,
             "scale": ("rms", "mean"),
             "per": ("matrix", "vector"),
-            "algorithm": ("auto", "exact", "gram", "randomised"),
+            "algorithm": ("auto", "exact", "gram", "randomised", "full"),
             "levels": ("halves", "lloyd-max"),
             "refit": (False, True),
             "convolutions": ("flat", "matrix"),
@@ -166,9 +166,7 @@ def compress(
         found[key] = result
         progress(key)
         if value is not None:
-            values[key] = value
-            scales = 2 * settings.groups * 2 if settings.per == "vector" else 0
-            costs[key] = sum(frame.pieces[key].shape) * width(settings.groups) / 8 + 4 + scales
+            values[key], costs[key] = value, component_bytes(frame.pieces[key].shape, settings)
     order = water_fill(values, costs)
 
     def first(count: int) -> TaskDelta:
@@ -183,13 +181,19 @@ def compress(
     return largest(first, budget, len(order), guess)
 
 
+def component_bytes(shape: tuple[int, int], settings: Settings) -> float:
+    """What one component of a matrix takes in a file: codes of both vectors, its singular value, and scales of its own."""
+    scales = 2 * 2 * settings.groups if settings.per == "vector" else 0  # half precision, U and V
+    return sum(shape) * width(settings.groups) / 8 + 4 + scales
+
+
 @torch.no_grad()
 def offer(x: Tensor, settings: Settings) -> tuple[tuple[Part, Bounds | None], Tensor | None]:
     """A tensor with one component, if it is a matrix, and what each component of it buys."""
     made = part(x, 1, settings)
     if x.dim() != 2:
         return made, None
-    s = decompose(x, min(x.shape), "exact" if min(x.shape) <= 256 else "gram").s
+    s = decompose(x, min(x.shape), "full").s
     return made, s.double().square() / frobenius(x) ** (2 * settings.weight)
 
 

@@ -110,7 +110,8 @@ def save_tensors(
 ) -> Path:
     """Writes a state dict as safetensors, byte for byte as that library does, with one tensor at a time in memory.
 
-    ``names``: those to write, where not all. Tied tensors are written once for each name. StateError for a dtype that safetensors has no word for.
+    ``names``: those to write, where not all. Tied tensors are written once for each name. StateError for a dtype that
+    safetensors has no word for.
     """
     whole, words = outline(state), {dtype: word for word, dtype in DTYPES.items()}
     tensors = {name: whole[name] for name in (whole if names is None else names)}

@@ -20,13 +20,14 @@ Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
 class Frame(Mapping[str, Tensor]):
-    """A task's delta without the parts that a method makes; as a mapping, the differences that it makes them of, by piece.
+    """A task's delta without the parts that a method makes; as a mapping, the differences that it makes them of.
 
-    A difference, expert - base in float32 or better, is made anew at each look. Integer and 0-D tensors are kept as they
-    are, statistics and what ``keep`` names exactly as the expert has them, tied tensors stay tied, unchanged ones cost
-    nothing. ``stacks`` names tensors that are stacks of matrices; both are patterns, as in "*.experts.*".
-    ``pieces``: what is left to the method, in the tensors' name order, so that the order of a state dict does not change a
-    file. ``model``: bytes of the expert in float32. StateError, naming the tensor, where one is not fit to be compressed.
+    A difference, expert - base in float32 or better, is made anew at each look. Integer and 0-D tensors are kept as
+    they are, statistics and what ``keep`` names exactly as the expert has them, tied tensors stay tied, unchanged ones
+    cost nothing. ``stacks`` names tensors that are stacks of matrices; both are patterns, as in "*.experts.*".
+    ``pieces``: what is left to the method, in the tensors' name order, so that the order of a state dict does not
+    change a file. ``model``: bytes of the expert in float32. StateError, naming the tensor, where one is not fit to be
+    compressed.
     """
 
     def __init__(
@@ -104,14 +105,15 @@ class Frame(Mapping[str, Tensor]):
         return in_bytes(budget, self.model)
 
     def advice(self) -> str:
-        """What to do where no budget is met: which tensors no budget makes smaller, and the settings that change that."""
+        """What to do where no budget is met: which tensors it cannot make smaller, and the setting that can."""
         flat = [piece.name for piece in self.pieces.values() if piece.sides is None and len(piece.shape) > 2]
         deep = [
             name for name in {p.name for p in self.pieces.values() if p.index is None} if self._outline[name].dim() == 3
         ]
         words = ""
         if flat:
-            words += f"; tensors of more than two dimensions are coded flat ({some(flat)}), whatever the budget: pass convolutions='matrix'"
+            words += f"; tensors of more than two dimensions are coded flat ({some(flat)}), whatever the budget"
+            words += ": pass convolutions='matrix'"
         if deep:
             words += f"; if {some(sorted(deep))} is a stack of matrices, name it in stacks=[...]"
         if kept := [name for name, part in self.parts.items() if isinstance(part, Exact)]:
@@ -127,6 +129,11 @@ class Job:
     piece: Piece
     arguments: tuple
     inputs: tuple[str, str]
+
+    @property
+    def name(self) -> str:
+        """The piece's."""
+        return self.piece.key
 
     @property
     def key(self) -> str:

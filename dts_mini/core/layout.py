@@ -67,7 +67,7 @@ class Piece:
 
 
 def pieces_of(name: str, x: Tensor, stacked: bool, convolutions: Convolutions, frozen: bool) -> dict[str, Piece]:
-    """The pieces of a difference that is not zero; with ``frozen`` those rows and columns that are zero are left out."""
+    """The pieces of a difference that is not zero; with ``frozen`` its rows and columns of zeros are left out."""
     low, high = x.aminmax()
     wide = x.dtype != torch.float64 and not _SQUARES[0] < max(-low.item(), high.item()) < _SQUARES[1]
     if stacked and x.dim() > 2:
@@ -116,8 +116,9 @@ def difference(base: Tensor, expert: Tensor, block: int = 2**20) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Submatrix(Part):
-    """A matrix (m x n) of which some rows and columns alone changed: ``part`` is theirs, ``rows`` and ``columns`` (int32)
-    say where they stand, None where all did."""
+    """A matrix (m x n) of which some rows and columns alone changed: ``part`` is theirs, ``rows`` and ``columns``
+    (int32) say where they stand, None where all did.
+    """
 
     part: Part
     sides: tuple[int, int]

@@ -29,7 +29,7 @@ def decompose(M: Tensor, keep_ratio: float) -> tuple[Tensor, Tensor, Tensor]:
 def threshold(x: Tensor) -> Tensor:
     """The group of each element, as a code in x's shape: 0 strong and 1 weak negative, 2 weak and 3 strong positive.
 
-    Of each sign the half of largest magnitude is strong (floor(half) elements). An element that is zero is in no group: 4.
+    Of each sign the floor(half) elements of largest magnitude are strong. An element that is zero is in no group: 4.
     """
     flat = x.flatten()
     codes = torch.full(flat.shape, 4, device=x.device)
@@ -41,7 +41,7 @@ def threshold(x: Tensor) -> Tensor:
 
 
 def scale(x: Tensor, codes: Tensor) -> Tensor:
-    """The value of each code (5,): a group's root mean square ||x_g|| / sqrt(|g|) with its sign, which keeps its norm."""
+    """The value of each code (5,): the group's root mean square ||x_g|| / sqrt(|g|), signed; it keeps the norm."""
     values = x.new_zeros(5)  # the code 4 is zero
     for code, sign in enumerate((-1, -1, 1, 1)):
         group = x[codes == code]  # (|g|,)

@@ -47,7 +47,7 @@ class Part(Content):
         return None
 
     def factors(self) -> tuple[Tensor, Tensor] | None:
-        """A (m x r) and B (r x n), float32, whose product is added to the base's matrix; None if it is not of low rank."""
+        """A (m x r) and B (r x n), float32, whose product is added to the base's matrix; None if there are none."""
         return None
 
     def write(self, writer: "Writer") -> list:

@@ -30,7 +30,7 @@ def personalise(
     """A delta for each task over one shared base; all experts are looked at before the first is compressed.
 
     DTS-T: ``personalise(theta_0, experts)``. DTS-D: ``personalise(theta_m, experts)`` with any base merge, and with
-    ``average(experts)`` no pretrained model is needed. Options and errors are those of ``compress``; a message names the task.
+    ``average(experts)`` no pretrained model is needed. Options and errors: as ``compress``, the task named.
 
     >>> base, experts = {"w": torch.zeros(8, 6)}, {"a": {"w": torch.ones(8, 6)}, "b": {"w": torch.eye(8, 6)}}
     >>> deltas = personalise(base, experts, keep_ratio=0.2)
@@ -48,10 +48,13 @@ def fusion_weights(unseen: Tensor, seen: Tensor) -> Tensor:
 
     w_n = cos(c_u, c_n) / sum_k cos(c_u, c_k) for descriptors ``unseen`` (d) and ``seen`` (N, d). The paper says
     nothing of negative cosines: they count as zero here, and where none is positive all tasks weigh the same.
+
+    >>> fusion_weights(torch.tensor([1.0, 0.0]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])).tolist()
+    [1.0, 0.0, 0.0]
     """
     if unseen.dim() != 1 or seen.dim() != 2 or seen.shape[1] != len(unseen) or not len(seen):
         raise DTSError(
-            f"descriptors have shapes {tuple(unseen.shape)} and {tuple(seen.shape)}; expected (d,) and (N, d) with N > 0"
+            f"descriptors have shapes {tuple(unseen.shape)} and {tuple(seen.shape)}; expected (d,) and (N, d), N > 0"
         )
     if not (unseen.isfinite().all() and seen.isfinite().all()):
         raise DTSError("a descriptor holds NaN or infinity; compute it again")
@@ -63,8 +66,9 @@ def fusion_weights(unseen: Tensor, seen: Tensor) -> Tensor:
 def fuse(base: State, deltas: Sequence[TaskDelta], weights: Sequence[float] | Tensor) -> dict[str, Tensor]:
     """base + sum_n w_n * remainder_n: the model for an unseen task over a base merge (arXiv 2512.01461).
 
-    Floating tensors are fused, those kept exactly (statistics) alike; integer ones are the base's. Raises DTSError for counts
-    that differ and for weights that make a variance negative, StateError for a base that a delta was not made for.
+    Floating tensors are fused, those kept exactly (statistics) alike; integer ones are the base's. Raises DTSError for
+    counts that differ and for weights that make a variance negative, StateError for a base that a delta was not made
+    for.
 
     >>> base, experts = {"w": torch.zeros(8, 6)}, {"a": {"w": torch.ones(8, 6)}, "b": {"w": torch.eye(8, 6)}}
     >>> fused = fuse(base, list(personalise(base, experts).values()), [0.7, 0.3])

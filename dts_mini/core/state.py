@@ -94,7 +94,7 @@ def fingerprint(state: State) -> str:
 
 
 def check_pair(base: State, expert: State, what: str = "expert") -> dict[str, Tensor]:
-    """The expert's outline in name order; StateError unless it fits the base by all that is known without its values."""
+    """The expert's outline in name order; StateError unless it fits the base, by all but values."""
     check_outline(base, "base")
     check_outline(expert, what)
     check_same_layout(base, expert, what)
@@ -104,10 +104,11 @@ def check_pair(base: State, expert: State, what: str = "expert") -> dict[str, Te
 def examine(
     base: State, expert: State, name: str, what: str = "expert", any_value: bool = False
 ) -> tuple[tuple[str, str], bool, bool]:
-    """The digests of a tensor in base and expert, whether it is the same in both, up to the expert's dtype, and a statistic.
+    """A tensor's digests in base and expert; whether it is the same in both, up to the expert's dtype; and a statistic.
 
-    One that is may hold what it likes, as a mask of infinities does. StateError where one that is not holds NaN or infinity,
-    unless it is a statistic or ``any_value`` is welcome. One tensor is held at a time where they have one dtype.
+    One that is may hold what it likes, as a mask of infinities does. StateError where one that is not holds NaN or
+    infinity, unless it is a statistic or ``any_value`` is welcome. One tensor is held at a time where they have one
+    dtype.
     """
     digests, finite, dtypes = [], [], []
     for state in (base, expert):
@@ -135,7 +136,7 @@ STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a tensor holds what a layer counted of its inputs, by its name: no weight, though it is saved beside them."""
+    """Whether a tensor, by its name, holds what a layer counted of its inputs: no weight, though saved beside them."""
     return name.rpartition(".")[2] in STATISTICS
 
 

@@ -1,4 +1,4 @@
-"""What the notebooks use beside the core: claims and exercises that a machine checks, figures with alt text."""
+"""Floor 6: what the notebooks use: claims and exercises that a machine checks, figures with alt text."""
 
 from dts_mini.course.claims import claim
 from dts_mini.course.exercise import check, hint

@@ -32,7 +32,7 @@ from dts_mini.course import claims, kit, launch, sliders, timings
 from dts_mini.course.build import function_of, is_exercise, stub
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.course.markup import Exporter, code_colours, code_lines, inline, markdown
-from dts_mini.suites.tables import markdown as table_markdown
+from dts_mini.measures.tables import markdown as table_markdown
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(__file__).parent / "assets"

@@ -149,7 +149,7 @@ def settle(notebook: NotebookNode) -> None:
 
 def keep(source: Path, measured: list[dict]) -> None:
     """Puts what a notebook's claims measured in the place of what they measured before, in claims.json."""
-    from dts_mini.suites.tables import provenance  # open_clip takes seconds to import
+    from dts_mini.measures.estimates import provenance  # open_clip takes seconds to import
 
     before = json.loads(claims.PATH.read_bytes()) if claims.PATH.exists() else {}
     notebooks = [each.stem for each in sources()]

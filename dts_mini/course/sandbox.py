@@ -30,7 +30,7 @@ IMPORTS = {
     *("collections", "copy", "dataclasses", "functools", "itertools", "math", "operator", "random", "statistics"),
     *("typing", "numpy", "torch", "dts_mini"),
 }
-NOT_IMPORTED = ("dts_mini.course", "dts_mini.suites", "dts_mini.cli", "dts_mini.results", "dts_mini.tutorial")
+NOT_IMPORTED = tuple(f"dts_mini.{name}" for name in ("course", "suites", "measures", "cli", "results", "tutorial"))
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -20,8 +20,8 @@ from dts_mini.core.delta import TaskDelta, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes
 from dts_mini.core.svd import decompose
+from dts_mini.measures.tables import by_variant
 from dts_mini.suites.suite import Suite
-from dts_mini.suites.tables import curves
 
 TASK, TENSOR = "house numbers", "transformer.resblocks.2.mlp.c_fc.weight"  # the matrix of notebook 02
 RANKS = (1, 2, 3, 5, 8, 12, 19, 27, 38, 57, 76, 96, 120, 144, 168, 192)
@@ -90,7 +90,7 @@ def groups_grid(matrix: Tensor, rank: int) -> dict:
 def keep_ratio_grid(headline: Mapping) -> dict:
     """Keep ratio -> mean accuracy, with its 95 % interval, and storage, from the measured headline table."""
     rows = {row["name"]: row for row in headline["rows"]}
-    found = curves(headline)
+    found = by_variant(headline)
     methods = list(found)
     ratios = [float(row["name"].rsplit(", ", 1)[1]) for row in found[methods[0]]]
     percent = lambda key: {m: [100 * row["mean"][key] for row in rows] for m, rows in found.items()}

@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 
 from dts_mini.core.file import write_json
 from dts_mini.course.build import Progress, execute, read, sources
-from dts_mini.suites.tables import provenance
+from dts_mini.measures.estimates import provenance
 
 PATH = Path(__file__).parents[2] / "data/timings.json"
 SLOW = 5.0  # seconds above which the text before a cell says how long it takes

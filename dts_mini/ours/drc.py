@@ -23,14 +23,15 @@ from torch import Tensor
 
 from dts_mini.core.budget import fit, largest
 from dts_mini.core.delta import TaskDelta
-from dts_mini.core.errors import BudgetError, DTSError
+from dts_mini.core.errors import BudgetError, DTSError, StateError
 from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
 from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius
 from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
-_FINEST = 24 * NOTCHES  # 2^-24 of a tensor's weighted norm
+_RANGE = 150 * NOTCHES  # either way from a tensor's weighted norm: any norm that float32 holds is within
+_LEAST = 1e-32  # a norm below which products of steps are none of float32
 _2PIE = 2 * math.pi * math.e  # of a Gaussian's entropy, log2(2 pi e variance) / 2
 _FIRST = 7 * NOTCHES  # where a search begins
 _FULL, _TRIES = (
@@ -55,8 +56,8 @@ class Settings:
     convolutions: ClassVar[str] = "matrix"
 
     def __post_init__(self) -> None:
-        if self.notch is not None and not 0 <= self.notch <= _FINEST:
-            raise DTSError(f"notch is {self.notch}: it must lie in 0..{_FINEST}")
+        if self.notch is not None and not -_RANGE <= self.notch <= _RANGE:
+            raise DTSError(f"notch is {self.notch}: it must lie in {-_RANGE}..{_RANGE}")
         if not 0 <= self.weight <= 1:
             raise DTSError(f"weight is {self.weight}: it must lie in [0, 1]")
         if not 1 <= self.flat <= 64:
@@ -199,7 +200,7 @@ class Spectrum:
     def finest(self, settings: Settings) -> int:
         """The finest notch at which no element needs more than half the largest integer."""
         room = PEAK / 2 * self.step(replace(settings, notch=0)) / self.s[0].item()
-        return max(0, min(_FINEST, math.floor(NOTCHES * math.log2(room))))
+        return max(-_RANGE, min(_RANGE, math.floor(NOTCHES * math.log2(room))))
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -219,27 +220,31 @@ def compress(
         budget = frame.budget("1%")
     shapes = {key: piece.shape for key, piece in frame.pieces.items()}
     numbers = sum(shape.numel() for shape in shapes.values())
-    share = 1 / 8 if budget is None else 8 * budget / numbers  # bits a parameter; an element takes two, more or less
+    share = (
+        1 / 8 if budget is None else 8 * budget / max(numbers, 1)
+    )  # bits a parameter; an element takes two, more or less
     survey = Survey(frame, progress)
     survey.look({name: math.ceil(share / 2 * _most(shape)) for name, shape in shapes.items()})
     if budget is None:
         survey.deepen(settings)
         return survey.bounded(survey.delta(settings))
-    at = lambda notch: replace(settings, notch=notch)
-    limit = min((spectrum.finest(settings) for spectrum in survey.spectra.values()), default=_FINEST)
-    about = lambda notch: survey.bits(at(notch)) / 8
-    best = fit(lambda notch: int(about(notch)), budget, limit, _FIRST)
+    at = lambda number: replace(settings, notch=number - _RANGE)
+    limit = min((spectrum.finest(settings) for spectrum in survey.spectra.values()), default=_RANGE) + _RANGE
+    about = lambda number: survey.bits(at(number)) / 8
+    best = fit(lambda number: int(about(number)), budget, limit, _FIRST + _RANGE)
     while True:  # the estimate's notch and an eighth of an octave more; that again as often as it was too careful
         finest = min(best + NOTCHES // 8, limit)
         survey.deepen(at(finest))
-        delta = largest(lambda notch: survey.delta(at(notch)), budget, finest, best, about)
-        best = delta.settings["notch"]
+        delta = largest(lambda number: survey.delta(at(number)), budget, finest, best, about)
+        best = delta.settings["notch"] + _RANGE
         if best < finest or finest == limit:
-            return survey.bounded(survey.filled(delta, settings, budget, range(best + 1, limit, NOTCHES // 4)))
+            return survey.bounded(
+                survey.filled(delta, settings, budget, range(best - _RANGE + 1, limit - _RANGE, NOTCHES // 4))
+            )
 
 
 class Survey:
-    """Spectra and leading components of a frame's tensors: as many as are asked for, and more as a finer step needs them."""
+    """Spectra and leading components of a frame's tensors, and more of them as a finer step needs more."""
 
     def __init__(self, frame: Frame, progress: Callable[[str], object]) -> None:
         self.frame, self.progress = frame, progress
@@ -249,6 +254,11 @@ class Survey:
     def look(self, ranks: Mapping[str, int]) -> None:
         """Finds so many components of each tensor named."""
         for name, (spectrum, source) in self.frame.map(_survey, {name: (rank,) for name, rank in ranks.items()}):
+            if 0 < spectrum.norm < _LEAST:
+                raise StateError(
+                    f"tensor {name!r}: all that it differs by is {spectrum.norm:.0e}, for which float32 has no step; "
+                    f"keep it as it is, keep=[{name!r}]"
+                )
             if name not in self.spectra:
                 self.progress(name)
             self.spectra[name], self.sources[name] = spectrum, source
@@ -263,8 +273,9 @@ class Survey:
         return sum(spectrum.bits(settings) for spectrum in self.spectra.values())
 
     def delta(self, settings: Settings, ranks: Mapping[str, int] | None = None) -> TaskDelta:
-        """What the step makes of the components, with blank bounds, as long as real ones in a file; with ``ranks`` of so
-        many of each tensor at most."""
+        """What the step makes of the components, with blank bounds, as long as real ones in a file; with ``ranks`` of
+        so many of each tensor at most.
+        """
         most = lambda name: math.inf if ranks is None else ranks.get(name, 0)
         rounded = {
             name: _rounded(source, self.spectra[name], settings, most(name)) for name, source in self.sources.items()
@@ -274,9 +285,10 @@ class Survey:
         return self.frame.delta("drc", parts, asdict(settings), blank)
 
     def filled(self, delta: TaskDelta, settings: Settings, budget: int, finer: Sequence[int]) -> TaskDelta:
-        """The delta, or a better one where it leaves much of the budget: components of equal strength come in together, and
-        none of them may fit where some would. Then steps as fine as the first few of ``finer`` are tried for as many of
-        the strongest components as fit, and the least error decides."""
+        """The delta, or a better one where it leaves much of the budget: components of equal strength come in together,
+        and none of them may fit where some would. Then steps as fine as the first few of ``finer`` are tried for as
+        many of the strongest components as fit, and the least error decides.
+        """
         found = [delta]
         for notch in finer[:_TRIES] if delta.size() < _FULL * budget else ():
             at = replace(settings, notch=notch)
@@ -293,13 +305,14 @@ class Survey:
         return found[0] if len(found) == 1 else min(found, key=lambda made: self.error(made, settings))
 
     def error(self, delta: TaskDelta, settings: Settings) -> float:
-        """The squared error of all tensors, each weighted as in the choice of steps."""
+        """The squared error of all tensors, each at the length that suits it best and weighted as in the choice of steps."""
         total = 0.0
         for key, spectrum in self.spectra.items():
-            part = self.frame.part_of(delta, key)
-            x, restored = self.frame[key], part.restore()
-            rest = x if restored is None else x - restored.view_as(x).to(x)
-            total += torch.linalg.vector_norm(rest).item() ** 2 / spectrum.norm ** (2 * settings.weight)
+            rest, restored = spectrum.norm**2, self.frame.part_of(delta, key).restore()
+            if restored is not None:
+                x, found = (y.double().flatten().cpu() for y in (self.frame[key], restored))
+                rest -= ((x @ found) ** 2 / (found @ found)).item()
+            total += rest / spectrum.norm ** (2 * settings.weight)
         return total
 
     def bounded(self, delta: TaskDelta) -> TaskDelta:

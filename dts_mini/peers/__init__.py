@@ -1,4 +1,4 @@
-"""The methods that DTS is measured against, written anew from their papers, in DTS's own file format.
+"""Floor 3: the methods that DTS is measured against, written anew from their papers, in DTS's own file format.
 
 Each is a function ``peer(theta_0, experts, budget=None, **settings) -> Peer``. The deltas of its ``Peer`` are files
 like any other, so that all methods are counted by the same bytes: ``bytes_per_task``. ``budget`` is bytes a task at

@@ -1,8 +1,8 @@
 """Truncated SVD in half precision: what DTS is without thresholding and scaling.
 
 TSV-C (arXiv 2412.00081) keeps, of each matrix of a task vector, the leading singular triples, the same share of
-them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half precision, or
-in fewer bits where a caller says so.
+them everywhere. Tensors of more than two dimensions count as matrices, out x rest; 1-D ones are kept in half
+precision, or in fewer bits where a caller says so.
 """
 
 from collections import Counter
@@ -103,7 +103,7 @@ def matrices_and_vectors(frame: Frame, vector_bits: int) -> tuple[dict[str, Part
             vectors[name] = vector(x, vector_bits)
         else:
             matrix = x.reshape(len(x), -1)
-            found[name] = decompose(matrix, min(matrix.shape), "exact" if min(matrix.shape) <= 256 else "gram")
+            found[name] = decompose(matrix, min(matrix.shape), "full")
     return vectors, found
 
 

@@ -1,4 +1,4 @@
-"""One task vector shared by all tasks and a mask for each: EMR-Merging (arXiv 2405.17461), TALL masks (arXiv 2405.07813).
+"""One task vector shared by all tasks and a mask for each: EMR-Merging and TALL masks (arXiv 2405.17461, 2405.07813).
 
 Both treat every tensor of one or more dimensions alike. The shared vector is stored in half precision.
 """
@@ -76,14 +76,14 @@ def tall(
     *,
     strictness: float | Mapping[str, float] = 0.4,
 ) -> Peer:
-    """TALL masks: the sum of all task vectors, and for each task where it helps: |tau_n| > lambda |sum - tau_n|. One size.
+    """TALL masks: the sum of all task vectors, and for each task where |tau_n| > lambda |sum - tau_n|. One size.
 
     ``strictness``: lambda, one for all tasks or one for each. The paper takes the best of 0.2 to 0.6 for each task on
     validation images; the default is the middle of them, without data.
     """
     made = frames(theta_0, experts)
-    each = strictness if isinstance(strictness, Mapping) else dict.fromkeys(made, strictness)
-    if each.keys() != made.keys() or not all(value >= 0 for value in each.values()):
+    of_task = strictness if isinstance(strictness, Mapping) else dict.fromkeys(made, strictness)
+    if of_task.keys() != made.keys() or not all(value >= 0 for value in of_task.values()):
         raise DTSError(f"strictness is {strictness!r}: give a number that is not negative, or one for each task")
     common = {name: Half.of(sum(frame[name] for frame in made.values())) for name in names_of(made)}
     deltas = {}
@@ -91,6 +91,6 @@ def tall(
         parts = {}
         for name, x in frame.items():
             flat = x.reshape(-1).float().cpu()
-            parts[name] = Masked(flat.abs() > each[task] * (common[name].restore() - flat).abs(), 1.0)
-        deltas[task] = frame.delta("TALL masks", parts, {"rescaler": 1.0, "strictness": each[task]})
+            parts[name] = Masked(flat.abs() > of_task[task] * (common[name].restore() - flat).abs(), 1.0)
+        deltas[task] = frame.delta("TALL masks", parts, {"rescaler": 1.0, "strictness": of_task[task]})
     return within(Peer(theta_0, deltas, shared_delta(theta_0, common, "TALL masks")), made, budget)

@@ -1,4 +1,4 @@
-"""What every peer of DTS hands back, and how its bytes are counted: files of one format, and a share of a common one."""
+"""What every peer of DTS hands back, and how its bytes are counted: its file, and a share of a common one."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +14,8 @@ from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State, fingerprint
 
-NOTCHES = 20_000
-"""Densities that a budget chooses among."""
+DENSITIES = 20_000
+"""How many densities a budget chooses among."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits
     n (H(d) + bits d) bits together: a first guess.
     """
 
-    def about(notch: int) -> int:
-        d = notch / NOTCHES
+    def about(step: int) -> int:
+        d = step / DENSITIES
         places = -d * math.log2(d) - (1 - d) * math.log2(1 - d) if 0 < d < 1 else 0.0
         return int(elements * (places + bits * d) / 8)
 
     spare = max(0, budget - len(make(0.0).to_bytes()))
-    return largest(lambda notch: make(notch / NOTCHES), budget, NOTCHES, fit(about, spare, NOTCHES, 0))
+    return largest(lambda step: make(step / DENSITIES), budget, DENSITIES, fit(about, spare, DENSITIES, 0))
 
 
 def prefix(costs: Iterable[float], spare: float) -> int:

@@ -134,7 +134,7 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *,
 
 
 def _leading(gram: Tensor) -> Tensor:
-    """All eigenvectors of a Gram matrix (n x n) as rows, the strongest first; the largest element of each is positive."""
+    """All eigenvectors of a Gram matrix (n x n) as rows, the strongest first, each one's largest element positive."""
     rows = torch.linalg.eigh(gram).eigenvectors.flip(1).T
     sign = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
     return rows * sign

@@ -1,4 +1,4 @@
-"""Experts in use: swapped into a module, run beside it, mixed in one batch, served by name, exported as LoRA."""
+"""Floor 3: experts in use: swapped into a module, run beside it, mixed in one batch, served by name, as LoRA."""
 
 from dts_mini.serving.expert import Base, Expert
 from dts_mini.serving.live import run

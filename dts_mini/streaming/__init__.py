@@ -1,1 +1,1 @@
-"""Models larger than the memory and work longer than an evening: checkpoints that stay on disk, resuming, clusters."""
+"""Floor 2: models larger than the memory, work longer than an evening: checkpoints on disk, resuming, clusters."""

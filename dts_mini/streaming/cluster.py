@@ -43,8 +43,8 @@ def workers(scheduler: str, *, timeout: float = 10) -> Iterator[Mapper]:
                 yield future.result()
             except KilledWorker as error:
                 raise DTSError(
-                    f"tensor {getattr(job, 'name', job)!r}: worker after worker died on it, by their logs perhaps for lack of memory; "
-                    "give them more, or start fewer on a machine"
+                    f"tensor {getattr(job, 'name', job)!r}: worker after worker died on it, by their logs perhaps "
+                    "for lack of memory; give them more, or start fewer on a machine"
                 ) from error
 
     with client:

@@ -17,7 +17,7 @@ from dts_mini.core.state import seal
 
 
 def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
-    """A ``mapper`` of ``compress`` that keeps every result in ``folder``, and does not do work again whose result is there.
+    """A ``mapper`` of ``compress`` that keeps every result in ``folder``, and does no work whose result is there.
 
         delta = compress(base, expert, mapper=resumable("large.parts"))  # after a kill it goes on
 

@@ -1,4 +1,4 @@
-"""The suites: tasks, images, checkpoints and heads behind one face."""
+"""Floor 4: tasks, images, checkpoints and heads behind one face, and what a model answers."""
 
 import os
 

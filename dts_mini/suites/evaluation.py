@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dts_mini.core.delta import TaskDelta
-from dts_mini.core.personal import personalise
 from dts_mini.core.state import State, fingerprint
 from dts_mini.suites.streams import stream
 from dts_mini.suites.suite import Suite
@@ -38,21 +36,6 @@ def logits(suite: Suite, state: State, task: str, split: str = "test", batch: in
         for number, part in enumerate(pixels.split(PART))
     ]
     return torch.cat(parts)
-
-
-def deltas(suite: Suite, base: State, experts: Mapping[str, State], **settings) -> dict[str, TaskDelta]:
-    """``personalise``, through the suite's store where it has one: a delta that is there is not made again."""
-    if suite.store is None:
-        return personalise(base, experts, **settings)
-    shared = {"base": fingerprint(base), "settings": settings}
-    return {
-        task: suite.store.delta(
-            "deltas",
-            shared | {"expert": fingerprint(expert)},
-            lambda task=task, expert=expert: personalise(base, {task: expert}, **settings)[task],
-        )
-        for task, expert in experts.items()
-    }
 
 
 def correct(suite: Suite, state: State, task: str, split: str = "test") -> Tensor:

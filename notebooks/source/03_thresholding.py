@@ -25,10 +25,9 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from dts_mini import compress, rebuild, storage
-from dts_mini.core.dts import Flat, LowRank
-from dts_mini.core.dts import rank_of
-from dts_mini.core.svd import decompose
 from dts_mini.core.codes import restore, rows, scale, threshold
+from dts_mini.core.dts import Flat, LowRank, rank_of
+from dts_mini.core.svd import decompose
 from dts_mini.course import check, claim, figures, hint, show, sliders
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits

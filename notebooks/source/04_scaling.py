@@ -30,10 +30,9 @@ from dataclasses import replace
 import torch
 
 from dts_mini import compress, load, rebuild, storage
-from dts_mini.core.dts import Flat, LowRank
-from dts_mini.core.dts import rank_of
-from dts_mini.core.svd import decompose
 from dts_mini.core.codes import restore, scale, threshold
+from dts_mini.core.dts import Flat, LowRank, rank_of
+from dts_mini.core.svd import decompose
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits

@@ -32,10 +32,10 @@ from IPython.display import Markdown, display
 
 from dts_mini import StateError, average, personalise, rebuild, storage
 from dts_mini.course import check, claim, figures, hint, show, sliders
+from dts_mini.measures.tables import base_merges, markdown, seeds_markdown
 from dts_mini.results import SEEDS
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
-from dts_mini.suites.tables import base_merges, markdown, seeds_markdown
 
 suite = load_suite()
 committed = json.loads((suite.folder / "results.json").read_text())

@@ -34,11 +34,11 @@ from torch.nn import functional as F
 
 from dts_mini import average, fuse, fusion_weights, personalise, task_arithmetic
 from dts_mini.course import check, claim, figures, hint, show
+from dts_mini.measures.tables import markdown
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, correct, interval
 from dts_mini.suites.mini.model import pixels
 from dts_mini.suites.mini.suite import DATA
-from dts_mini.suites.tables import markdown
 
 suite = load_suite()
 committed = json.loads((suite.folder / "results.json").read_text())["unseen"]
@@ -553,8 +553,9 @@ claim(
 #
 # Eight tasks can be held out one by one, or by twos. That makes 64 *cases*: a set of held-out tasks, and one of
 # them to answer. Measuring them all takes longer than a notebook should, so a command of the repository did it
-# beforehand (`python -m dts_mini.unseen`, once for each seed of experts). Whatever had to be chosen was chosen on validation
-# images of the *seen* tasks of each case, left out in turn. Images of a held-out task were read for the report alone.
+# beforehand (`python -m dts_mini.measures.unseen`, once for each seed of experts). Whatever had to be chosen was chosen
+# on validation images of the *seen* tasks of each case, left out in turn. Images of a held-out task were read for the
+# report alone.
 #
 # First the question that matters: can you tell beforehand? Call the cosine with the nearest seen task *nearness*. Two
 # things are worth knowing: whether fusing pays over the base merge, and whether the base merge, with which all this

@@ -29,17 +29,17 @@ import torch
 
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import rebuild, storage
-from dts_mini.ours.drc import Spectrum
 from dts_mini.core.merging import average
 from dts_mini.course import check, claim, figures, hint, show
+from dts_mini.measures.tables import by_variant
+from dts_mini.ours.drc import Spectrum
 from dts_mini.peers import PEERS
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
-from dts_mini.suites.tables import curves
 
 suite = load_suite()
 table = json.loads((suite.folder / "results.json").read_text())["headline"]
-rows = {row["name"]: row for points in curves(table).values() for row in points}
+rows = {row["name"]: row for points in by_variant(table).values() for row in points}
 print(len(rows), "points:", *rows, sep="\n  ")
 
 # %% [markdown]

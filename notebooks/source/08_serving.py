@@ -35,13 +35,13 @@ from torch.nn import functional as F
 from dts_mini import average, personalise
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import rebuild
-from dts_mini.core.routing import choose, energies, head_scores, subspaces
 from dts_mini.core.dts import rank_of
 from dts_mini.course import check, claim, figures, hint, show
+from dts_mini.measures.routing import measure
+from dts_mini.ours.router import choose, energies, head_scores, subspaces
 from dts_mini.serving import Base, Expert, Server, Swapper, run
 from dts_mini.suites import load_suite
 from dts_mini.suites.mini.suite import DATA
-from dts_mini.suites.routing import measure
 
 suite = load_suite()
 theta_0 = suite.pretrained()
@@ -471,8 +471,8 @@ claim("08-chance", sentence, (torch.stack(mine) - 1).abs().max().item(), high=0.
 # names, so the same head, and the first of two equal scores wins. Subspaces know nothing of names, and tell the two
 # apart. Together they hardly err.
 #
-# What is that worth end to end? The stored table (`python -m dts_mini.routing`) has all test images. An answer counts
-# as right when it is the right class *name*, from whichever expert. The oracle is told the task.
+# What is that worth end to end? The stored table (`python -m dts_mini.measures.routing`) has all test images. An answer
+# counts as right when it is the right class *name*, from whichever expert. The oracle is told the task.
 
 # %%
 rows = {row["name"]: row for row in table["rows"]}

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dts_mini import DTSError, compress, storage
+from dts_mini.core import dts as part
 from dts_mini.core.budget import fit, in_bytes, water_fill
+from dts_mini.core.dts import Settings, component_bytes
 
 METHODS = ["dts", "drc"]
 
@@ -110,3 +112,33 @@ def test_the_spectrum_decides_the_ranks(layered):
     expert = {"flat": basis, "steep": basis @ torch.diag(0.5 ** torch.arange(64.0)) @ basis.T * 8}
     delta = compress(base, expert, budget=5_000, weight=0.0)
     assert delta.parts["flat"].rank > delta.parts["steep"].rank
+
+
+@pytest.mark.parametrize("per", ["matrix", "vector"])
+@pytest.mark.parametrize("groups", [2, 4, 8])
+@pytest.mark.parametrize("shape", [(40, 24), (24, 64), (8, 8)])
+def test_a_component_takes_in_a_file_what_it_is_reckoned_at(per, groups, shape):
+    """Within a byte, by which packing rounds up."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    zero, own = {"w": torch.zeros(shape)}, {"per": per, "groups": groups}
+    information = lambda rank: storage(compress(zero, {"w": x}, keep_ratio=rank / min(shape), **own)).information
+    for rank in (2, 5):
+        each = component_bytes(shape, Settings(**own))
+        assert abs(information(rank + 2) - information(rank) - 2 * each) <= 1
+
+
+def test_where_errors_are_relative_the_scale_of_a_matrix_changes_no_rank_and_where_not_it_does():
+    g = torch.Generator().manual_seed(0)
+    draw = lambda m, n: torch.randn(m, 6, generator=g) @ torch.randn(6, n, generator=g) + torch.randn(m, n, generator=g)
+    expert = {"a": draw(40, 40), "b": draw(40, 40)}
+    base = {name: torch.zeros_like(x) for name, x in expert.items()}
+    ranks = lambda state, weight: [p.rank for p in compress(base, state, budget=2_500, weight=weight).parts.values()]
+    louder = {"a": 8 * expert["a"], "b": expert["b"]}
+    assert ranks(louder, 1.0) == ranks(expert, 1.0)
+    assert ranks(louder, 0.0)[0] > ranks(expert, 0.0)[0]
+    # Between them the exchange rate is the norm to the power 2 (1 - weight): squared at 0, the norm itself at a half.
+    order = lambda weight: water_fill(
+        {n: part.offer(x, Settings(weight=weight))[1] for n, x in louder.items()}, dict.fromkeys(louder, 1.0)
+    )
+    values = {n: torch.linalg.svdvals(x.double()).square() / x.double().norm() for n, x in louder.items()}
+    assert order(0.5) == water_fill(values, dict.fromkeys(louder, 1.0))

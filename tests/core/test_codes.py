@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dts_mini.core.codes import pack, unpack
+from dts_mini.core.codes import lloyd_max, pack, read_places, threshold, unpack, write_places
+from dts_mini.core.parts import Reader, Writer
 
 
 @given(st.data())
@@ -44,3 +45,24 @@ def test_codes_of_any_shape_are_packed_row_by_row(bits):
 def test_the_bits_that_fill_the_last_byte_are_zero(bits):
     last = pack(torch.full((11,), 2**bits - 1, dtype=torch.uint8), bits)[-1].item()
     assert last == 2 ** ((11 * bits - 1) % 8 + 1) - 1
+
+
+@given(st.data())
+def test_places_are_written_the_shorter_way_and_read_back(data):
+    n = data.draw(st.integers(1, 6_000))
+    count = data.draw(
+        st.sampled_from(sorted({0, 1, n // 33, n // 32, n // 31, n // 32 + 1, n // 2, n} & set(range(n + 1))))
+    )
+    places = torch.randperm(n)[:count].sort().values.int()
+    writer = Writer()
+    assert write_places(writer, places, n) == count
+    tensors = writer.tensors()
+    assert sum(tensor.nbytes for tensor in tensors.values()) == min(4 * count, -(-n // 8)) or 32 * count == n
+    assert torch.equal(read_places(Reader(tensors, {}, 0), count, n), places)
+
+
+def test_an_element_on_the_border_of_two_levels_goes_to_the_lower_one():
+    x = torch.tensor([[-3.0, 1.0, 9.0]])  # by sign the means are -3 and 5, and their border is 1
+    codes, values = lloyd_max(x, threshold(x, 2), 2)
+    assert codes.tolist() == [[0, 0, 1]]
+    assert values.tolist() == [[-1.0, 9.0]]

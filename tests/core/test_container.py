@@ -1,6 +1,7 @@
 """Files: exact, recognisably whole, written at once or not at all."""
 
 import errno
+import hashlib
 import json
 import os
 import pickle
@@ -264,3 +265,18 @@ def test_a_truncated_state_dict_is_refused_by_name(tmp_path, base):
         path.write_bytes(whole[:length])
         with pytest.raises(FileError, match=r"m\.safetensors: is no readable safetensors file"):
             load_tensors(path)
+
+
+def test_a_digest_that_stands_twice_is_no_digest():
+    """One may choose the second place so that the file with both blank has that digest: it would guard nothing."""
+    data = compress({"w": torch.zeros(4, 4)}, {"w": torch.ones(4, 4)}).to_bytes()
+    digest = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["dts"])["sha256"]
+    expert = compress({"w": torch.zeros(4, 4)}, {"w": torch.ones(4, 4)}).expert
+    blank = data.replace(digest.encode(), b"0" * 64).replace(expert.encode() * 1, b"0" * 32)
+    twice = blank.replace(b"0" * 32, b"0" * 64, 1) if blank.count(b"0" * 64) < 2 else blank
+    size = int.from_bytes(twice[:8], "little") + len(twice) - len(blank)
+    twice = size.to_bytes(8, "little") + twice[8:]
+    forged = twice.replace(b"0" * 64, hashlib.sha256(twice).hexdigest().encode())
+    assert forged.count(hashlib.sha256(twice).hexdigest().encode()) == 2
+    with pytest.raises(FileError, match="has no digest"):
+        TaskDelta.from_bytes(forged)

@@ -106,7 +106,7 @@ def test_components_of_less_than_the_cut_are_left_out():
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("notch", -1), ("notch", 10**6), ("weight", 1.5), ("cut", -0.1), ("dead", 0.4), ("norm", 2.0)],
+    [("notch", -(10**6)), ("notch", 10**6), ("weight", 1.5), ("cut", -0.1), ("dead", 0.4), ("norm", 2.0)],
 )
 def test_a_setting_out_of_range_is_named(setting, value):
     with pytest.raises(DTSError, match=setting):
@@ -168,3 +168,58 @@ def test_what_was_not_found_is_supposed_to_hold_the_rest_of_the_energy(decay, kn
     spectrum = Spectrum.leading((u * s) @ v.T, s[:known])
     assert len(spectrum.s) == 300 and spectrum.known == known and (spectrum.s.diff() <= 1e-12).all()
     assert spectrum.s.square().sum().item() == pytest.approx(spectrum.norm**2, rel=0.02)
+
+
+@pytest.mark.parametrize("flat", [1.0, 3.0, 8.0])
+def test_the_step_of_a_single_row_is_flat_times_that_of_a_matrix_of_its_norm(flat):
+    x = torch.randn(900, generator=torch.Generator().manual_seed(0))
+    unit = lambda **more: one(x, notch=6 * NOTCHES, norm=0.0, **more).parts["w"].unit
+    assert unit(flat=flat) == pytest.approx(flat * unit(flat=1.0))
+    row, grid = Spectrum.of(x), Spectrum.of(x.view(30, 30))
+    at = Settings(notch=6 * NOTCHES, flat=flat)
+    assert row.step(at) == pytest.approx(flat * grid.step(at))
+
+
+@pytest.mark.parametrize("dead", [0.5, 0.65, 0.9])
+def test_magnitudes_below_dead_are_zero_and_those_below_one_more_are_one(dead):
+    x = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    part = one(x, notch=6 * NOTCHES, norm=0.0, dead=dead).parts["w"]
+    steps = (x / part.unit).abs()
+    clear = ((steps - dead) % 1).sub(0.5).abs() < 0.499  # not within rounding of a border
+    wanted = (steps - dead).floor().add(1).clamp(min=0)
+    assert torch.equal(part.integers[0].abs()[clear].float(), wanted[clear])
+    assert set(part.integers.abs().unique().tolist()) >= {0, 1, 2}
+
+
+def test_no_integer_is_beyond_the_peak_however_fine_the_step_and_a_finer_notch_is_refused():
+    x = matrix(40, 30)
+    parts = one(x, budget=10**6).parts["w"]
+    assert 1_000 < max(int(parts.left.abs().max()), int(parts.right.abs().max())) <= 32_767
+    with pytest.raises(DTSError, match="beyond 32,767"):
+        one(x, notch=40 * NOTCHES)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize("spectrum", ["equal", "half equal", "slowly falling", "two matrices"])
+def test_a_budget_is_used_where_singular_values_are_equal(spectrum, share):
+    g = torch.Generator().manual_seed(0)
+    orthogonal = lambda: torch.linalg.qr(torch.randn(200, 200, generator=g)).Q
+    s = {"half equal": torch.cat([torch.ones(100), torch.full((100,), 0.01)])}.get(spectrum, torch.ones(200))
+    s = torch.arange(1, 201) ** -0.05 if spectrum == "slowly falling" else s
+    state = {"w": 0.01 * (orthogonal() * s) @ orthogonal()}
+    if spectrum == "two matrices":
+        state["v"] = matrix(150, 100)
+    zeros = {name: torch.zeros_like(x) for name, x in state.items()}
+    limit = int(share * 4 * sum(x.numel() for x in state.values()))
+    delta = compress(zeros, state, method="drc", budget=limit)
+    assert 0.97 * limit <= len(delta.to_bytes()) <= limit
+    rebuilt = rebuild(zeros, delta)
+    assert sum((rebuilt[name] * x).sum() for name, x in state.items()) > 0
+    for name in delta.bounds:
+        assert delta.bounds[name].error <= delta.bounds[name].truncation + delta.bounds[name].coding + 1e-3
+
+
+@pytest.mark.parametrize("budget", [900, "50%"])
+def test_a_budget_for_an_expert_that_is_its_base_gives_the_empty_delta(budget):
+    state = {"w": matrix(30, 20)}
+    assert compress(state, state, method="drc", budget=budget).parts["w"] == Unchanged()

@@ -17,13 +17,13 @@ from huggingface_hub import constants
 import dts_mini.reproduce as module
 from dts_mini import FileError
 from dts_mini.cli import main
-from dts_mini.curves import GROUPS, cells
+from dts_mini.measures.cells import GROUPS, cells_of
+from dts_mini.measures.tables import passes
 from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
 from dts_mini.suites.clip import hub as hub_module
 from dts_mini.suites.clip import suite as clip_suite
 from dts_mini.suites.clip.hub import Hub
 from dts_mini.suites.clip.suite import ClipSuite
-from dts_mini.suites.tables import passes
 
 PUBLISHED = json.loads(module.PUBLISHED.read_text())
 
@@ -70,7 +70,7 @@ def test_a_second_run_makes_and_measures_nothing(done, clip, monkeypatch):
     monkeypatch.setattr(clip_suite.Tower, "forward", lambda *args: pytest.fail("a tower ran"))
     for overwrite in (False, True):  # a finished table is read, or made anew from the kept logits
         again = clip(home=first.home.parent)
-        repeated = reproduce(again, curves=False, overwrite=overwrite)
+        repeated = reproduce(again, with_curves=False, overwrite=overwrite)
         assert not again.store.made
         assert repeated["headline"]["rows"] == report["headline"]["rows"]
         assert (repeated["unseen"] == report["unseen"]) is not overwrite
@@ -95,8 +95,8 @@ def test_the_curve_is_measured_point_by_point_and_printed(done, clip, monkeypatc
     monkeypatch.setattr(clip_suite.Tower, "forward", lambda *args: pytest.fail("a tower ran"))
     reproduce(clip(home=suite.home.parent))
     monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))
-    more, less = (plan(suite, curves=curves)["seconds"]["evaluation"] for curves in (True, False))
-    assert more - less == pytest.approx(len(cells(GROUPS)) * 87_433 * 0.01)
+    more, less = (plan(suite, with_curves=choice)["seconds"]["evaluation"] for choice in (True, False))
+    assert more - less == pytest.approx(len(cells_of(GROUPS)) * 87_433 * 0.01)
 
 
 def test_the_report_puts_our_numbers_beside_those_of_the_same_protocol_alone(done):
@@ -144,7 +144,7 @@ def test_a_plan_counts_what_is_missing_and_what_nobody_knows(clip, cache, reposi
 
 def test_a_dry_run_needs_neither_cache_nor_network(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))  # the real model's shape takes its time
-    found = plan(clip(tmp_path / "empty"), curves=False)
+    found = plan(clip(tmp_path / "empty"), with_curves=False)
     assert found["unknown"] == 17 and found["decoded"] == found["images"] * 3 * 224 * 224
     runs = passes(clip(tmp_path / "empty"))
     hours = (runs["headline"] * found["images"] + runs["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
@@ -158,7 +158,7 @@ def test_after_every_fault_of_the_hub_the_same_command_goes_on(done, server, tmp
 
     def run() -> dict:
         hub = Hub(tmp_path / "pins.json", cache=tmp_path / "hub", endpoint=server.address, wait=0)
-        return reproduce(ClipSuite(home=tmp_path / "home", hub=hub, device="cpu"), curves=False)
+        return reproduce(ClipSuite(home=tmp_path / "home", hub=hub, device="cpu"), with_curves=False)
 
     def refused(words: str) -> None:
         before = {path: path.stat().st_mtime_ns for path in (tmp_path / "hub").rglob("*") if len(path.name) == 64}
@@ -215,12 +215,12 @@ def test_a_run_killed_at_any_write_loses_nothing_that_was_written(done, clip, tm
     monkeypatch.setattr("os.replace", last)
     for room.left in (writes := [0, 1, 2, 9, 30, 60]):
         with pytest.raises((KeyboardInterrupt, FileError)) as stopped:
-            reproduce(clip(home=home), curves=False)
+            reproduce(clip(home=home), with_curves=False)
         if stopped.type is FileError:
             assert "No space left on device); nothing was changed; make room on the disk" in str(stopped.value)
     assert len(written) == sum(writes)
     room.left = 10_000
-    assert reproduce(clip(home=home), curves=False)["headline"]["rows"] == report["headline"]["rows"]
+    assert reproduce(clip(home=home), with_curves=False)["headline"]["rows"] == report["headline"]["rows"]
     store = [name for name in written if f"{os.sep}store{os.sep}" in name]
     assert len(store) == len(set(store))  # nothing was made twice
     assert not [path for path in home.rglob(".*") if path.is_file()]  # and no piece of a file lies about

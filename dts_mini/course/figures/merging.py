@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
-from dts_mini.suites.tables import curves
+from dts_mini.measures.tables import by_variant
 
 _KEYS = ("value", "low", "high")
 FAMILIES = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts")
@@ -46,7 +46,7 @@ def accuracy_against_storage(table: Mapping) -> tuple[Figure, dict]:
     rows = {row["name"]: row for row in table["rows"]}
     figure, axes = plt.subplots(figsize=(7.0, 3.6))
     data = {}
-    for number, (name, points) in enumerate(curves(table).items()):
+    for number, (name, points) in enumerate(by_variant(table).items()):
         size = [100 * row["storage"] for row in points]
         value, low, high = ([100 * row["mean"][key] for row in points] for key in ("value", "low", "high"))
         reach = [[v - l for v, l in zip(value, low, strict=True)], [h - v for v, h in zip(value, high, strict=True)]]
@@ -121,7 +121,7 @@ def two_measures(table: Mapping) -> tuple[Figure, dict]:
     """Share of the experts' accuracy, and KL divergence from the experts, against the file that each task adds."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
     data = {}
-    for number, (name, points) in enumerate(curves(table).items()):
+    for number, (name, points) in enumerate(by_variant(table).items()):
         size = [100 * row["storage"] for row in points]
         share = {key: [100 * row["share of experts"][key] for row in points] for key in _KEYS}
         apart = [row["kl from experts"] for row in points]

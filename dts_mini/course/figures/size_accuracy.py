@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from dts_mini.course.style import bar_cue, cue, styled
-from dts_mini.suites.tables import curves
+from dts_mini.measures.tables import by_variant
 
 
 @styled
@@ -19,7 +19,7 @@ def size_curves(table: Mapping) -> tuple[Figure, dict]:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9))
     data = {}
-    for number, (name, rows) in enumerate(curves(table).items()):
+    for number, (name, rows) in enumerate(by_variant(table).items()):
         size = [100 * row["storage"] for row in rows]
         value, low, high = ([100 * row["share of experts"][key] for row in rows] for key in ("value", "low", "high"))
         kl = [row["kl from experts"] for row in rows]

@@ -114,7 +114,8 @@ def chosen(count: int, split: str, task: ClipTask) -> list[int] | None:
 
 
 def prepared(
-    folder: Path, task: ClipTask, size: int, count: int, rows: Callable[[int], Iterator[tuple[bytes | Image.Image, int]]],
+    folder: Path, task: ClipTask, size: int, count: int,
+    rows: Callable[[int], Iterator[tuple[bytes | Image.Image, int]]],
     wanted: list[int] | None = None, progress: Callable[[int], None] = lambda n: None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Pixels uint8 (n, 3, size, size), mapped from ``folder``, and labels int64 (n,).
@@ -180,7 +181,7 @@ def _batches(rows: Callable[[int], Iterator], keep: list[int]) -> Iterator[list]
 
 
 def from_torchvision(task: ClipTask, split: str, root: str | Path) -> torch.utils.data.Dataset:
-    """The same images from ``torchvision.datasets`` under ``root``, which must hold them; DTSError where it has none."""
+    """The same images from ``torchvision.datasets`` under ``root``, which must hold them, else DTSError."""
     if not task.torchvision:
         raise DTSError(f"{task.name}: torchvision has no data set with the same splits; take it from the Hub")
     make = getattr(torchvision_datasets, task.torchvision)

@@ -99,7 +99,7 @@ class Hub:
         return Path(found) if isinstance(found, str) else None
 
     def fetch(self, repo: Repo, file: str) -> Path:
-        """The path of a file, downloaded if need be and whole; FileError, naming file and mend, when it cannot be had."""
+        """The path of a file, downloaded if need be and whole; FileError, naming file and mend, where it fails."""
         path = self.cached(repo, file)
         if path is None:
             path = self._download(repo, file)
@@ -189,7 +189,8 @@ class Hub:
                     ) from error
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise FileError(
-                        f"{what}: the disk of {self.cache} is full; make room, or set HF_HOME to another disk, and {AGAIN}"
+                        f"{what}: the disk of {self.cache} is full; make room, or set HF_HOME to another disk, "
+                        f"and {AGAIN}"
                     ) from error
                 if status not in (429, 500, 502, 503, 504):
                     raise FileError(

@@ -56,11 +56,11 @@ class Tower(nn.Module):
 class ClipSuite:
     """CLIP on 8, 14 or 20 data sets; see ``dts_mini.suites.suite.Suite``. Nothing is downloaded before it is asked for.
 
-    ``home`` holds, in a folder for each architecture, what is kept between runs: the pinned revisions, decoded images, results. ``attention`` is the layout
-    of the state dicts: open_clip's ``fused`` or transformers' ``split``; files made from them record it.
-    ``precision`` other than float32 is mixed: weights stay float32. ``checkpoints`` is a folder with
-    ``<task>/finetuned.pt`` (or .safetensors) of another family, whose name ``protocol`` must then be; numbers of
-    two protocols never meet. ``torchvision`` is a folder whose data sets are taken where torchvision has them.
+    ``home`` holds, in a folder for each architecture, what is kept between runs: the pinned revisions, decoded images,
+    results. ``attention`` is the layout of the state dicts: open_clip's ``fused`` or transformers' ``split``; files
+    made from them record it. ``precision`` other than float32 is mixed: weights stay float32. ``checkpoints`` is a
+    folder with ``<task>/finetuned.pt`` (or .safetensors) of another family, whose name ``protocol`` must then be;
+    numbers of two protocols never meet. ``torchvision`` is a folder whose data sets are taken where it has them.
     """
 
     unseen = ("RESISC45", "SVHN")
@@ -91,8 +91,8 @@ class ClipSuite:
                 raise DTSError(f"{what} is {value!r}: choose one of {', '.join(map(str, allowed))}")
         if (checkpoints is None) != (protocol == "P3"):
             raise DTSError(
-                "protocol P3 stands for the Hub's checkpoints: name the family of your own (P1, P2, own) with --protocol, "
-                "and its folder with --checkpoints"
+                "protocol P3 stands for the Hub's checkpoints: name the family of your own (P1, P2, own) with "
+                "--protocol, and its folder with --checkpoints"
             )
         self.architecture, self.attention, self.precision, self.protocol = architecture, attention, precision, protocol
         self.name = architecture if tasks == 8 else f"{architecture}:{tasks}"
@@ -308,7 +308,7 @@ class ClipSuite:
         return open_clip.get_model_config(OPEN_CLIP[self.architecture])
 
     def random_tower(self) -> tuple[Tower, int]:
-        """A tower of the model's shape with random weights, and the side of its images: to time it before it is here."""
+        """A tower of the model's shape with random weights, and the side of its images: to time it beforehand."""
         tower = CLIP(**self._shapes).visual.eval().requires_grad_(False)
         return Tower(tower, self.device, PRECISIONS[self.precision]), self._shapes["vision_cfg"]["image_size"]
 
@@ -332,8 +332,8 @@ class ClipSuite:
                 )
             if accuracy > LEAKED_ACCURACY:
                 raise DTSError(
-                    f"the expert of {about.name} gets {accuracy:.1%} of its test images right, which only experts do that "
-                    "were trained on them (protocol P2 has such); use other checkpoints, or leave the task out"
+                    f"the expert of {about.name} gets {accuracy:.1%} of its test images right, which only experts do "
+                    "that were trained on them (protocol P2 has such); use other checkpoints, or leave the task out"
                 )
         return found
 
@@ -347,7 +347,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def open_clip_config(config: dict) -> dict:
-    """open_clip's arguments for the CLIP that a config.json of transformers describes; missing entries are ViT-B/32's."""
+    """open_clip's arguments for the CLIP that a config.json of transformers describes; what it lacks is ViT-B/32's."""
     eye, text = config.get("vision_config", {}), config.get("text_config", {})
     width, words = eye.get("hidden_size", 768), text.get("hidden_size", 512)
     return {

@@ -49,7 +49,7 @@ class MiniSuite:
 
     @classmethod
     def of_seed(cls, seed: int, zoo: Path) -> Self:
-        """The experts of one seed: of 0 the committed ones, of another those that ``make zoo`` put in ``zoo/<seed>``."""
+        """The experts of one seed: of 0 the committed ones, of another what ``make zoo`` put in ``zoo/<seed>``."""
         return cls(zoo / str(seed) if seed else DATA)
 
     def task(self, name: str) -> Task:

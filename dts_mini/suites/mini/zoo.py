@@ -170,7 +170,8 @@ def finetune(theta_0: Path, task: Task, path: Path, seed: int, recipe: Recipe) -
             g = stream("fine-tuning", task.name, seed, step)
             pick = torch.randint(len(labels), (recipe.finetune_batch,), generator=g)
             x, y = pixels(images[pick]), labels[pick]
-            trainer.step(step, lambda: F.cross_entropy((F.normalize(tower(x), dim=-1) @ head.T).float(), y))  # noqa: B023
+            loss = lambda x=x, y=y: F.cross_entropy((F.normalize(tower(x), dim=-1) @ head.T).float(), y)
+            trainer.step(step, loss)
         save_tensors({name: tensor.half() for name, tensor in tower.state_dict().items()}, path)
     tower.load_state_dict({name: tensor.float() for name, tensor in load_tensors(path).items()})  # as it is stored
     return accuracy(tower.eval(), head, *task.images("validation", 1_000))

@@ -62,7 +62,7 @@ def sand(n: int, g: Generator) -> Tensor:
 
 
 def trees(canvas: Tensor, count: int, ground: Tensor, g: Generator, p: float = 0.6) -> Tensor:
-    """``count`` firs or round trees, each there with probability ``p``, standing about ``ground`` on the left or right."""
+    """``count`` firs or round trees, each there with probability ``p``, about ``ground`` on the left or right."""
     n = len(canvas)
     green = hsv(uniform(n, 0.1, 0.45, g), uniform(n, 0.1, 0.7, g), uniform(n, 0.08, 0.4, g))
     for _ in range(count):

@@ -8,7 +8,7 @@ from torch import nn
 
 from dts_mini import DTSError, compress
 from dts_mini.core.dts import LowRank
-from dts_mini.core.routing import calibrated, choose, energies, head_scores, subspaces
+from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
 
 WIDTH, TASKS = 16, ("signs", "digits", "textures")
 

@@ -1,4 +1,4 @@
-"""A suite of random points in a few dimensions: every measurement of the suites floor in a moment."""
+"""A suite of random points in a few dimensions: every measurement in a moment."""
 
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 """Which task an input belongs to, from the compressed deltas alone: no task identity, no data.
 
 A task's right singular vectors V_hat^T span the inputs that its fine-tuning learnt to treat in a new way. One pass of
-the base model shows how much of each layer's input lies there, for every task; heads, where there are some, vote as well.
+the base model shows how much of each layer's input lies there, for every task; heads, where there are some, vote too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,12 @@ Subspaces = dict[str, list[Tensor]]
 
 
 def subspaces(model: nn.Module, deltas: Mapping[str, TaskDelta], *, share: float = 0.25) -> Subspaces:
-    """Right singular vectors of all tasks in the last ``share`` of the layers that every delta decomposed (at least one).
+    """Right singular vectors of all tasks in the last ``share`` of the layers that every delta decomposed.
 
-    Layers are linear ones and the fused input projection of attention, in the order of the model's modules: of early
-    layers, inputs look alike in all tasks. The model is the one whose state dict the deltas were made for, or of its
-    class. DTSError for no deltas, for a share out of (0, 1], and for deltas that do not fit the model.
+    At least one layer is taken. Layers are linear ones and the fused input projection of attention, in the order of the
+    model's modules: of early layers, inputs look alike in all tasks. The model is the one whose state dict the deltas
+    were made for, or of its class. DTSError for no deltas, for a share out of (0, 1], and for deltas that do not fit
+    the model.
     """
     if not deltas:
         raise DTSError("there are no deltas to route to; pass a dict of task names and deltas")
@@ -33,10 +34,10 @@ def subspaces(model: nn.Module, deltas: Mapping[str, TaskDelta], *, share: float
     for task, delta in deltas.items():
         for name, shape in delta.shapes.items():
             if shapes.get(name) != shape:
+                there = f"has it in shape {shapes[name]}" if name in shapes else "has no such tensor"
                 raise DTSError(
-                    f"the delta of {task!r} holds {name!r} of shape {shape}, and the model "
-                    f"{f'has it in shape {shapes[name]}' if name in shapes else 'has no such tensor'}; pass the module whose "
-                    "state dict the delta was made for"
+                    f"the delta of {task!r} holds {name!r} of shape {shape}, and the model {there}; "
+                    "pass the module whose state dict the delta was made for"
                 )
     layers = {}
     for path, module in model.named_modules():
@@ -83,7 +84,7 @@ def energies(model: nn.Module, inputs: Tensor, spaces: Subspaces, *, token: int 
 
 
 def head_scores(embeddings: Tensor, heads: Sequence[Tensor]) -> Tensor:
-    """How well unit embeddings (batch, d) fit each task's classes: logsumexp of the logits, less log(classes); (batch, N).
+    """How well unit embeddings (batch, d) fit each task's classes (batch, N): logsumexp of logits less log(classes).
 
     Heads are (classes, d), their temperature included. Tasks with the same class names cannot be told apart by it.
     """
@@ -97,8 +98,8 @@ def calibrated(scores: Tensor, reference: Tensor) -> Tensor:
     """Scores (batch, N) standardised, task by task, by those of unlabelled images of all tasks (m, N), m > 1."""
     if len(reference) < 2 or reference.shape[1:] != scores.shape[1:]:
         raise DTSError(
-            f"scores have shape {tuple(scores.shape)} and the reference {tuple(reference.shape)}; expected (batch, N) and "
-            "(m, N) with m > 1"
+            f"scores have shape {tuple(scores.shape)} and the reference {tuple(reference.shape)}; "
+            "expected (batch, N) and (m, N) with m > 1"
         )
     return (scores - reference.mean(0)) / reference.std(0).clamp(min=1e-12)
 

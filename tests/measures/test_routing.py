@@ -5,9 +5,9 @@ import json
 import pytest
 from small import SmallSuite
 
-from dts_mini.routing import main, report
+from dts_mini.measures.routing import main, measure, report
+from dts_mini.measures.tables import base_merges
 from dts_mini.suites.evaluation import correct
-from dts_mini.suites.routing import measure
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,6 @@ def test_heads_alone_cannot_tell_twins_apart_and_their_answer_counts_by_name(fou
 
 def test_the_best_merge_is_measured_with_the_task_known(found):
     suite, name = SmallSuite(), found["chosen on validation"]["best merge"]
-    from dts_mini.suites.tables import base_merges
-
     state = base_merges(suite.pretrained(), [suite.expert(task) for task in suite.tasks])[name]
     wanted = sum(correct(suite, state, task).float().mean().item() for task in suite.tasks) / 4
     row = next(row for row in found["rows"] if row["name"] == f"best merge, task known: {name}")
@@ -43,7 +41,7 @@ def test_the_best_merge_is_measured_with_the_task_known(found):
 
 
 def test_the_command_writes_the_results(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dts_mini.routing.MiniSuite", lambda folder: SmallSuite())
+    monkeypatch.setattr("dts_mini.measures.routing.MiniSuite", lambda folder: SmallSuite())
     out = tmp_path / "routing.json"
     assert main(["--out", str(out)]) == 0
     result = json.loads(out.read_text())

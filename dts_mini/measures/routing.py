@@ -1,31 +1,42 @@
-"""Routing measured: which task does the router choose, and what do the routed experts answer end to end?"""
+"""Routing measured: which task does the router choose, and what do the routed experts answer end to end?
 
+``python -m dts_mini.measures.routing`` writes it to ``data/mini/routing.json``.
+"""
+
+import argparse
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dts_mini.core.delta import rebuild
+from dts_mini.core.errors import DTSError
+from dts_mini.core.file import check_writable, write_json
 from dts_mini.core.merging import average
 from dts_mini.core.personal import personalise
-from dts_mini.core.routing import calibrated, choose, energies, head_scores, subspaces
 from dts_mini.core.state import State
-from dts_mini.suites.evaluation import bootstrap, interval, logits
+from dts_mini.measures.estimates import estimate, provenance
+from dts_mini.measures.tables import base_merges
+from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
+from dts_mini.suites.evaluation import bootstrap, correct
+from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.suite import Suite
-from dts_mini.suites.tables import base_merges
 
 SHARES, MIX = (0.25, 0.5, 1.0), (2.0, 5.0, 10.0, 20.0)
 KEEP_RATIO = 0.1
 BATCHES = (1, 8, 32)
+RESULTS = DATA / "routing.json"
 Scores = dict[str, Tensor]  # the evidence of each kind, (n, N), images of all tasks one after the other
 
 
 def measure(suite: Suite, progress: Callable[[str], None] = lambda step: None) -> dict:
     """Routers by heads, by subspaces and by both, single images and batches of one task, beside oracle and merges.
 
-    The share of the layers, and how much the subspaces count beside the heads, are chosen on validation images. A routed
-    answer is right when the class's *name* is, from whichever task; ``task and class`` asks for both.
+    The share of the layers, and how much the subspaces count beside the heads, are chosen on validation images. A
+    routed answer is right when the class's *name* is, from whichever task; ``task and class`` asks for both.
     """
     theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
     base = average(list(experts.values()))
@@ -60,7 +71,7 @@ def measure(suite: Suite, progress: Callable[[str], None] = lambda step: None) -
     progress("merges")
     merges = base_merges(theta_0, list(experts.values()))
     best = max(merges, key=lambda name: _mean(suite, merges[name], "validation"))
-    merged = torch.cat([_right(suite, merges[best], task, "test") for task in suite.tasks])
+    merged = torch.cat([correct(suite, merges[best], task, "test") for task in suite.tasks])
     rows.append(_row(suite, f"best merge, task known: {best}", merged, own))
     every = torch.cat([_names(suite, task) for task in suite.tasks])
     at_once = torch.cat([every[_all_heads(suite, merges[best], t).argmax(1)] for t in suite.tasks]) == right_names
@@ -104,7 +115,7 @@ def _truth(suite: Suite, split: str) -> Tensor:
 
 def _names(suite: Suite, task: str) -> Tensor:
     """A number for each class name of a task, the same for the same name in other tasks."""
-    every = sorted({name for each in suite.tasks for name in suite.classes(each)})
+    every = sorted({name for other in suite.tasks for name in suite.classes(other)})
     return torch.tensor([every.index(name) for name in suite.classes(task)])
 
 
@@ -118,16 +129,12 @@ def _answers(suite: Suite, state: State, task: str) -> Tensor:
 
 @torch.no_grad()
 def _all_heads(suite: Suite, state: State, task: str) -> Tensor:
-    tower, heads = _tower(suite, state), torch.cat([suite.head(each) for each in suite.tasks])
+    tower, heads = _tower(suite, state), torch.cat([suite.head(other) for other in suite.tasks])
     return torch.cat([F.normalize(tower(p), dim=-1) @ heads.T for p in suite.images(task, "test")[0].split(500)])
 
 
-def _right(suite: Suite, state: State, task: str, split: str) -> Tensor:
-    return logits(suite, state, task, split).argmax(1) == suite.images(task, split)[1]
-
-
 def _mean(suite: Suite, state: State, split: str) -> float:
-    return sum(_right(suite, state, task, split).float().mean().item() for task in suite.tasks)
+    return sum(correct(suite, state, task, split).float().mean().item() for task in suite.tasks)
 
 
 def _row(suite: Suite, name: str, right: Tensor, oracle: Tensor, routed: Tensor | None = None, both=None) -> dict:
@@ -140,15 +147,42 @@ def _row(suite: Suite, name: str, right: Tensor, oracle: Tensor, routed: Tensor 
     row = {"name": name, "accuracy": {t: round(b.float().mean().item(), 5) for t, b in by_task(right).items()}}
     for kind in kinds:
         if kind != "oracle":
-            row[kind] = _estimate(mean(kinds[kind]), draws[kind].mean(1))
+            row[kind] = estimate(mean(kinds[kind]), draws[kind].mean(1))
     share = draws["end to end"].mean(1) / draws["oracle"].mean(1)
-    return row | {"share of oracle": _estimate(mean(right) / mean(oracle), share)}
-
-
-def _estimate(value: float, draws: Tensor) -> dict:
-    low, high = interval(draws)
-    return {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5)}
+    return row | {"share of oracle": estimate(mean(right) / mean(oracle), share)}
 
 
 def _cost(spaces: Mapping[str, list[Tensor]]) -> int:
     return sum(vectors.numel() for several in spaces.values() for vectors in several)
+
+
+def report(result: dict) -> str:
+    """The rows as text, in %."""
+    percent = lambda entry: f"{100 * entry['value']:5.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+    lines = [f"{'':<42}{'routing':<22}{'end to end':<22}share of oracle"]
+    for row in result["rows"]:
+        routing = percent(row["routing"]) if "routing" in row else ""
+        lines.append(f"{row['name']:<42}{routing:<22}{percent(row['end to end']):<22}{percent(row['share of oracle'])}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns 0, or 1 after saying what was wrong with the input."""
+    parser = argparse.ArgumentParser(description="Measures routing without a task id and writes the results.")
+    parser.add_argument("--zoo", type=Path, default=DATA, help="the folder of the checkpoints")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    try:
+        check_writable(options.out, overwrite=True)
+        say = lambda step: print(f"  {step}", file=sys.stderr, flush=True)
+        result = measure(MiniSuite(options.zoo), progress=say) | {"provenance": provenance()}
+        write_json(result, options.out, overwrite=True)
+    except DTSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,7 +37,7 @@ def head_weights(suite: Suite) -> Tensor:
 
 
 def tf_idf(suite: Suite) -> Tensor:
-    """Term frequency times inverse document frequency (scikit-learn) of the words in a task's class names, digits too."""
+    """Term frequency times inverse document frequency (scikit-learn) of the words in its class names, digits too."""
     documents = [" ".join(suite.classes(task)) for task in suite.tasks]
     return torch.from_numpy(TfidfVectorizer(token_pattern=r"\w+").fit_transform(documents).toarray()).float()
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from small import SmallSuite
 
-from dts_mini import curves
 from dts_mini.core.file import read_bytes
+from dts_mini.measures import cells, curves
 
 
 def row(name, size, storage, kl, share=0.99, group="curve"):
@@ -41,19 +41,8 @@ def suite():
 def few(monkeypatch):
     """Three cells instead of all: one that fits, one that cannot, one of a peer."""
     kept = {("DTS-T", "keep 0.3"), ("DRC-T", "0.25%"), ("BitDelta", "natural")}
-    every = curves.cells(["curve"])
-    monkeypatch.setattr(curves, "cells", lambda groups: [c for c in every if (c.name, c.size) in kept])
-
-
-def test_no_two_cells_share_a_file():
-    files = [c.file for c in curves.cells(curves.GROUPS)]
-    assert len(set(files)) == len(files)
-
-
-def test_the_first_ablation_row_is_the_paper_and_every_other_changes_one_thing_of_a_method():
-    assert next(iter(curves.ABLATION.values())) == {"method": "dts"}
-    assert all(settings["method"] in ("dts", "drc") for settings in curves.ABLATION.values())
-    assert len({json.dumps(s, sort_keys=True) for s in curves.ABLATION.values()}) == len(curves.ABLATION)
+    every = cells.cells_of(["curve"])
+    monkeypatch.setattr(curves, "cells_of", lambda groups: [c for c in every if (c.name, c.size) in kept])
 
 
 def test_a_cell_holds_sizes_kl_and_answers_or_why_its_size_is_impossible(suite, few, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dts_mini import DTSError, fusion_weights
-from dts_mini.core.fusion import (
+from dts_mini.ours.weightings import (
     WEIGHTINGS,
     abstention,
     centred_weights,

@@ -5,21 +5,18 @@ images for every entry, in [0, 1]; ``markdown`` writes it for people.
 """
 
 import functools
-import platform
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 
 import torch
-from scipy import stats
 from torch import Tensor
 
-from dts_mini.core.delta import rebuild, storage
+from dts_mini.core.delta import TaskDelta, rebuild, storage
 from dts_mini.core.errors import DTSError
 from dts_mini.core.merging import average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
-from dts_mini.core.personal import fuse, fusion_weights
+from dts_mini.core.personal import fuse, fusion_weights, personalise
 from dts_mini.core.state import State, fingerprint
-from dts_mini.suites.evaluation import bootstrap, deltas, divergence, interval, logits
+from dts_mini.measures.estimates import estimate, mean_over, provenance
+from dts_mini.suites.evaluation import bootstrap, divergence, logits
 from dts_mini.suites.suite import Suite
 
 KEEP_RATIOS = (0.05, 0.1, 0.3)
@@ -37,8 +34,9 @@ Progress = Callable[[str], None]
 
 
 def headline(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
-    """Zero-shot, base merges, DTS-T and DTS-D over two merges at three keep ratios, DTS-D over others at one, the experts.
+    """Zero-shot, base merges, DTS-T and DTS-D, and the experts: accuracy, KL divergence from the experts, storage.
 
+    DTS-T and DTS-D over two merges stand at three keep ratios, DTS-D over the others at one.
     ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
     """
     theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
@@ -63,9 +61,9 @@ def headline(suite: Suite, split: str = "test", progress: Progress = lambda row:
     rows = []
     for name in answers:
         row = _accuracies(name, right[name], draws[name])
-        row["mean"] = _estimate(_mean(right[name]), draws[name].mean(1))
+        row["mean"] = estimate(_mean(right[name]), draws[name].mean(1))
         kept = draws[name].mean(1) / draws["experts"].mean(1)
-        row["share of experts"] = _estimate(_mean(right[name]) / _mean(right["experts"]), kept)
+        row["share of experts"] = estimate(_mean(right[name]) / _mean(right["experts"]), kept)
         apart = [divergence(reference[task], answers[name][task]).mean() for task in suite.tasks]
         row["kl from experts"] = round(torch.stack(apart).mean().item(), 5)
         row["storage"] = round(shares[name], 6)
@@ -124,6 +122,24 @@ def base_merges(theta_0: State, experts: list[State], suite: Suite | None = None
     return {name: kept(name, merge) for name, merge in MERGES.items()}
 
 
+def deltas(suite: Suite, base: State, experts: Mapping[str, State], **settings) -> dict[str, TaskDelta]:
+    """``personalise`` as the paper has it, to rounding; through the suite's store where it has one: a delta that is
+    there is not made again.
+    """
+    settings = {"algorithm": "full"} | settings
+    if suite.store is None:
+        return personalise(base, experts, **settings)
+    shared = {"base": fingerprint(base), "settings": settings}
+    return {
+        task: suite.store.delta(
+            "deltas",
+            shared | {"expert": fingerprint(expert)},
+            lambda task=task, expert=expert: personalise(base, {task: expert}, **settings)[task],
+        )
+        for task, expert in experts.items()
+    }
+
+
 def passes(suite: Suite) -> dict[str, int]:
     """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
     seen = len(suite.tasks) - len(suite.unseen)
@@ -135,7 +151,7 @@ def passes(suite: Suite) -> dict[str, int]:
     }
 
 
-def curves(table: Mapping) -> dict[str, list[Mapping]]:
+def by_variant(table: Mapping) -> dict[str, list[Mapping]]:
     """The rows of a headline table, by DTS variant and by rising keep ratio; of variants with one keep ratio none."""
     found: dict[str, list] = {}
     for row in table["rows"]:
@@ -170,7 +186,7 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
         same = [table["rows"][number] for table in tables.values()]
         entry = {"name": row["name"], "storage": row["storage"]}
         for column in ("mean", "share of experts"):
-            entry[column] = over([r[column]["value"] for r in same])
+            entry[column] = mean_over([r[column]["value"] for r in same])
         entry["per task"] = {t: [r["accuracy"][t]["value"] for r in same] for t in first["columns"]}
         rows.append(entry)
     return {"title": "Over seeds", "seeds": list(tables), "rows": rows, "provenance": provenance()}
@@ -181,33 +197,10 @@ def seeds_markdown(table: Mapping) -> str:
     head = ["", *(f"seed {seed}" for seed in table["seeds"]), "mean", "share of experts"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in table["rows"]:
-        each = [f"{100 * value:.1f}" for value in row["mean"]["each"]]
-        cells = [row["name"], *each, *(_cell(row[c], interval=True) for c in ("mean", "share of experts"))]
+        means = [f"{100 * value:.1f}" for value in row["mean"]["each"]]
+        cells = [row["name"], *means, *(_cell(row[c], interval=True) for c in ("mean", "share of experts"))]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def provenance() -> dict:
-    """When, with what and where a result was made."""
-    packages = {name: version(name) for name in ("torch", "open_clip_torch", "numpy")}
-    return {
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "dts_mini": version("dts_mini"),
-        "python": platform.python_version(),
-        "packages": packages,
-        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-    }
-
-
-def over(values: list[float]) -> dict:
-    """Their mean, rounded, and Student's 95 % interval of it; of one value there is none."""
-    sample = torch.tensor(values, dtype=torch.float64)
-    mean = sample.mean().item()
-    if len(values) == 1:
-        return {"value": round(mean, 5), "each": [round(mean, 5)]}
-    half = stats.t.ppf(0.975, len(values) - 1) * sample.std().item() / len(values) ** 0.5
-    each = [round(value, 5) for value in values]
-    return {"value": round(mean, 5), "low": round(mean - half, 5), "high": round(mean + half, 5), "each": each}
 
 
 def _fused(base: State, deltas: list, weights: Mapping[str, Tensor], task: str) -> State:
@@ -226,13 +219,8 @@ def _mean(right: Mapping[str, Tensor]) -> float:
 
 
 def _accuracies(name: str, right: Mapping[str, Tensor], draws: Tensor) -> dict:
-    cells = {t: _estimate(r.float().mean().item(), draws[:, i]) for i, (t, r) in enumerate(right.items())}
+    cells = {t: estimate(r.float().mean().item(), draws[:, i]) for i, (t, r) in enumerate(right.items())}
     return {"name": name, "accuracy": cells}
-
-
-def _estimate(value: float, draws: Tensor) -> dict:
-    low, high = interval(draws)
-    return {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5)}
 
 
 def _cell(entry: Mapping[str, float], *, interval: bool) -> str:

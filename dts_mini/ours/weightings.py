@@ -81,8 +81,8 @@ def abstention(near: Sequence[float], gains: Sequence[float]) -> float:
     """The nearness from which on to fuse, chosen on tasks whose gain over the fallback is known (ours).
 
     ``near`` and ``gains`` hold a number a task. The threshold makes the summed gain of the tasks at or above it the
-    largest; of equally good ones it is the least. Where no task at all gains, the threshold lies just above the nearest of
-    them: a task nearer than any on which fusion failed may still be fused.
+    largest; of equally good ones it is the least. Where no task at all gains, the threshold lies just above the nearest
+    of them: a task nearer than any on which fusion failed may still be fused.
     """
     if len(near) != len(gains) or not near:
         raise DTSError(
@@ -98,8 +98,8 @@ def abstention(near: Sequence[float], gains: Sequence[float]) -> float:
 def least_regret(accuracies: Mapping[Choice, Sequence[float]], bar: Sequence[float]) -> Choice:
     """The choice that falls least below ``bar`` on the task where it falls furthest (Savage's minimax regret, 1951).
 
-    ``accuracies`` holds a row a choice, and a row as ``bar`` a number a task. Of equally safe choices it is the best in the
-    mean, and the first of those.
+    ``accuracies`` holds a row a choice, and a row as ``bar`` a number a task. Of equally safe choices it is the best in
+    the mean, and the first of those.
     """
     if not bar or {len(row) for row in accuracies.values()} != {len(bar)}:
         raise DTSError("pass each choice's accuracies on the tasks of the bar, at least one choice and one task")

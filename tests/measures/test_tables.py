@@ -1,0 +1,41 @@
+"""Tables written for people, and over seeds; on numbers made up so that the answer is known."""
+
+import math
+
+import pytest
+
+from dts_mini import DTSError
+from dts_mini.measures.tables import markdown, over_seeds, seeds_markdown
+
+
+def entry(value):
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+
+def table(mean):
+    row = {"name": "DTS-T, 0.1", "accuracy": {"x": entry(mean), "y": entry(mean)}, "mean": entry(mean)}
+    row |= {"share of experts": entry(mean), "storage": 0.0123}
+    return {"title": "t", "split": "test", "columns": ["x", "y"], "rows": [row]}
+
+
+def test_a_table_prints_percent_with_intervals():
+    lines = markdown(table(0.5)).splitlines()
+    assert lines[0] == "|  | x | y | mean | share of experts | storage |"
+    assert lines[2] == "| DTS-T, 0.1 | 50.0 | 50.0 | 50.0 [49.0, 51.0] | 50.0 [49.0, 51.0] | 1.23 % |"
+
+
+def test_seeds_give_students_interval():
+    row = over_seeds({0: table(0.5), 1: table(0.6), 2: table(0.7)})["rows"][0]["mean"]
+    half = 4.303 * 0.1 / math.sqrt(3)
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=1e-3)
+    assert row["each"] == [0.5, 0.6, 0.7]
+
+
+def test_each_seed_has_a_column():
+    text = seeds_markdown(over_seeds({0: table(0.5), 4: table(0.6)}))
+    assert "| seed 0 | seed 4 |" in text and "| 50.0 | 60.0 | 55.0 [" in text
+
+
+def test_one_seed_has_no_interval():
+    with pytest.raises(DTSError, match="at least two"):
+        over_seeds({0: table(0.5)})
