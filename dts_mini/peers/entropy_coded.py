@@ -50,12 +50,13 @@ class SparseIntegers(Part):
         unit, some = reader.take("values", 1).reshape(()), read_bits(reader, n, *arguments)
         beyond = reader.stream("integers", Decoder).take(1, count)[0]
         ones = int((beyond == 0).sum())
-        signs = 2 * unpack(reader.take("codes", -(-ones // 8)), ones, 1).to(torch.int16) - 1
+        codes = reader.take("codes", -(-ones // 8)).to(torch.uint8)
+        signs = 2 * unpack(codes, ones, 1).to(torch.int16) - 1
         values = (beyond + beyond.sign()).masked_scatter(beyond == 0, signs)
         return cls(torch.zeros(n, dtype=torch.int16).masked_scatter(some, values), unit)
 
     def _split(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Which are not zero (n, bool); of these how far beyond 1, signed (int16); of those that are not, the values."""
+        """Which are not zero (n, bool); of these how far beyond 1, signed (int16); and those of a magnitude of 1."""
         some = self.integers != 0
         values = self.integers[some]
         return some, values - values.sign(), values[values.abs() == 1]
@@ -72,8 +73,8 @@ def rounding(
     experts: Mapping[str, State],
     budget: int | str,
     *,
-    weight: float = 0.5,
-    dead: float = 0.65,
+    weight: float = 0.0,
+    dead: float = 0.5,
     norm: float = 0.5,
 ) -> Peer:
     """The task vector rounded with one step, entropy-coded; the budget chooses the step.

@@ -146,7 +146,7 @@ def low_rank_int(
     ||M||. ``norm``: each matrix is multiplied by (||M|| / ||M_hat||)^norm. ``vector_bits``: of 1-D tensors. The
     defaults were chosen on validation images; none of them costs a byte.
     """
-    if not widths or (unknown := set(widths) - set(_LEVELS)):
+    if not widths or not set(widths) <= set(_LEVELS):
         raise DTSError(f"widths are {tuple(widths)}: choose among {', '.join(map(str, _LEVELS))}")
     if not 0 <= weight <= 1 or not 0 <= norm <= 1:
         raise DTSError(f"weight is {weight} and norm {norm}: both must lie in [0, 1]")
@@ -172,7 +172,7 @@ def delta_mix(theta_0: State, experts: Mapping[str, State], budget: int | str, *
     The paper rounds by GPTQ on calibration data and solves a program for each matrix; here the rounding is data-free,
     and one program is solved for all matrices: see ``_offers``.
     """
-    return low_rank_int(theta_0, experts, budget, **{"widths": (2, 3, 4, 8), "norm": 0.5} | settings)
+    return low_rank_int(theta_0, experts, budget, **{"widths": (1, 2, 3, 4, 8), "norm": 0.5} | settings)
 
 
 def _delta(frame: Frame, budget: int | str, settings: Mapping, vector_bits: int) -> TaskDelta:
@@ -202,8 +202,8 @@ def _offers(name: str, x: Decomposition, size: float, settings: Mapping) -> list
     """What one more step in width of each component buys a byte (negative), its matrix, number, new width, and bytes.
 
     Of a component's energy s^2, both vectors rounded with a squared error D, (1 - D)^2 is kept. The steps are those of
-    the upper hull of kept energy over bits, so that what a byte buys falls from step to step and a prefix of all offers,
-    sorted, solves the 0/1 linear program of Delta-Mix (a multiple-choice knapsack) for what the prefix costs.
+    the upper hull of kept energy over bits, so that what a byte buys falls from step to step, and a prefix of all
+    offers, sorted, solves DeltaMix's 0/1 linear program (a multiple-choice knapsack) for what the prefix costs.
     """
     steps, held = [], 0
     kept = {0: 0.0} | {width: (1 - _LEVELS[width][1]) ** 2 for width in settings["widths"]}

@@ -1,4 +1,4 @@
-"""Twin-Merging (arXiv 2406.15479): one merged model that all tasks share, and each task's difference from it, low-rank."""
+"""Twin-Merging (arXiv 2406.15479): a merged model for all tasks, and what each has beyond it, low-rank."""
 
 from collections.abc import Mapping
 
