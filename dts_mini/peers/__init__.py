@@ -23,7 +23,7 @@ from dts_mini.peers.ultra import ultra_delta
 
 BUDGETED: dict[str, Callable[..., Peer]] = {
     "TSV-C": partial(low_rank, vector_bits=4),
-    "low-rank, water-filling": partial(low_rank, ranks="water-filling", vector_bits=4),
+    "low-rank, water-filling": partial(low_rank, ranks="water-filling", weight=0.5, vector_bits=4),
     "low-rank INT2": partial(low_rank_int, widths=(2,), norm=0.5),
     "low-rank INT3": low_rank_int,
     "low-rank INT4": partial(low_rank_int, widths=(4,)),

@@ -46,8 +46,8 @@ class Signs(Part):
 def bitdelta(theta_0: State, experts: Mapping[str, State], budget: int | str | None = None) -> Peer:
     """BitDelta: of each matrix its signs, times the mean magnitude, which is the best scale for them. One size.
 
-    The paper then distils the scales on data; this is the data-free start. 1-D tensors, which it leaves in full
-    precision, are kept in half.
+    Zero counts as positive. The paper then distils the scales on data; this is the data-free start. 1-D tensors, which
+    it leaves in full precision, are kept in half.
     """
     made = frames(theta_0, experts)
     deltas = {}
@@ -58,7 +58,7 @@ def bitdelta(theta_0: State, experts: Mapping[str, State], budget: int | str | N
 
 
 def _signs(x: Tensor) -> Signs:
-    return Signs((x.reshape(-1) > 0).cpu(), x.abs().mean().float().cpu())
+    return Signs((x.reshape(-1) >= 0).cpu(), x.abs().mean().float().cpu())
 
 
 @dataclass(frozen=True, eq=False)

@@ -212,6 +212,23 @@ def test_quantised_vectors_make_a_smaller_file_and_are_off_by_half_a_step(bits):
 # --- quantised ---
 
 
+def test_a_weight_looks_after_the_matrix_that_changed_little():
+    generator = torch.Generator().manual_seed(0)
+    base = {name: torch.zeros(40, 30) for name in ("little", "much")}
+    expert = {"little": torch.randn(40, 30, generator=generator), "much": 9 * torch.randn(40, 30, generator=generator)}
+    settings = {"ranks": "water-filling", "vector_bits": 4}
+    for weight, wanted in ((0.0, "much"), (1.0, "little")):
+        parts = low_rank(base, {"a": expert}, 1_500, weight=weight, **settings).deltas["a"].parts
+        ranks = {name: parts[name].rank for name in base}
+        assert ranks["little"] == 0 if wanted == "much" else ranks["little"] >= ranks["much"] - 1
+
+
+def test_a_zero_counts_as_positive_in_bitdelta():
+    expert = {"w": torch.tensor([[0.0, -1.0], [2.0, 1.0]])}
+    found = bitdelta({"w": torch.zeros(2, 2)}, {"a": expert}).rebuild("a")["w"]
+    assert torch.equal(found, torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
+
+
 @given(st.integers(1, 8), st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40))
 def test_a_quantised_element_is_off_by_half_a_step_and_zero_is_kept(bits, values):
     x = torch.tensor(values)
