@@ -4,7 +4,8 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from dts_mini.core import merging
 from dts_mini.core.compress import METHODS, compress
 from dts_mini.core.container import decode
 from dts_mini.core.delta import Rebuilt, load, storage
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.frame import Mapper
-from dts_mini.serving.lora import check_folder, export_lora, import_lora, read_config
+from dts_mini.serving.lora import FORMATS, check_folder, export_lora, import_lora, plan_lora, read_config
 from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
 from dts_mini.streaming.resume import resumable
 from dts_mini.suites import CLIP, SUITES, load_suite
@@ -148,11 +149,20 @@ def _reproduce(o: argparse.Namespace) -> None:
 
 
 def _export_lora(o: argparse.Namespace) -> None:
-    check_folder(o.out, overwrite=o.overwrite)
-    delta = load(o.delta)
-    adapter = export_lora(delta, _transformers_model(o.base), o.out, partial=o.partial, overwrite=o.overwrite)
-    held = f"{len(adapter.ranks)} modules as factors, {len(adapter.whole)} whole"
-    print(f"{o.out}: {held}" + (f", left out {', '.join(adapter.lost)}" if adapter.lost else ""))
+    check_folder(o.out, overwrite=o.overwrite or o.dry_run)
+    delta, model = load(o.delta), _transformers_model(o.base)
+    told = lambda plan: print(
+        f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as "
+        f"factors, {len(plan.modules_to_save)} in modules_to_save"
+    )
+    if o.dry_run:
+        told(plan_lora(delta, model, rank=o.rank, dtype=o.dtype))
+        return
+    settings = {"partial": o.partial, "rank": o.rank, "dtype": o.dtype, "overwrite": o.overwrite}
+    adapter = export_lora(delta, model, o.out, told=told, **settings)
+    kept = [f"{adapter.kept:.2%} of what the factors hold (squared norm)"] if o.rank else []
+    left = [f"without {', '.join(adapter.lost)}"] if adapter.lost else []
+    print(f"{o.out}: written" + "".join(f", {text}" for text in kept + left))
 
 
 def _transformers_model(folder: Path):
@@ -195,12 +205,67 @@ def _pull(o: argparse.Namespace) -> None:
 
 
 def _grade(o: argparse.Namespace) -> None:
-    from dts_mini.course.grade import grade_class  # the exercises are not needed by other commands
+    from dts_mini.course import marks  # the exercises are not needed by other commands
+    from dts_mini.course.grade import grade_class
 
-    for report in grade_class(o.submissions, o.out, seconds=o.seconds, memory=o.memory, overwrite=o.overwrite):
-        score = f"{report['passed']} of {report['of']}"
-        print(f"{report['submission']}: {score}" + (f" ({report['reason']})" if report["reason"] else ""))
+    marks.check_notebooks(o.notebooks)
+    marking = marks.Marking(
+        points=marks.read_points(o.points) if o.points else {},
+        partial=o.partial,
+        total=o.total,
+        notebooks=o.notebooks,
+        roster=marks.read_roster(o.roster) if o.roster else (),
+        format=o.format,
+        assignment=o.assignment,
+    )
+    if o.unsafe:
+        print(f"dts-mini grade: UNSAFE: {UNSAFE}", file=sys.stderr)
+    limits = {"seconds": o.seconds, "memory": o.memory, "jobs": o.jobs}
+    graded = grade_class(o.submissions, o.out, marking=marking, unsafe=o.unsafe, overwrite=o.overwrite, **limits)
+    try:
+        _tell(graded)
+    except KeyboardInterrupt as error:
+        raise DTSError("interrupted; give the same command again, and it goes on") from error
     print(f"the class: {o.out / 'class.csv'}")
+    if o.unsafe:
+        print(f"dts-mini grade: UNSAFE: {UNSAFE}; every report says so", file=sys.stderr)
+
+
+def _tell(graded: Iterable[tuple[dict, int, int]]) -> None:
+    """A line for each submission, as it is graded."""
+    from dts_mini.course.marks import shown
+
+    for report, done, works in graded:
+        score = f"{report['passed']} of {report['of']}, {report['points']:g} of {report['max']:g} points"
+        why = f" ({report['reason']})" if report["reason"] else ""
+        print(f"[{done}/{works}] {shown(report['submission'])}: {score}{why}", flush=True)
+
+
+def _rehearse(o: argparse.Namespace) -> None:
+    from dts_mini.course import rehearsal
+    from dts_mini.course.grade import grade_class
+
+    try:
+        o.out.mkdir(parents=True)
+    except OSError as error:
+        raise FileError(f"{o.out}: cannot be made ({error.strerror}); name a folder that is not there") from error
+    class_, reports, begun = rehearsal.pack(o.out), {}, time.monotonic()
+    graded = grade_class(
+        [o.out / "submissions.zip"], o.out / "graded", marking=rehearsal.marking(o.out), jobs=o.jobs, seconds=o.seconds
+    )
+    for report, done, works in graded:
+        reports[report["submission"]] = report
+        print(f"[{done}/{works}] {report['submission']}: {report['points']:g} of {report['max']:g} points", flush=True)
+    wrong = rehearsal.differences(class_, reports, o.out)
+    print(
+        "\n".join(wrong) or "all marks are as they must be",
+        f"\n{time.monotonic() - begun:.0f} s; see {o.out / 'graded'}",
+    )
+    if wrong:
+        raise DTSError(f"{len(wrong)} of {len(class_)} marks are not as they must be: do not grade on this machine")
+
+
+UNSAFE = "without a box a submission can read and change your files, reach the network, and forge its marks"
 
 
 def _progress(total: int | None, what: str):
@@ -291,6 +356,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--delta", required=True, help="the file that compress wrote")
     sub.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the adapter's folder")
     sub.add_argument("--partial", action="store_true", help="leave out what no adapter can hold")
+    sub.add_argument("--rank", type=int, help="components of a matrix at most (default: those of the delta)")
+    sub.add_argument("--dtype", choices=FORMATS, default="float32", help="16 bits halve the bytes (default: float32)")
+    sub.add_argument("--dry-run", action="store_true", help="only say how many bytes it would take")
 
     sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
     sub.add_argument("adapter", type=Path, metavar="FOLDER", help="the adapter's folder")
@@ -311,9 +379,30 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", metavar="FILE", help="which delta, where the repository holds several")
     sub.add_argument("--revision", help="a branch, tag or commit; the newest where none is named")
 
-    sub = command("grade", _grade, "Grade the exercises of submitted notebooks; no notebook is executed.")
-    sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION.ipynb", help="the learners' notebooks")
-    sub.add_argument("--out", required=True, type=Path, help="the folder for a JSON a submission and class.csv")
+    sub = command("grade", _grade, "Grade the exercises of submitted notebooks, each submission in a box of its own.")
+    what = "notebooks, folders and zip files, also as Moodle and Canvas pack them"
+    sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION", help=what)
+    sub.add_argument("--out", required=True, type=Path, help="the folder for class.csv, a JSON and a page a student")
+    sub.add_argument("--roster", type=Path, metavar="CSV", help="the class: a row for everybody on it")
+    sub.add_argument(
+        "--notebooks", nargs="+", default=(), metavar="NN", help="those that everybody owes, such as 00 01"
+    )
+    sub.add_argument("--points", type=Path, metavar="CSV", help="exercise,points; else 1, 2 or 3 by difficulty")
+    sub.add_argument(
+        "--partial", action="store_true", help="a failed exercise gets the share of its checks that passed"
+    )
+    sub.add_argument("--total", type=float, metavar="POINTS", help="what all right is worth; else the sum")
+    what = "moodle or canvas: a table to upload, beside class.csv; csv: class.csv as Excel reads it"
+    sub.add_argument("--format", choices=("moodle", "canvas", "csv"), default="", help=what)
+    sub.add_argument("--assignment", default="DTS exercises", help="the column's name in Canvas")
     sub.add_argument("--seconds", type=float, default=10, help="time for one exercise")
     sub.add_argument("--memory", type=int, default=1024, help="MiB for a submission, beside what torch takes (Linux)")
+    sub.add_argument("--jobs", type=int, help="submissions at a time; else as many as there are processors")
+    sub.add_argument("--unsafe", action="store_true", help="without a box: for your own notebooks alone")
+
+    text = "A teacher's test run: grade thirty made-up submissions, hostile ones among them, and check their marks."
+    sub = command("rehearse", _rehearse, text, writes=False)
+    sub.add_argument("--out", required=True, type=Path, help="a new folder: the submissions, a roster, the marks")
+    sub.add_argument("--seconds", type=float, default=10, help="time for one exercise")
+    sub.add_argument("--jobs", type=int, help="submissions at a time; else as many as there are processors")
     return parser

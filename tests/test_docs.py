@@ -28,8 +28,14 @@ PAGES = sorted(DOCS.rglob("*.md"))
 MERGES = {path.stem: path for path in (DOCS / "methods").glob("*.md")}
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ROW = re.compile(r"^\| `(\w+)` \| `([^`]+)` \| ", re.MULTILINE)
-SLOW = ("compress-your-model", "text-models", "serve")
-NEEDS = {"compress-your-model": "distributed", "text-models": "transformers", "serve": "peft"}
+SLOW = ("compress-your-model", "text-models", "serve", "adapters", "http")
+NEEDS = {
+    "compress-your-model": "distributed",
+    "text-models": "transformers",
+    "serve": "transformers",
+    "adapters": "peft",
+    "http": "tornado",
+}
 
 
 def runnable() -> list:

@@ -235,7 +235,7 @@ def storage(delta: TaskDelta) -> Storage:
 
     >>> counts = storage(compress({"w": torch.zeros(80, 60)}, {"w": torch.eye(80, 60)}))
     >>> counts.paper, counts.information, counts.model
-    (339, 366, 19200)
+    (339, 336, 19200)
     """
     return Storage(_paper_bytes(delta), _information_bytes(delta), len(delta.to_bytes()), _model_bytes(delta))
 

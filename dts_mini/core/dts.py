@@ -182,7 +182,7 @@ def compress(
 
 
 def component_bytes(shape: tuple[int, int], settings: Settings) -> float:
-    """What one component of a matrix takes in a file: codes of both vectors, its singular value, and scales of its own."""
+    """Bytes of one component of a matrix in a file: codes of both vectors, its singular value, scales of its own."""
     scales = 2 * 2 * settings.groups if settings.per == "vector" else 0  # half precision, U and V
     return sum(shape) * width(settings.groups) / 8 + 4 + scales
 
@@ -202,9 +202,9 @@ def part(x: Tensor, rank: int, settings: Settings) -> tuple[Part, Bounds | None]
     """What is stored of a tensor: of a matrix so many components, of others all elements as one row; and the bounds."""
     if x.dim() != 2:
         return Flat(settings.coded(x.reshape(1, -1))), None
-    exact = decompose(x, rank, settings.algorithm)
+    exact = decompose(x, rank, settings.algorithm)  # U (m, r), s (r,), V^T (r, n)
     u, s, vh = corrected(x, rank, settings) if settings.block else exact[:3]
-    left, right = settings.coded(u.T), settings.coded(vh)
+    left, right = settings.coded(u.T), settings.coded(vh)  # (r, m) and (r, n), each element one of a few values
     u, vh = left.restore().T.to(x), right.restore().to(x)
     if settings.refit or settings.block:
         s = refit(x, u, vh)

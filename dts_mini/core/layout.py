@@ -53,7 +53,7 @@ class Piece:
         x = x if self.rows is None else x[self.rows.long()]
         return x if self.columns is None else x[:, self.columns.long()].contiguous()
 
-    def whole(self, part: Part) -> Part:
+    def placed(self, part: Part) -> Part:
         """The part of the whole matrix, from that of the piece."""
         return (
             part if self.rows is None and self.columns is None else Submatrix(part, self.sides, self.rows, self.columns)
@@ -89,11 +89,11 @@ def pieces_of(name: str, x: Tensor, stacked: bool, convolutions: Convolutions, f
 
 def joined(pieces: list[Piece], parts: Mapping[str, Part], shape: torch.Size) -> Part:
     """The part of a tensor, from those of its pieces; one without a part stays the base's."""
-    whole = {piece.index: piece.whole(parts[piece.key]) for piece in pieces if piece.key in parts}
+    placed = {piece.index: piece.placed(parts[piece.key]) for piece in pieces if piece.key in parts}
     if pieces[0].index is None:
-        return whole.get(None, Unchanged())
+        return placed.get(None, Unchanged())
     count = shape[:-2].numel()
-    return Stack(tuple(whole.get(i, Unchanged()) for i in range(count)), shape[-2:]) if whole else Unchanged()
+    return Stack(tuple(placed.get(i, Unchanged()) for i in range(count)), shape[-2:]) if placed else Unchanged()
 
 
 @torch.no_grad()

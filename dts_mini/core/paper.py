@@ -30,6 +30,9 @@ def threshold(x: Tensor) -> Tensor:
     """The group of each element, as a code in x's shape: 0 strong and 1 weak negative, 2 weak and 3 strong positive.
 
     Of each sign the floor(half) elements of largest magnitude are strong. An element that is zero is in no group: 4.
+
+    >>> threshold(torch.tensor([3.0, 1.0, 0.0, -2.0])).tolist()
+    [3, 2, 4, 1]
     """
     flat = x.flatten()
     codes = torch.full(flat.shape, 4, device=x.device)
@@ -41,7 +44,11 @@ def threshold(x: Tensor) -> Tensor:
 
 
 def scale(x: Tensor, codes: Tensor) -> Tensor:
-    """The value of each code (5,): the group's root mean square ||x_g|| / sqrt(|g|), signed; it keeps the norm."""
+    """The value of each code (5,): the group's root mean square ||x_g|| / sqrt(|g|), signed; it keeps the norm.
+
+    >>> scale(x := torch.tensor([3.0, 1.0, 0.0, -2.0]), threshold(x)).tolist()
+    [0.0, -2.0, 1.0, 3.0, 0.0]
+    """
     values = x.new_zeros(5)  # the code 4 is zero
     for code, sign in enumerate((-1, -1, 1, 1)):
         group = x[codes == code]  # (|g|,)

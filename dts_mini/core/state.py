@@ -1,9 +1,10 @@
 """State dicts: what must hold of them before any work, and how one is recognised.
 
-A state dict may stay on disk (``dts_mini.streaming.checkpoint``): nothing here holds more than one of its tensors.
+A state dict may stay on disk (``dts_mini.streaming.checkpoint``): nothing here holds more than one tensor of each.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +16,20 @@ from dts_mini.core.errors import StateError
 State = Mapping[str, Tensor]
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
+# Last parts of names: what a layer counts of its inputs; weights; what lies beside codes; what integers honestly are.
+STATISTIC = re.compile(
+    r"(^|_)((running|moving)_((avg|average)_)?"
+    r"(mean|avg|average|var|variance|std|cov|covariance|abs_?max|min|max|sum|count)|num_batches_tracked)$"
+)
+WEIGHT = re.compile(r"(^|_)(q?weights?|q?kernel|qidxs)(_|$)")
+SCALE = ("scale", "scales", "scale_inv", "scb", "absmax", "zero", "zeros", "zero_point", "zero_points", "codebooks")
+NO_WEIGHT = re.compile(
+    r"(^|_)(masks?|tril|triu|causal|bias|ids?|idx|index|indices|positions?|counts?|counter|num|tracked|steps?|epoch|"
+    r"version|shape|sizes?|lengths?|offsets?|order|perm|format|type|labels?|seed|rng|q?zeros?|points?|scales?)(_|$)"
+)
+CODES = re.compile(r"torch\.(u?int[1-7]$|q|bits)")  # dtypes that hold codes alone
+NESTED = re.compile(r"(.+)\.(nested_)?(absmax|quant_map|quant_state(\..*)?)$")  # beside 4 bits, packed into any dtype
+
 
 def exactly(function: Callable) -> Callable:
     """The function without gradients and without autocast, which would compute in fewer bits than are stored."""
@@ -25,43 +40,185 @@ def outline(state: State) -> State:
     """Tensors that tell each name, shape and dtype, though perhaps no values: what can be known without reading.
 
     A state dict in memory is its own outline; one that stays on disk (``Checkpoint``) has one of meta tensors.
+
+    >>> outline({"w": torch.ones(2)})
+    {'w': tensor([1., 1.])}
     """
     return getattr(state, "outline", state)
 
 
+def is_statistic(name: str) -> bool:
+    """Whether a tensor of this name holds what a layer has counted of its inputs, and is no weight.
+
+    ``running_mean``, ``running_var``, ``num_batches_tracked`` and the like (``moving_variance``, ``running_std``),
+    whatever the module is called. Such tensors are not to be extrapolated, elected by sign or rounded into groups.
+
+    >>> is_statistic("layer1.0.bn1.running_var"), is_statistic("layer1.0.bn1.weight")
+    (True, False)
+    """
+    return STATISTIC.search(name.rpartition(".")[2]) is not None
+
+
+def quantised(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds codes of quantised weights, None where there is none.
+
+    Names, dtypes and shapes tell, values are not read. Codes are
+
+    - tensors of a dtype for codes alone (``torch.quint8``, ``torch.int4``);
+    - integers that are called weights: ``weight``, ``qweight``, ``weight_packed``, ``kernel``;
+    - integers of at most 32 bits with a scale beside them: called after them (``w_scale``, or ``w_scales`` of
+      ``w_codes``), or simply ``scale`` or ``zeros`` where their module holds no floating matrix to be its weight;
+    - whatever has an ``absmax``, ``quant_map`` or ``quant_state`` of its own: 4 bits, packed into any dtype.
+
+    Integers that are called ids, index, mask, count, position or the like are what their names say.
+
+    >>> quantised({"fc.qweight": torch.ones(4, 4, dtype=torch.int8), "fc.scales": torch.ones(4)})
+    'fc.qweight'
+    >>> quantised({"fc.weight": torch.ones(4, 4), "fc.scale": torch.ones(4), "position_ids": torch.arange(4)})
+    """
+    names = {name.lower() for name in tensors}
+    packed = {match[1] for name in tensors if (match := NESTED.match(name))}
+    matrices = [name.lower().rpartition(".") for name, x in tensors.items() if x.is_floating_point() and x.dim() > 1]
+    weighed = {module for module, _, last in matrices if last.lstrip("_") not in SCALE}
+    for name, x in tensors.items():
+        module, dot, last = name.lower().rpartition(".")
+        if name in packed or CODES.match(str(x.dtype)):
+            return name
+        if x.is_floating_point() or x.is_complex() or NO_WEIGHT.search(last):
+            continue
+        if WEIGHT.search(last):
+            return name
+        stems = {f"{last}.", f"{last}_", f"{last}._", last[: last.rfind("_") + 1] or f"{last}_"}
+        if module not in weighed:
+            stems |= {"", "_"}
+        few_bits = x.dtype != torch.bool and x.element_size() <= (4 if x.dim() > 1 else x.dim())
+        if few_bits and names & {f"{module}{dot}{stem}{word}" for stem in stems for word in SCALE}:
+            return name
+    return None
+
+
 def check_state(state: State, what: str) -> None:
-    """StateError unless ``state`` holds tensors, some of them floating, and only finite numbers."""
+    """StateError unless ``state`` holds tensors, some of them floating, none quantised, and only finite numbers.
+
+    >>> check_state({"w": torch.tensor([1.0, float("inf")])}, "expert")
+    Traceback (most recent call last):
+    dts_mini.core.errors.StateError: expert, tensor 'w': 1 of 2 values are NaN or infinite; mend it first
+    """
     check_outline(state, what)
     for name in state:
         check_values(state[name], name, what)
 
 
+def check_alike(states: Mapping[str, State]) -> None:
+    """StateError unless these state dicts, by what they are called, can be worked on together.
+
+    Their tensors must pass ``check_outline`` and ``check_tensors``, and have the names and shapes of the first one's.
+
+    >>> check_alike({"base": {"w": torch.ones(2)}, "expert": {"w": torch.ones(3)}})
+    Traceback (most recent call last):
+    dts_mini.core.errors.StateError: tensor 'w' has shape (3,) in the expert and (2,) in the base; ...
+    """
+    (first, like), *others = states.items()
+    for what, state in states.items():
+        check_outline(state, what)
+    for what, state in others:
+        check_same_layout(like, state, what, first)
+    for name in like:
+        # One at a time, as long as there is nothing to compare: from disk, none is held longer than it takes.
+        if not all(_is_fit(state[name], name, what) for what, state in states.items()):
+            check_tensors([state[name] for state in states.values()], name, list(states))
+
+
 def check_outline(state: State, what: str) -> None:
-    """StateError unless ``state`` holds tensors of dtypes that can be worked on, some of them floating."""
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in outline(state).values()):
+    """StateError unless ``state`` holds tensors of dtypes that can be worked on, some floating, none quantised.
+
+    >>> check_outline({"fc.weight": torch.ones(2, 2, dtype=torch.int8), "fc.weight_scale": torch.ones(2)}, "expert")
+    Traceback (most recent call last):
+    dts_mini.core.errors.StateError: expert, tensor 'fc.weight': holds codes of quantised weights (torch.int8), ...
+    """
+    if not isinstance(state, Mapping):
         raise StateError(
             f"the {what} is not a state dict: pass a dict of names and tensors, as model.state_dict() gives"
         )
     tensors = outline(state)
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise StateError(
+                f"the {what} is not a state dict: {name!r} is no tensor ({type(tensor).__name__}); pass a dict of "
+                "names and tensors, as model.state_dict() gives, of a model that is not quantised"
+            )
+        if hasattr(type(tensor), "__tensor_flatten__"):
+            raise StateError(
+                f"{what}, tensor {name!r}: {type(tensor).__name__} keeps its values in other tensors; pass a plain one "
+                "(its dequantize(), full_tensor() or the like)"
+            )
     if not tensors:
         raise StateError(f"the {what} is an empty state dict: there is nothing to work on")
+    if (name := quantised(tensors)) is not None:
+        raise StateError(
+            f"{what}, tensor {name!r}: holds codes of quantised weights ({tensors[name].dtype}), of which neither "
+            "differences nor means mean anything; dequantise the model first, with the library that quantised it"
+        )
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
         raise StateError(f"the {what} holds only integers: quantised models cannot be compressed, pass the float one")
     for name, tensor in tensors.items():
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in FLOATING:
-            raise StateError(f"{what}, tensor {name!r}: {tensor.dtype} is not supported; convert it to float32")
+            mend = "dequantise the model" if tensor.element_size() == 1 else "convert it to float32"
+            raise StateError(f"{what}, tensor {name!r}: {tensor.dtype} is not supported; {mend} first")
+
+
+def check_tensors(tensors: Sequence[Tensor], name: str, whats: Sequence[str]) -> None:
+    """StateError, naming it and which of ``whats``, unless each tensor called ``name`` is fit to be worked on.
+
+    Each must be there, dense and finite. A constant need not be finite, as a causal mask of -inf: floating tensors that
+    are equal bit by bit in all state dicts (once in one dtype) pass, and are to be kept as they are.
+
+    >>> mask = torch.tensor([0.0, float("-inf")])
+    >>> check_tensors([mask, mask.half()], "mask", ["base", "expert"])
+    """
+    fit = [_is_fit(tensor, name, what) for tensor, what in zip(tensors, whats, strict=True)]
+    constant = len(fit) > 1 and not any(fit) and _equal_bits(tensors)
+    for is_fit, tensor, what in zip(fit, tensors, whats, strict=True):
+        if not is_fit and not constant:
+            check_values(tensor, name, what)
 
 
 def check_values(tensor: Tensor, name: str, what: str) -> None:
-    """StateError unless a tensor of the state dict ``what`` is there, dense, and holds only finite numbers."""
-    if tensor.is_meta or tensor.layout != torch.strided:
-        raise StateError(f"{what}, tensor {name!r}: meta and sparse tensors are not supported; load or densify it")
-    # A sum is finite only where every term is, and ten times cheaper; it may overflow, hence the second look.
-    if tensor.is_floating_point() and not tensor.sum().isfinite() and not torch.isfinite(tensor).all():
+    """StateError unless a tensor of the state dict ``what`` is there, dense, and holds only finite numbers.
+
+    >>> check_values(torch.empty(2, device="meta"), "w", "expert")
+    Traceback (most recent call last):
+    dts_mini.core.errors.StateError: expert, tensor 'w': meta and sparse tensors are not supported; load or densify it
+    """
+    if not _is_fit(tensor, name, what):
         bad = int((~torch.isfinite(tensor)).sum())
         raise StateError(
             f"{what}, tensor {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; mend it first"
         )
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity; integers never do.
+
+    >>> all_finite(torch.ones(2)), all_finite(torch.tensor([1.0, float("nan")]))
+    (True, False)
+    """
+    # A sum is finite only where every term is, and ten times cheaper; it may overflow, hence the second look.
+    return bool(not tensor.is_floating_point() or tensor.sum().isfinite() or torch.isfinite(tensor).all())
+
+
+def _is_fit(tensor: Tensor, name: str, what: str) -> bool:
+    """Whether it is finite; StateError unless it is there and dense."""
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise StateError(f"{what}, tensor {name!r}: meta and sparse tensors are not supported; load or densify it")
+    return all_finite(tensor)
+
+
+def _equal_bits(tensors: Sequence[Tensor]) -> bool:
+    first, dtype = tensors[0], tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return all(np.array_equal(as_bytes(first.to(dtype)), as_bytes(tensor.to(dtype))) for tensor in tensors[1:])
 
 
 def check_same_layout(base: State, other: State, what: str, base_what: str = "base") -> None:
@@ -85,14 +242,6 @@ def check_same_layout(base: State, other: State, what: str, base_what: str = "ba
             )
 
 
-def fingerprint(state: State) -> str:
-    """32 hex digits that stand for names, dtypes, shapes and values of a state dict, in any order.
-
-    It tells one checkpoint from another by mistake, not by malice.
-    """
-    return seal({name: digest(state[name]) for name in state})
-
-
 def check_pair(base: State, expert: State, what: str = "expert") -> dict[str, Tensor]:
     """The expert's outline in name order; StateError unless it fits the base, by all but values."""
     check_outline(base, "base")
@@ -111,10 +260,10 @@ def examine(
     dtype.
     """
     digests, finite, dtypes = [], [], []
-    for state in (base, expert):
+    for state, seen in ((base, "base"), (expert, what)):
         tensor = state[name].detach()
+        finite.append(_is_fit(tensor, name, seen))
         digests.append(digest(tensor))
-        finite.append(all_finite(tensor))
         dtypes.append(tensor.dtype)
         del tensor
     same = digests[0] == digests[1]
@@ -127,17 +276,12 @@ def examine(
     return tuple(digests), same, statistic
 
 
-def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity."""
-    return not tensor.is_floating_point() or bool(tensor.sum().isfinite() or torch.isfinite(tensor).all())
+def fingerprint(state: State) -> str:
+    """32 hex digits that stand for names, dtypes, shapes and values of a state dict, in any order.
 
-
-STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
-
-
-def is_statistic(name: str) -> bool:
-    """Whether a tensor, by its name, holds what a layer counted of its inputs: no weight, though saved beside them."""
-    return name.rpartition(".")[2] in STATISTICS
+    It tells one checkpoint from another by mistake, not by malice.
+    """
+    return seal({name: digest(state[name]) for name in state})
 
 
 def seals(digests: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
@@ -159,7 +303,7 @@ def digest(tensor: Tensor) -> str:
 
 def as_bytes(tensor: Tensor) -> np.ndarray:
     """A tensor's values as they lie in memory (uint8, one dimension), copied only where they must be."""
-    return tensor.detach().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tensor.detach().cpu().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -57,7 +57,7 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
         algorithm = "exact" if small <= 256 else "randomised" if cheap else "gram"
     match algorithm:
         case "exact":
-            u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+            u, s, vh = torch.linalg.svd(matrix, full_matrices=False)  # (m, k), (k,), (k, n); k = min(m, n)
         case "gram":
             u, s, vh = _gram_svd(matrix, rank)
         case "randomised":
@@ -69,15 +69,13 @@ def decompose(matrix: Tensor, rank: int, algorithm: Algorithm = "auto", *, seed:
     floor = s[0] * eps * max(matrix.shape) if len(s) else 0.0
     rank = min(rank, max(1, int((s > floor).sum())))
     u, s, vh = u[:, :rank], s[:rank], vh[:rank]
-    sign = torch.sign(vh.gather(1, vh.abs().argmax(1, keepdim=True)))
+    sign = torch.sign(vh.gather(1, vh.abs().argmax(1, keepdim=True)))  # (r, 1)
     energy = frobenius(matrix) ** 2
     kept = s.double().square().sum().item()
     error = math.sqrt(max(0.0, 1 - kept / energy)) if energy else 0.0
     u, vh = u * sign.T, vh * sign
-    u.T[:, ~(matrix != 0).any(1)], vh[:, ~(matrix != 0).any(0)] = (
-        0,
-        0,
-    )  # what is zero in M; the algorithms leave rounding
+    u[~(matrix != 0).any(1)] = 0  # what is zero in M; the algorithms leave rounding there
+    vh[:, ~(matrix != 0).any(0)] = 0
     # Laid out row by row whichever algorithm ran: sums of floats depend on it, and files must not.
     return Decomposition(u.contiguous(), s, vh.contiguous(), error)
 
@@ -113,10 +111,10 @@ def _randomised_svd(matrix: Tensor, rank: int, seed: int) -> tuple[Tensor, Tenso
     block = min(-(-(rank + max(8, rank // 4)) // 8) * 8, matrix.shape[1])  # whole vectors of 8: a quarter faster
     draw = {"generator": torch.Generator("cpu").manual_seed(seed), "dtype": torch.float32, "device": "cpu"}
     small = torch.randn(matrix.shape[1], block, **draw).to(matrix)
-    for _ in range(2):  # only the smaller side is made orthonormal on the way, which is cheap
+    for _ in range(2):  # (n, block); only the smaller side is made orthonormal on the way, which is cheap
         small = torch.linalg.qr(matrix.T @ (matrix @ small)).Q
     basis = torch.linalg.qr(matrix @ small).Q
-    inner, s, vh = _gram_svd(basis.T @ matrix, rank)
+    inner, s, vh = _gram_svd(basis.T @ matrix, rank)  # of (block, n), which is small
     return basis @ inner[:, :rank], s[:rank], vh[:rank]
 
 

@@ -1,7 +1,7 @@
 """Floor 6: what the notebooks use: claims and exercises that a machine checks, figures with alt text."""
 
+from dts_mini.course.answers import check, hint
 from dts_mini.course.claims import claim
-from dts_mini.course.exercise import check, hint
 
 __all__ = ["check", "claim", "hint", "show"]
 

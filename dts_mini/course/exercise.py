@@ -1,30 +1,33 @@
-"""Exercises that answer back: what an exercise is, ``check`` and ``hint`` for the notebooks, ``verdict`` for grading.
+"""What an exercise is, and what its checks say of an answer; ``answers.py`` and ``grade.py`` ask.
 
 Exercise functions take and return plain values (numbers, strings, tensors, and lists, tuples, dicts of them), so that
 grading can call a learner's function in another process.
 """
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor, allclose
+
+from dts_mini.course.raised import is_stub, own_line
 
 Candidate = Callable[..., Any]
 
 
 class Wrong(Exception):
-    """A check's verdict: what was expected and what came; ``hint`` is the symptom that heads the hint that fits."""
-
-    def __init__(self, message: str, hint: str | None = None):
-        super().__init__(message)
-        self.hint = hint
+    """What a check says: what was expected, and what came."""
 
 
-@dataclass(frozen=True)
+class NotAttempted(BaseException):
+    """The candidate is still the stub; no Exception, so that no check takes it for one."""
+
+
+@dataclass(frozen=True, eq=False)
 class Exercise:
     """A function that learners write, and all that is known of it.
 
@@ -49,94 +52,126 @@ class Exercise:
 
 
 class Verdict(NamedTuple):
-    """``status`` is passed, failed or not attempted; ``hint`` (symptom, text) where the mistake is a known one."""
+    """``status`` is passed, failed or not attempted; ``checks`` of all the exercise's that passed, for partial credit.
+
+    ``call`` is the one that showed the failure; ``hint`` (symptom, text) where the mistake is a known one.
+    """
 
     status: str
     message: str
     hint: tuple[str, str] | None = None
+    call: str = ""
+    checks: int = 0
 
 
 def verdict(exercise: Exercise, candidate: Candidate) -> Verdict:
     """What the checks say of a candidate; whatever it raises is a verdict too."""
     if not callable(candidate):
         return Verdict("failed", f"failed: expected a function, got {_kind(candidate)}")
+    problems = _problems(exercise, candidate)
+    if not problems:
+        return Verdict("passed", f"passed, {len(exercise.checks)} checks", checks=len(exercise.checks))
+    if all(message == STUB for message, _ in problems.values()) and len(problems) == len(exercise.checks):
+        return Verdict("not attempted", "not attempted yet")
+    message, call = next(iter(problems.values()))
+    hint = _hint(exercise, candidate, set(problems))
+    return Verdict("failed", f"failed: {message}", hint, call, len(exercise.checks) - len(problems))
+
+
+STUB = "expected a result, got NotImplementedError: your function still says raise NotImplementedError"
+
+
+def _problems(exercise: Exercise, candidate: Candidate) -> dict[int, tuple[str, str]]:
+    """For each check that fails, by its number, what is wrong and the call that showed it."""
+    problems = {}
     for number, run in enumerate(exercise.checks, 1):
+        asked = Asked(candidate, exercise.name)
         try:
-            run(candidate)
-        except NotImplementedError:
-            return Verdict("not attempted", "not attempted yet")
+            run(asked)
+            continue
+        except NotAttempted:
+            message = STUB
         except Wrong as wrong:
-            text = dict(exercise.hints).get(wrong.hint)
-            return Verdict("failed", f"failed: {wrong}", (wrong.hint, text) if text else None)
+            message = str(wrong)
         except (Exception, SystemExit) as error:
-            return Verdict("failed", f"failed: check {number} expected a result, got {_show(error)}")
-    return Verdict("passed", f"passed, {len(exercise.checks)} checks")
+            message = f"check {number} expected a result, got {_show(error)}"
+        problems[number] = message, asked.call
+    return problems
 
 
-# --- in the notebooks ---
+class Asked:
+    """A candidate as checks see it. Each call gets copies of its arguments, so that no answer spoils another's.
 
-
-def check(candidate: Candidate) -> Candidate:
-    """Prints how the exercise of the candidate's name went; returns the candidate if it passed, else the reference.
-
-    It never raises: a notebook with unsolved exercises runs to its end.
+    ``after``: the last call's arguments, as the candidate left them; ``call``: that call in a few words.
     """
-    exercises, name = _exercises(), getattr(candidate, "__name__", None)
-    if not isinstance(name, str) or name not in exercises:
-        print(f"failed: expected a function of this course by its own name, got {_kind(candidate)} {name!r}")
-        return candidate
-    exercise = exercises[name]
-    if candidate is exercise.reference:  # an earlier check put it there: it is nobody's answer
-        print("not attempted yet (run the cell with your function again)")
-        return candidate
-    found = verdict(exercise, candidate)
-    print(found.message)
-    if found.hint:
-        print("hint: {}\n  {}".format(*found.hint))
-    return candidate if found.status == "passed" else exercise.reference
+
+    def __init__(self, candidate: Candidate, name: str = ""):
+        self.candidate, self.name = candidate, name
+        self.after, self.call, self.inputs = (), "", []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.after = deepcopy(arguments)
+        self.call = f"{self.name}({', '.join(map(_argument, arguments))})"
+        self.inputs.append(arguments)
+        try:
+            return self.candidate(*self.after)
+        except Exception as error:
+            if is_stub(error, self.name):
+                raise NotAttempted from None
+            if line := own_line(error, getattr(self.candidate, "__globals__", None)):
+                error.add_note(f"your line: {line}")
+            raise
 
 
-def hint(name: str) -> None:
-    """Prints the next hint of an exercise, one step further at each call, and at the end where the solution is."""
-    exercise = _exercises().get(name)
-    if exercise is None:
-        print(f"there is no exercise called {name!r}; there are: {', '.join(_exercises())}")
-        return
-    step, steps = _given[name], len(exercise.hints)
-    if step < steps:
-        symptom, text = exercise.hints[step]
-        print(f"{step + 1} of {steps}: {symptom}\n  {text}")
-        _given[name] += 1
-    else:
-        print(f"no more hints; the solution is in solved/{exercise.notebook}.ipynb, where {name} is defined")
+def _hint(exercise: Exercise, candidate: Candidate, failed: set[int]) -> tuple[str, str] | None:
+    """The hint of the mistake that does on all inputs just what the candidate does, and fails in the same checks."""
+    mistakes = {symptom: _outcomes(exercise, mistake) for symptom, mistake in exercise.wrong.items()}
+    try:
+        for found in _outcomes(exercise, candidate):
+            same = lambda other, found=found: not any(map(difference, found, other))
+            mistakes = {symptom: others for symptom, others in mistakes.items() if same(next(others))}
+    except (NotAttempted, Exception, SystemExit):  # what cannot be compared is no known mistake
+        return None
+    told = (symptom for symptom in mistakes if set(_problems(exercise, exercise.wrong[symptom])) == failed)
+    return next(((symptom, dict(exercise.hints)[symptom]) for symptom in told), None)
 
 
-_given: Counter[str] = Counter()  # hints given so far, in this notebook's session
+def _outcomes(exercise: Exercise, function: Candidate) -> Iterator[tuple[Any, tuple]]:
+    asked = Asked(function, exercise.name)
+    return (_outcome(asked, arguments) for arguments in _inputs(exercise))
 
 
-def _exercises() -> Mapping[str, Exercise]:
-    from dts_mini.course.exercises import EXERCISES  # its modules import this one
+def _outcome(asked: Asked, arguments: tuple) -> tuple[Any, tuple]:
+    """What a function returns, or the exception that it raises, and its arguments afterwards."""
+    try:
+        return asked(*arguments), asked.after
+    except Exception as error:
+        return error, asked.after
 
-    return EXERCISES
+
+@cache
+def _inputs(exercise: Exercise) -> list[tuple]:
+    """The arguments of all calls that the checks make of a right answer."""
+    asked = Asked(exercise.reference, exercise.name)
+    for run in exercise.checks:
+        run(asked)
+    return asked.inputs
 
 
 # --- for writing checks ---
 
 
-def case(reference: Candidate, wrong: Mapping[str, Candidate], *inputs: Any) -> Callable[[Candidate], None]:
-    """A check: on ``inputs`` the candidate gives what the reference gives, and leaves them as they are.
-
-    A candidate that does here just what a wrong function does gets that one's symptom as its hint.
-    """
+def case(reference: Candidate, *inputs: Any) -> Callable[[Candidate], None]:
+    """A check: on ``inputs`` the candidate gives what the reference gives, and leaves them as they are."""
 
     def run(candidate: Candidate) -> None:
-        found, after = _outcome(candidate, inputs)
-        problem = difference(found, _outcome(reference, inputs)[0])
+        asked = candidate if isinstance(candidate, Asked) else Asked(candidate)
+        found, after = _outcome(asked, inputs)
+        problem = difference(found, _outcome(Asked(reference), inputs)[0])
         if not problem and difference(after, inputs):
             problem = "expected the inputs to stay as they are, got changed ones"
         if problem:
-            same = lambda other: not difference(found, other[0]) and not difference(after, other[1])
-            raise Wrong(problem, next((s for s, mistake in wrong.items() if same(_outcome(mistake, inputs))), None))
+            raise Wrong(problem)
 
     return run
 
@@ -144,7 +179,11 @@ def case(reference: Candidate, wrong: Mapping[str, Candidate], *inputs: Any) -> 
 def difference(found: Any, wanted: Any, where: str = "") -> str:
     """'expected ..., got ...' for the first difference that matters, or '' where there is none.
 
-    Floats may differ by rounding (1e-4 relative, 1e-5 absolute), integers not at all.
+    Floats may differ by rounding (1e-4 relative, 1e-5 absolute), integers not at all. A number may be Python's, numpy's
+    or a tensor of one element.
+
+    >>> difference([1.0, 3.0], (1.0, 2.0))
+    'expected 2.0 at position 1, got 3.0'
     """
     tell = lambda expected, got: f"expected {expected}{where}, got {got}"
     if isinstance(wanted, Exception) or isinstance(found, Exception):
@@ -152,6 +191,8 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
     if found is None and wanted is not None:
         return tell(_show(wanted), "None: is there a return?")
     if isinstance(wanted, Tensor):
+        if not wanted.ndim and _is_number(found):
+            return difference(found, wanted.item(), where)
         if not isinstance(found, Tensor):
             return tell(f"a tensor of shape {tuple(wanted.shape)}", _kind(found))
         if found.shape != wanted.shape:
@@ -174,10 +215,10 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
             difference(f, w, f"{where} at position {i}") for i, (f, w) in enumerate(zip(found, wanted, strict=True))
         )
         return next(filter(None, parts), "")
-    if isinstance(wanted, int | float) and not isinstance(wanted, bool):
-        if isinstance(found, Tensor) and found.numel() == 1:
-            found = found.item()
-        if not isinstance(found, int | float) or isinstance(found, bool):
+    if isinstance(found, np.generic) or (isinstance(found, Tensor) and found.numel() == 1):
+        found = found.item()
+    if _is_number(wanted):
+        if not _is_number(found):
             return tell("a number", _kind(found))
         close = found == wanted
         if isinstance(wanted, float):
@@ -187,15 +228,8 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
     return "" if type(found) is type(wanted) and found == wanted else tell(_show(wanted), _show(found))
 
 
-def _outcome(function: Candidate, inputs: Sequence[Any]) -> tuple[Any, tuple]:
-    """What a function returns, or the exception that it raises, and its inputs afterwards."""
-    inputs = deepcopy(tuple(inputs))
-    try:
-        return function(*inputs), inputs
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        return error, inputs
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _kind(value: Any) -> str:
@@ -215,11 +249,26 @@ def _show(value: Any, most: int = 120) -> str:
             )
         elif isinstance(value, BaseException):
             text = f"{type(value).__name__}: {value}".rstrip(": ")
+            notes = getattr(value, "__notes__", ())
+            return " ".join([text if len(text) <= most else text[:most] + " ...", *(f"({note})" for note in notes)])
         else:
             text = repr(_rounded(value))
     except Exception:
         text = _kind(value)
     return text if len(text) <= most else text[:most] + " ..."
+
+
+def _argument(value: Any) -> str:
+    """An argument as a learner would type it, as far as it is short."""
+    if isinstance(value, Tensor):
+        whole = value.numel() <= 12
+        return f"tensor({_rounded(value.tolist())})" if whole else f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_argument(each)}' for key, each in value.items())}}}"
+    if isinstance(value, list | tuple):
+        inner = ", ".join(map(_argument, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
+    return _show(value, 60)
 
 
 def _rounded(value: Any) -> Any:

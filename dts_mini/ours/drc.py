@@ -305,7 +305,7 @@ class Survey:
         return found[0] if len(found) == 1 else min(found, key=lambda made: self.error(made, settings))
 
     def error(self, delta: TaskDelta, settings: Settings) -> float:
-        """The squared error of all tensors, each at the length that suits it best and weighted as in the choice of steps."""
+        """The squared error of all tensors, each at the length that suits it best and weighted as steps are."""
         total = 0.0
         for key, spectrum in self.spectra.items():
             rest, restored = spectrum.norm**2, self.frame.part_of(delta, key).restore()
@@ -359,20 +359,20 @@ def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Setti
         )
     u, s, vh, _ = source
     rank = min(len(s), spectrum.rank(settings), most)
-    left = _integers((u[:, :rank] * s[:rank]).T / step, settings.dead)
+    left = _integers((u[:, :rank] * s[:rank]).T / step, settings.dead)  # A (r, m)
     some = left.any(1)
     left, strength = left[some], s[:rank][some]
     if not len(left):
         return None
-    a = left.to(s)
+    a = left.to(s)  # (r, m)
     right, values = vh[:rank][some] * (strength / step)[:, None], step**2 / strength.double()
     if settings.fitted:  # C is the best that goes with A; A C ~ M, as U (S V^T) is
-        inner = (a @ u) * s
+        inner = (a @ u) * s  # A M in the basis of V: (r, k)
         c = torch.linalg.solve(_ridged(a @ a.T), inner.double()).to(s) @ vh
         right = c * (strength / step**2)[:, None]
     right = _integers(right, settings.dead)
-    b = right.to(s)
-    gram = (a @ a.T).double() * (b @ b.T).double()
+    b = right.to(s)  # (r, n)
+    gram = (a @ a.T).double() * (b @ b.T).double()  # of the r products a_i b_i, (r, r)
     if settings.fitted:
         values = torch.linalg.solve(_ridged(gram), (inner * (b @ vh.T)).sum(1).double())
     held = (values @ gram @ values).clamp(min=0).sqrt().item()

@@ -1,14 +1,16 @@
 """A module as the base of many experts, and one expert decoded: what running it takes, and no more."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.errors import StateError
-from dts_mini.core.parts import Unchanged
-from dts_mini.core.state import digest, seal
+from dts_mini.core.parts import Tied, Unchanged
+from dts_mini.core.state import digest, exactly, seal
 
 
 class Base:
@@ -16,15 +18,31 @@ class Base:
 
     ``tensors``: its parameters and buffers by name, themselves and not copies. ``names``: their names by ``id``; of
     tied ones the first. Their digests are taken once: weights that change later are not noticed.
+
+    Raises StateError for a module that hides its weights, or has none yet.
     """
 
     def __init__(self, module: nn.Module) -> None:
+        inner = getattr(module, "_orig_mod", None) or (
+            module.module if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel) else None
+        )
+        if isinstance(inner, nn.Module):
+            raise StateError(
+                f"the module is wrapped in {type(module).__name__}, whose weights have other names: pass the module "
+                f"within it, its {'_orig_mod' if hasattr(module, '_orig_mod') else 'module'}"
+            )
         if module.training:
             raise StateError("the module is in training mode: call module.eval() before serving it")
         if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
             raise StateError("the module is compiled by TorchScript, which hides its weights: pass the plain module")
         self.module = module
         self.tensors: Mapping[str, Tensor] = module.state_dict(keep_vars=True)
+        for name, tensor in self.tensors.items():
+            if nn.parameter.is_lazy(tensor) or tensor.is_meta:
+                raise StateError(
+                    f"tensor {name!r} of the module has no values yet: run it once, or load its weights, first"
+                )
+        self._turn, self._ran, self._writes = threading.RLock(), False, False
         self.names: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self.names.setdefault(id(tensor), name)
@@ -33,6 +51,68 @@ class Base:
     def check(self, delta: TaskDelta) -> None:
         """StateError unless the delta was made for this module's weights, or some of them: a head may be its own."""
         self.check_outline(delta.shapes, delta.base)
+        roots = {name: part.to if isinstance(part, Tied) else name for name, part in delta.parts.items()}
+        self.check_ties(
+            {name: root for name, root in roots.items() if not isinstance(delta.parts[root], Unchanged)}, roots
+        )
+
+    def check_ties(self, changed: Mapping[str, str], names: Collection[str], what: str = "the delta") -> None:
+        """StateError where tensors that the module ties are to differ, each in its own way.
+
+        ``changed``: by name, for what differs from the base, the name of the tensor that it equals. ``names``: all.
+        """
+        for name in names:
+            first = self.names[id(self.tensors[name])]
+            if first in names and changed.get(name) != changed.get(first):
+                raise StateError(
+                    f"{what} changes {first!r} and {name!r} apart, which are one tensor of the module: untie them "
+                    "before (give each its own copy, and set tie_word_embeddings to false in a model of transformers)"
+                )
+
+    def check_live(self) -> None:
+        """StateError for a module that cannot be run as an expert's without being written to."""
+        for name, part in self.module.named_modules():
+            where = f"{name or 'the module'!r}, a {type(part).__name__},"
+            marks = (part, "_orig_mod"), (part.forward, "_torchdynamo_orig_callable")
+            if getattr(part, "_compiled_call_impl", None) is not None or any(hasattr(*mark) for mark in marks):
+                raise StateError(
+                    f"{where} is compiled, which hides its functions: pass the module before it was compiled"
+                )
+            shortens = isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None
+            if shortens and sum(tensor is part.weight for tensor in self.tensors.values()) > 1:
+                raise StateError(
+                    f"{where} shortens rows of a weight that others use too: untie them, or set max_norm=None"
+                )
+            for hook in part._forward_pre_hooks.values():
+                if type(hook).__module__.startswith("torch.nn.utils."):
+                    raise StateError(
+                        f"{where} writes its weight anew whenever it runs ({type(hook).__name__}): use what "
+                        "torch.nn.utils.parametrizations has for it, or make it permanent (remove_weight_norm, "
+                        "prune.remove)"
+                    )
+
+    @contextmanager
+    def untouched(self) -> Iterator[bool]:
+        """While the module runs, True for the first time: tensors that it writes to itself are taken back afterwards.
+
+        A cache, for example, may be of an expert's weights. Whether a module has one is seen in its first run; from
+        then on such a module runs in turns.
+        """
+        if self._ran and not self._writes:
+            yield False
+            return
+        with self._turn:
+            held = [(own, dict(own)) for part in self.module.modules() for own in (vars(part), part._buffers)]
+            try:
+                yield not self._ran
+                self._ran = True
+            finally:
+                for own, before in held:
+                    for key, value in list(own.items()):
+                        if isinstance(value, Tensor) and before.get(key) is not value:
+                            self._writes = True
+                            own.pop(key)
+                            own.update({key: before[key]} if key in before else {})
 
     def check_outline(self, shapes: Mapping[str, tuple[int, ...]], fingerprint: str, what: str = "the delta") -> None:
         """StateError unless tensors of these names and shapes have this fingerprint; ``what`` was made for them."""
@@ -55,23 +135,29 @@ class Base:
 class Expert:
     """One task over a base: thin factors A (m x r) and B (r x n) of large tensors, any other that differs whole.
 
-    Raises StateError when the delta was not made for the base.
+    Raises StateError when the delta was not made for the base, or the module cannot be run on the fly.
     """
 
     def __init__(self, base: Base, delta: TaskDelta) -> None:
         base.check(delta)
+        base.check_live()
         self.base = base
         self.factors: dict[str, tuple[Tensor, Tensor]] = {}
         self._whole: dict[str, Tensor] = {}
         for name in delta.parts:
-            tensor, part = base.tensors[name], delta.resolved(name)
-            if isinstance(part, Unchanged) or base.names[id(tensor)] != name:
-                continue
-            factors = part.factors()
-            if factors is not None and sum(factor.numel() for factor in factors) < tensor.numel():
-                self.factors[name] = tuple(factor.to(tensor) for factor in factors)
-            else:
-                self._whole[name] = rebuild_tensor(tensor.detach(), delta, name).to(tensor)
+            self._decode(delta, name)
+
+    @exactly
+    def _decode(self, delta: TaskDelta, name: str) -> None:
+        tensor, part = self.base.tensors[name], delta.resolved(name)
+        first = self.base.names[id(tensor)]
+        if isinstance(part, Unchanged) or first in self:
+            return
+        factors = part.factors()
+        if factors is not None and sum(factor.numel() for factor in factors) < tensor.numel():
+            self.factors[first] = tuple(factor.to(tensor) for factor in factors)
+        else:
+            self._whole[first] = rebuild_tensor(tensor.detach(), delta, name).to(tensor)
 
     def __contains__(self, name: str) -> bool:
         """Whether the expert's tensor differs from the base's."""
@@ -84,12 +170,15 @@ class Expert:
     def whole(self, name: str) -> Tensor:
         """The expert's tensor. One that has factors is laid out once it is asked for, and kept."""
         if name not in self._whole:
-            tensor = self.base.tensors[name].detach()
             if name not in self.factors:
-                return tensor
-            a, b = self.factors[name]
-            self._whole[name] = torch.addmm(tensor.reshape(len(a), -1), a, b).view_as(tensor)
+                return self.base.tensors[name].detach()
+            self._whole[name] = self._laid_out(name)
         return self._whole[name]
+
+    @exactly
+    def _laid_out(self, name: str) -> Tensor:
+        tensor, (a, b) = self.base.tensors[name].detach(), self.factors[name]
+        return torch.addmm(tensor.reshape(len(a), -1), a, b).view_as(tensor)
 
     @property
     def nbytes(self) -> int:

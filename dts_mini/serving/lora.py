@@ -3,297 +3,336 @@
 A LoRA adapter (Hu et al., arXiv 2106.09685) adds (alpha / r) B A to a weight: B is a part's first factor, A its
 second, alpha = r for each module, so that nothing is scaled. What an adapter holds of a delta, exactly in float32:
 
-- ``weight`` of ``nn.Linear``, transformers' ``Conv1D`` and convolutions (groups and dilation 1) as factors of the
-  part's own rank (``rank_pattern``), and their ``bias`` (``lora_bias``);
-- ``weight`` of ``nn.Embedding`` as factors if no bias differs, since peft knows no ``lora_bias`` beside an embedding;
+- ``weight`` of ``nn.Linear``, transformers' ``Conv1D``, ``nn.Embedding`` and convolutions (groups and dilation 1) as
+  factors of the part's own rank (``rank_pattern``);
+- their ``bias`` beside the factors (``lora_bias``), or in place of the base's (``bias: all``) where a module without a
+  bias, such as an embedding, has factors too: peft knows no ``lora_bias`` of an embedding, and merges it nowhere else;
 - any other module that owns a tensor that differs, a LayerNorm, PyTorch's own attention or a convolution without
-  factors, as a whole in full precision (``modules_to_save``).
+  factors, with all its tensors (``modules_to_save``);
+- of several modules that share one weight, as an embedding and an output layer do, one as factors and the others in
+  ``modules_to_save``: peft adapts each by itself, and would merge two changes into the one tensor.
 
 What no adapter can hold are tensors that the model itself owns, bare parameters of open_clip's image tower for
-example: peft wraps modules within a model, never the model. Factors are written in float32: an adapter takes several
-times the bytes of the delta's file.
+example: peft wraps modules within a model, never the model. Factors are written in float32 unless a 16-bit format is
+asked for: an adapter takes several times the bytes of the delta's file. ``plan_lora`` tells how many.
 """
 
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from dts_mini.core.delta import Rebuilt, TaskDelta, rebuild_tensor
-from dts_mini.core.errors import DTSError, FileError, StateError
-from dts_mini.core.file import check_writable, load_tensors, read_bytes, write_bytes, write_json
-from dts_mini.core.parts import Factors, Kept, Part, Unchanged
-from dts_mini.core.state import State, check_values, fingerprint, outline
+from dts_mini.core.delta import TaskDelta, rebuild_tensor
+from dts_mini.core.errors import DTSError
+from dts_mini.core.file import write_bytes, write_json
+from dts_mini.core.parts import Part, Unchanged
+from dts_mini.core.state import exactly
 from dts_mini.serving.expert import Base
+from dts_mini.serving.lora_config import (
+    CONFIG,
+    PREFIX,
+    WEIGHTS,
+    adds_up,
+    attention_around,
+    check_folder,
+    is_turned,
+    read_config,
+)
+from dts_mini.serving.lora_import import import_lora
 
-PREFIX = "base_model.model."
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+__all__ = ["Adapter", "check_folder", "export_lora", "import_lora", "plan_lora", "read_config"]
+
+# peft saves each module whose name ends with one that is to be saved, its own among them.
+_PEFTS_OWN = ("base_layer", "lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout", "default")
+FORMATS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """What ``export_lora`` wrote: modules as factors, with their ranks; modules as a whole; tensors left out."""
+    """What ``export_lora`` writes: modules as factors, with their ranks; modules with all tensors; tensors left out.
+
+    ``nbytes``: of the tensors; the file has some kilobytes of header beside them. ``model``: bytes of the expert in
+    float32. ``kept``: the share of the squared norm of all factors' products that the cap on the rank leaves, in
+    [0, 1]; of a plan 1.
+    """
 
     ranks: dict[str, int]
-    whole: tuple[str, ...]
+    modules_to_save: tuple[str, ...]
     lost: tuple[str, ...]
+    nbytes: int
+    model: int
+    kept: float = 1.0
+
+    @property
+    def share(self) -> float:
+        """The tensors' bytes as a share of the float32 expert's."""
+        return self.nbytes / self.model
 
 
-@torch.no_grad()
+@exactly
 def export_lora(
-    delta: TaskDelta, module: nn.Module, folder: str | Path, *, partial: bool = False, overwrite: bool = False
+    delta: TaskDelta,
+    module: nn.Module,
+    folder: str | Path,
+    *,
+    partial: bool = False,
+    rank: int | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    told: Callable[[Adapter], None] = lambda adapter: None,
+    overwrite: bool = False,
 ) -> Adapter:
     """Writes a delta as an adapter that ``peft.PeftModel.from_pretrained(module, folder)`` loads.
 
-    ``module`` is the base, in evaluation mode, as peft will get it. Raises StateError when the delta was made for
-    another, FileError when the files exist and ``overwrite`` is not set, and DTSError for tensors that no adapter
-    holds; with ``partial`` those are left out and named in what is returned.
+    ``module`` is the base, in evaluation mode, as peft will get it. ``rank``: components of a matrix at most, the
+    largest ones; ``dtype``: float32, or float16 or bfloat16 for half the bytes. ``told`` is called with what will be
+    written, before it is.
+
+    Raises StateError when the delta was made for another base, FileError when the files exist and ``overwrite`` is not
+    set, and DTSError for tensors that no adapter holds; with ``partial`` those are left out and named in what is
+    returned.
     """
     folder = check_folder(folder, overwrite=overwrite)
-    base = Base(module)
-    base.check(delta)
-    factored, whole, lost = _plan(delta, base)
-    if lost and not partial:
-        raise DTSError(
-            f"no LoRA adapter can hold {', '.join(map(repr, lost[:3]))}{' and more' if len(lost) > 3 else ''}, which the "
-            "model itself owns; pass --partial (partial=True) to leave them out"
-        )
-    if not factored:
-        raise DTSError("no module of this delta has factors: an adapter of it would hold whole modules alone")
-    ranks, tensors = {}, {}
-    with_bias = any("bias" in differing for differing in factored.values())
-    for name, differing in factored.items():
-        ranks[name], found = _adapted(base, delta, name, differing, with_bias)
-        tensors |= {f"{PREFIX}{name}.{key}": value for key, value in found.items()}
-    for name in whole:
-        for key in module.get_submodule(name).state_dict():
-            full = f"{name}.{key}"
-            known = base.tensors[full].detach()
-            tensors[PREFIX + full] = rebuild_tensor(known, delta, full).to(known) if full in delta.parts else known
-    # Of two patterns that fit a name peft takes the first, and "fc" fits "block.fc" too.
-    patterns = dict(sorted(ranks.items(), key=lambda item: -len(item[0])))
-    config = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": getattr(getattr(module, "config", None), "_name_or_path", None) or None,
-        "inference_mode": True,
-        "r": max(ranks.values()),
-        "lora_alpha": max(ranks.values()),
-        "rank_pattern": patterns,
-        "alpha_pattern": patterns,
-        "target_modules": sorted(ranks),
-        "modules_to_save": sorted(whole) or None,
-        "lora_bias": with_bias,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": any(_turned(module.get_submodule(name)) for name in ranks),
-    }
+    plan = _Plan(delta, module, rank, dtype)
+    plan.check(partial)
+    told(plan.adapter)
+    tensors, kept, every = {}, 0.0, 0.0
+    for name in plan.factored:
+        found, shares = plan.adapted(name)
+        tensors |= {f"{name}.{key}": value for key, value in found.items()}
+        kept, every = kept + shares[0], every + shares[1]
+    for name in plan.biases:
+        owner = name.removesuffix(".bias")
+        tensors[f"{owner}.base_layer.bias" if owner in plan.factored else name] = plan.rebuilt(name)
+    tensors |= {name: plan.rebuilt(name) for name in plan.saved_tensors()}
+    data = {f"{PREFIX}{key}": value.cpu().contiguous().clone() for key, value in tensors.items()}
+    for key, value in data.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise DTSError(f"{key} does not fit into {value.dtype}; choose bfloat16 or float32")
     folder.mkdir(exist_ok=True)
-    data = safetensors.torch.save({k: v.cpu().contiguous().clone() for k, v in tensors.items()}, {"format": "pt"})
-    write_bytes(data, folder / WEIGHTS, overwrite=overwrite)
-    write_json(config, folder / CONFIG, overwrite=overwrite)
-    return Adapter(ranks, tuple(sorted(whole)), tuple(lost))
+    write_bytes(safetensors.torch.save(data, {"format": "pt"}), folder / WEIGHTS, overwrite=overwrite)
+    write_json(plan.config(), folder / CONFIG, overwrite=overwrite)
+    return replace(plan.adapter, kept=kept / every if every else 1.0)
 
 
-def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
-    """The folder, once it is sure that an adapter may be put there; FileError else."""
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileError(f"{folder}: is a file; name a folder")
-    if not folder.parent.is_dir():
-        raise FileError(f"{folder}: the folder {folder.parent} does not exist; make it first")
-    for name in (CONFIG, WEIGHTS) if folder.is_dir() else ():
-        check_writable(folder / name, overwrite=overwrite)
-    return folder
+def plan_lora(
+    delta: TaskDelta,
+    module: nn.Module,
+    *,
+    rank: int | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> Adapter:
+    """What ``export_lora`` would write, and how many bytes of it; arguments and errors are its own, in a moment.
 
-
-@torch.no_grad()
-def import_lora(folder: str | Path, base: State) -> TaskDelta:
-    """The delta of a peft LoRA adapter over a model's state dict: the adapter's own factors, in its own dtype.
-
-    Takes rank and alpha patterns, rsLoRA, ``lora_bias``, trained biases and ``modules_to_save``. Raises FileError for
-    files that cannot be read and adapters of another kind (DoRA too), StateError for one that does not fit the base.
+    >>> module = nn.Sequential(nn.Linear(8, 6, bias=False)).eval()
+    >>> delta = compress(module.state_dict(), {"0.weight": torch.eye(6, 8)}, keep_ratio=0.5)
+    >>> plan_lora(delta, module).ranks, plan_lora(delta, module, rank=1, dtype="float16").nbytes
+    ({'0': 3}, 28)
     """
-    folder = Path(folder)
-    config, tensors = _lora_config(folder / CONFIG), load_tensors(folder / WEIGHTS)
-    parts: dict[str, Part] = {}
-    pairs: dict[str, dict[str, Tensor]] = {}  # by module
-    for key, value in tensors.items():
-        check_values(value, key, str(folder / WEIGHTS))
-        if ".base_layer.out_proj." in key:  # which of peft's versions trained it is not known
-            raise FileError(
-                f"{folder / WEIGHTS}: {key} is of nn.MultiheadAttention, whose output projection peft 0.21 adapts twice; "
-                "merge the adapter with peft, and compress the merged model"
-            )
-        name, _, kind = key.removeprefix(PREFIX).replace(".base_layer", "").partition(".lora_")
-        if kind:
-            pairs.setdefault(name, {})[kind.removesuffix(".weight")] = value
-            continue
-        _check_tensor(name, tuple(value.shape), base, folder)
-        known = base[name].detach().cpu()
-        parts[name] = Kept(value.float() - known.float() if known.is_floating_point() else value)
-        if torch.equal(value.to(known), known):
-            parts[name] = Unchanged()
-    for module, held in pairs.items():
-        parts |= _factors(module, held, config, base, folder)
-    every = {name: parts.get(name, Unchanged()) for name in sorted(base)}
-    shapes = {name: tuple(outline(base)[name].shape) for name in every}
-    dtypes = {name: outline(base)[name].dtype for name in every}
-    delta = TaskDelta(every, shapes, dtypes, "lora", {}, fingerprint(base), "")
-    return replace(delta, expert=fingerprint(Rebuilt(base, delta)))
+    return _Plan(delta, module, rank, dtype).adapter
 
 
-# --- what goes where ---
+class _Plan:
+    """What of a delta goes where in an adapter.
 
+    ``factored``: what differs in each module that gets factors, by leaf: "weight", "bias". ``saved``: the modules that
+    are held with all their tensors. ``biases``: names of those that take the place of the base's.
+    """
 
-def _plan(delta: TaskDelta, base: Base) -> tuple[dict[str, dict[str, Part]], list[str], list[str]]:
-    """Modules to hold as factors with what differs in them; modules to hold as a whole; tensors that fit nowhere."""
-    differing: dict[str, dict[str, Part]] = {}
-    for name in delta.parts:
-        if not isinstance(part := delta.resolved(name), Unchanged):
-            owner, _, leaf = name.rpartition(".")
-            differing.setdefault(owner, {})[leaf] = part
-    lost = sorted(differing.pop("", {}))
-    with_bias = any("bias" in leaves and _takes_factors(base, name, leaves) for name, leaves in differing.items())
-    factored, whole = {}, set()
-    for name, leaves in differing.items():
-        embedding = isinstance(base.module.get_submodule(name), nn.Embedding)
-        if _takes_factors(base, name, leaves) and not (embedding and with_bias):
-            factored[name] = leaves
+    def __init__(self, delta: TaskDelta, module: nn.Module, rank: int | None, dtype: str) -> None:
+        if dtype not in FORMATS:
+            raise DTSError(f"dtype is {dtype!r}: choose one of {', '.join(FORMATS)}")
+        if rank is not None and rank < 1:
+            raise DTSError(f"rank is {rank}: give at least 1, or None for the delta's own")
+        self.base = Base(module)
+        self.base.check(delta)
+        self.delta, self.module, self._rank, self._dtype = delta, module, rank, getattr(torch, dtype)
+        self._ends: dict[int, list[str]] = {}  # names of one tensor
+        for name, tensor in self.base.tensors.items():
+            self._ends.setdefault(id(tensor), []).append(name)
+        self._source: dict[str, str] = {}  # a tensor's name in the delta: a checkpoint has tied ones once
+        for names in self._ends.values():
+            known = [name for name in names if name in delta.parts]
+            self._source |= {name: name if name in known else known[0] for name in names if known}
+        self._place()
+        self.adapter = self._summary()
+
+    def check(self, partial: bool) -> None:
+        """DTSError where no adapter can hold what differs, or, with ``partial``, nothing of it as factors."""
+        if self.lost and not partial:
+            some = f"{', '.join(map(repr, self.lost[:3]))}{' and more' if len(self.lost) > 3 else ''}"
+            why = "a module owns whose name peft takes for its own" if "." in self.lost[0] else "the model itself owns"
+            mend = "pass --partial (partial=True) to leave them out"
+            raise DTSError(f"no LoRA adapter can hold {some}, which {why}; {mend}")
+        if not self.factored:
+            raise DTSError("no module of this delta has factors: an adapter of it would hold whole modules alone")
+
+    def _place(self) -> None:
+        """Decides on ``factored``, ``biases``, ``saved`` and ``lost``."""
+        differing: dict[str, dict[str, Part]] = {}  # by module and leaf
+        for name, source in self._source.items():
+            if not isinstance(part := self.delta.resolved(source), Unchanged) and _rank(part) != 0:
+                owner, _, leaf = name.rpartition(".")
+                differing.setdefault(owner, {})[leaf] = part
+        self.lost = sorted(differing.pop("", {}))
+        fits = {name for name, leaves in differing.items() if self._takes_factors(name, leaves)}
+        for names in self._ends.values():
+            fits -= self._clashing(names, differing, fits)
+        # Where a bias alone differs, a module that has others within it, a head around an embedding say, is not saved.
+        alone = {name for name in differing.keys() - fits if differing[name].keys() == {"bias"}}
+        alone = {name for name in alone if [*self.module.get_submodule(name).children()]}
+        biased = {name for name in fits if "bias" in differing[name]}
+        bare = any(getattr(self.module.get_submodule(name), "bias", None) is None for name in fits)
+        replaced = bool(alone) or (bare and bool(biased))
+        saved = {attention_around(self.module, name) or name for name in differing.keys() - fits - alone}
+        unfit = {name for name in saved if _is_pefts_own(name)}
+        self.lost += sorted(f"{name}.{leaf}" for name in unfit for leaf in differing.get(name, ()))
+        saved -= unfit
+        every = [name for name, _ in self.module.named_modules(remove_duplicate=False) if name]
+        # peft saves each module whose name ends with one that is to be saved, and adapts none within it.
+        saved |= {full for full in every if any(full.endswith(name) for name in saved)}
+        within = lambda name: any(name == other or name.startswith(f"{other}.") for other in saved)
+        self.factored = {
+            name: differing[name]
+            for name in differing
+            if name in fits and not within(name) and (not replaced or "weight" in differing[name])
+        }
+        for full in every:  # so it does with modules to adapt
+            if not within(full) and full not in self.factored and any(full.endswith(f".{n}") for n in self.factored):
+                if self._takes_factors(full, {}):
+                    self.factored[full] = {}
+                else:
+                    saved.add(full)
+        self.saved = sorted(name for name in saved if not within(name.rpartition(".")[0]))
+        self.biases = sorted(f"{name}.bias" for name in biased | alone if replaced and not within(name))
+        self._lora_bias = not replaced and any("bias" in leaves for leaves in self.factored.values())
+
+    def _takes_factors(self, name: str, leaves: Mapping[str, Part]) -> bool:
+        module, weight = self.module.get_submodule(name), leaves.get("weight")
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
         else:
-            whole.add(_attention_around(base.module, name) or name)
-    # peft saves each module whose name ends with one that is to be saved, and adapts none within it.
-    whole |= {full for full, _ in base.module.named_modules() if any(full.endswith(name) for name in whole)}
-    outer = {name for name in whole if not any(name.startswith(f"{other}.") for other in whole)}
-    within = lambda name: any(name == other or name.startswith(f"{other}.") for other in outer)
-    factored = {name: leaves for name, leaves in factored.items() if not within(name)}
-    for full, _ in base.module.named_modules():  # so it does with modules to adapt
-        like = full not in factored and not within(full) and any(full.endswith(f".{name}") for name in factored)
-        if like and _takes_factors(base, full, {}):
-            factored[full] = {}
-    return factored, sorted(outer), lost
+            plain = getattr(module, "max_norm", None) is None  # peft applies it to the factors
+        fits = leaves.keys() <= {"weight", "bias"} and (weight is None or _rank(weight) is not None)
+        return plain and adds_up(module) and fits and not attention_around(self.module, name)
 
+    def _clashing(self, names: list[str], differing: Mapping[str, Mapping[str, Part]], fits: set[str]) -> set[str]:
+        """Modules that share a tensor and cannot have factors beside each other: merged, each would change it again.
 
-def _attention_around(module: nn.Module, name: str) -> str | None:
-    """The module that ``name`` is or lies in, and that reads its parts' weights without calling them, if there is one.
+        These are all but one, and all of them where the tensor changes in only some, or not alike.
+        """
+        if len(names) == 1:
+            return set()
+        owners = {name.rpartition(".")[0]: name.rpartition(".")[2] for name in names}
+        parts = [differing.get(owner, {}).get(leaf) for owner, leaf in owners.items()]
+        able = sorted((owner for owner in owners if owner in fits), key=_is_pefts_own, reverse=True)
+        alike = all(part is parts[0] for part in parts)
+        one_module = len({id(self.module.get_submodule(owner)) for owner in owners}) == 1
+        return set(able[1:] if alike and not one_module else able)
 
-    That is PyTorch's attention, and its transformer layer, which has a fast path.
-    """
-    steps, kinds = name.split("."), (nn.MultiheadAttention, nn.TransformerEncoderLayer)
-    around = (".".join(steps[:end]) for end in range(1, len(steps) + 1))
-    return next((each for each in around if isinstance(module.get_submodule(each), kinds)), None)
+    def _summary(self) -> Adapter:
+        ranks, size = {}, self._dtype.itemsize
+        sizes = [self._stored(name).nbytes for name in [*self.biases, *self.saved_tensors()]]
+        for name, leaves in self.factored.items():
+            weight = self.base.tensors[f"{name}.weight"]
+            own = _rank(leaves["weight"]) if "weight" in leaves else 1
+            ranks[name] = min(own, self._rank or own)
+            sizes.append(ranks[name] * (len(weight) + weight[0].numel()) * size)
+            if self._lora_bias:
+                sizes.append((weight.shape[1] if is_turned(self.module.get_submodule(name)) else len(weight)) * size)
+        own = {id(self.base.tensors[name]): self.base.tensors[name] for name in self.delta.parts}
+        model = 4 * sum(tensor.numel() for tensor in own.values())
+        return Adapter(ranks, tuple(self.saved), tuple(self.lost), sum(sizes), model)
 
+    def saved_tensors(self) -> list[str]:
+        """Names of the tensors of ``saved``."""
+        return [f"{name}.{leaf}" for name in self.saved for leaf in self.module.get_submodule(name).state_dict()]
 
-def _takes_factors(base: Base, name: str, leaves: Mapping[str, Part]) -> bool:
-    module, weight = base.module.get_submodule(name), leaves.get("weight")
-    plain = isinstance(module, nn.Linear | nn.Embedding) or _turned(module)
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
-    fits = leaves.keys() <= {"weight", "bias"} and (weight is None or weight.factors() is not None)
-    return plain and fits and not _attention_around(base.module, name)
+    def _stored(self, name: str) -> Tensor:
+        """An outline of a tensor that is no factor as it is written: in 16 bits if they are asked for."""
+        own = self.base.tensors[name]
+        narrow = own.is_floating_point() and self._dtype.itemsize == 2 < own.dtype.itemsize
+        return torch.empty(own.shape, dtype=self._dtype if narrow else own.dtype, device="meta")
 
+    def rebuilt(self, name: str) -> Tensor:
+        """The expert's tensor; the base's where they do not differ."""
+        known = self.base.tensors[name].detach()
+        if (source := self._source.get(name)) is not None:
+            known = rebuild_tensor(known, self.delta, source)
+        return known.to(self._stored(name).dtype)
 
-def _turned(module: nn.Module) -> bool:
-    """Whether it is transformers' ``Conv1D``: a linear layer whose weight is (in, out)."""
-    return type(module).__name__ == "Conv1D"
+    def adapted(self, name: str) -> tuple[dict[str, Tensor], tuple[float, float]]:
+        """What peft expects of a module with factors; the squared norm of their product that was kept, and all of it.
 
-
-def _adapted(
-    base: Base, delta: TaskDelta, name: str, leaves: Mapping[str, Part], with_bias: bool
-) -> tuple[int, dict[str, Tensor]]:
-    """The rank and the tensors that peft expects of a module; a rank of one, all zero, where the weight is the base's."""
-    module, weight = base.module.get_submodule(name), base.tensors[f"{name}.weight"]
-    if "weight" in leaves:
-        a, b = leaves["weight"].factors()
-    else:
+        Where the weight is the base's, it is a rank of one, all zero.
+        """
+        module, weight = self.module.get_submodule(name), self.base.tensors[f"{name}.weight"]
+        leaves, rank, shares = self.factored[name], self.adapter.ranks[name], (0.0, 0.0)
         a, b = torch.zeros(len(weight), 1), torch.zeros(1, weight[0].numel())
-    if isinstance(module, nn.Embedding):
-        return len(b), {"lora_embedding_A": a.T, "lora_embedding_B": b.T}
-    if _turned(module):
-        a, b = b.T, a.T
-    inner = weight.dim() - 2
-    found = {"lora_A.weight": b.reshape(len(b), *weight.shape[1:]) if inner else b}
-    found["lora_B.weight"] = a.reshape(*a.shape, *(1,) * inner)
-    if with_bias:
-        bias = delta.remainder(f"{name}.bias") if "bias" in leaves else None
-        found["lora_B.bias"] = torch.zeros(len(a)) if bias is None else bias.float()
-    return len(b), found
+        if "weight" in leaves:
+            a, b = leaves["weight"].factors()
+            if self._rank is not None:
+                a, b, shares = _capped(a, b, rank)
+            if self._dtype.itemsize == 2:
+                a, b = _balanced(a, b)
+        if isinstance(module, nn.Embedding):
+            return {"lora_embedding_A": a.T.to(self._dtype), "lora_embedding_B": b.T.to(self._dtype)}, shares
+        if is_turned(module):
+            a, b = b.T, a.T
+        inner = weight.dim() - 2
+        found = {"lora_A.weight": b.reshape(len(b), *weight.shape[1:]) if inner else b}
+        found["lora_B.weight"] = a.reshape(*a.shape, *(1,) * inner)
+        if self._lora_bias:
+            bias = self.delta.remainder(self._source[f"{name}.bias"]) if "bias" in leaves else None
+            found["lora_B.bias"] = torch.zeros(len(a)) if bias is None else bias
+        return {key: value.to(self._dtype) for key, value in found.items()}, shares
+
+    def config(self) -> dict:
+        """What stands in ``adapter_config.json``."""
+        ranks = self.adapter.ranks
+        # Of two patterns that fit a name peft takes the first, and "fc" fits "block.fc" too.
+        patterns = dict(sorted(ranks.items(), key=lambda item: -len(item[0])))
+        return {
+            "peft_type": "LORA",
+            "task_type": None,
+            "base_model_name_or_path": getattr(getattr(self.module, "config", None), "_name_or_path", None) or None,
+            "inference_mode": True,
+            "r": max(ranks.values()),
+            "lora_alpha": max(ranks.values()),
+            "rank_pattern": patterns,
+            "alpha_pattern": patterns,
+            "target_modules": sorted(ranks),
+            "modules_to_save": self.saved or None,
+            "lora_bias": self._lora_bias,
+            "lora_dropout": 0.0,
+            "bias": "all" if self.biases else "none",
+            "fan_in_fan_out": any(is_turned(self.module.get_submodule(name)) for name in ranks),
+        }
 
 
-# --- reading ---
+def _rank(part: Part) -> int | None:
+    """Components of a part; None of one without factors."""
+    return part.rank or (None if (factors := part.factors()) is None else len(factors[1]))
 
 
-def read_config(path: Path) -> dict:
-    """A JSON file that holds an object; FileError else."""
-    data = read_bytes(path)
-    try:
-        config = json.loads(data)
-    except ValueError as error:
-        raise FileError(f"{path}: is no JSON ({error}); copy it again") from error
-    if not isinstance(config, dict):
-        raise FileError(f"{path}: holds no settings; copy it again")
-    return config
+def _is_pefts_own(name: str) -> bool:
+    return any(own.endswith(name) for own in _PEFTS_OWN)
 
 
-def _lora_config(path: Path) -> dict:
-    config = read_config(path)
-    if (kind := config.get("peft_type")) != "LORA":
-        raise FileError(f"{path}: is an adapter of the kind {kind!r}; only LORA is read")
-    if special := [
-        key for key in ("use_dora", "use_qalora", "layer_replication", "target_parameters") if config.get(key)
-    ]:
-        raise FileError(f"{path}: the adapter uses {special[0]}; only plain LoRA is read, merge it with peft instead")
-    return config
+def _capped(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, tuple[float, float]]:
+    """The best factors of that rank for A (m x r) B (r x n); the squared norms of their product and of the whole."""
+    (u, ru), (v, rv) = torch.linalg.qr(a), torch.linalg.qr(b.T)
+    left, s, right = torch.linalg.svd(ru @ rv.T)
+    squares = s.double().square()
+    shares = float(squares[:rank].sum()), float(squares.sum())
+    return u @ (left[:, :rank] * s[:rank]), right[:rank] @ v.T, shares
 
 
-def _factors(module: str, held: dict[str, Tensor], config: Mapping, base: State, folder: Path) -> dict[str, Part]:
-    """The parts of a module: its weight's from lora_A (r x n) and lora_B (m x r), and its bias's where it has one."""
-    turned = "embedding_A" in held  # an embedding's B A is the transpose of what its weight gains
-    a, b = (held.pop(f"embedding_{side}" if turned else side, None) for side in "AB")
-    bias = held.pop("B.bias", None)
-    where = f"{folder / WEIGHTS}: {module}"
-    if held:
-        raise FileError(
-            f"{where} has a lora_{min(held)}, which is nothing that plain LoRA has; only plain LoRA is read"
-        )
-    if a is None or b is None:
-        raise FileError(f"{where} has no partner lora_{'A' if a is None else 'B'}; copy the adapter again")
-    rank, left, right = len(a), b.flatten(1), a.flatten(1)
-    if left.shape[1] != rank:
-        raise FileError(f"{where} has rank {rank} in lora_A and {left.shape[1]} in lora_B; copy the adapter again")
-    if turned or (config.get("fan_in_fan_out") and a.dim() == 2):
-        left, right = right.T, left.T
-    name = f"{module}.weight"
-    if name not in base:
-        raise StateError(
-            f"{folder}: the adapter changes {module!r}, which the base has no weight for; pass its own base"
-        )
-    _check_tensor(name, (len(left), right.shape[1]), base, folder)
-    dtype, scaling = torch.promote_types(left.dtype, right.dtype), _scaling(config, module, rank)
-    parts = {name: Factors(left.to(dtype), right.to(dtype), scaling)}
-    if bias is not None:
-        _check_tensor(f"{module}.bias", tuple(bias.shape), base, folder)
-        parts[f"{module}.bias"] = Kept(bias.float() * scaling)
-    return parts
-
-
-def _scaling(config: Mapping, module: str, rank: int) -> float:
-    """alpha / r, or alpha / sqrt(r) of rsLoRA (arXiv 2312.03732), where a pattern may set the module's own alpha."""
-    own = (config.get("alpha_pattern") or {}).items()
-    fitting = (alpha for pattern, alpha in own if re.match(rf"(.*\.)?({pattern})$", module))
-    alpha = next(fitting, config.get("lora_alpha", 8))
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
-
-
-def _check_tensor(name: str, shape: tuple[int, ...], base: State, folder: Path) -> None:
-    """StateError unless the base has a tensor of that name and shape, as it is or as a matrix."""
-    if name not in base:
-        raise StateError(f"{folder}: the adapter has a tensor {name!r}, the base has none; pass its own base")
-    found = tuple(outline(base)[name].shape)
-    if shape not in (found, (*found[:1], torch.Size(found[1:]).numel())):
-        raise StateError(f"{folder}: tensor {name!r} has shape {found} in the base and {shape} in the adapter")
+def _balanced(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product of factors of which neither has far larger entries, so that both fit into 16 bits."""
+    by = (b.abs().amax(1) / a.abs().amax(0)).sqrt()
+    by = torch.where((by > 0) & by.isfinite(), by, 1.0)
+    return a * by, b / by[:, None]

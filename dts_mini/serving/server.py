@@ -1,9 +1,11 @@
 """Many experts over one module, by the names of their tasks, within a bound on memory."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ class _Entry:
     """One task: where its file lies, and what of it is in memory. The lock is held while it is read and decoded."""
 
     path: Path
+    mark: tuple | None = None  # of the file when it was read: another one has another
     data: bytes | None = None
     expert: Expert | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -37,6 +40,9 @@ class Server:
     used least recently go first, then the files, which are read again when they are needed. What a request that is
     still running uses stays until it ends, and is not counted.
 
+    A file that is replaced is noticed at the next request for its task, which is then served from the new one, or
+    refused. One that is removed is missed when it is to be read again.
+
     Any number of threads may call it at the same time.
     """
 
@@ -46,10 +52,11 @@ class Server:
         Raises FileError and StateError, before anything is served, for a file that cannot be read or was made for
         another base.
         """
-        if memory < 1:
-            raise DTSError(f"memory is {memory}: give a number of bytes, at least 1")
+        if not isinstance(memory, Real) or not memory >= 1:  # NaN is neither less nor more
+            raise DTSError(f"memory is {memory!r}: give a number of bytes, at least 1")
         self.memory = memory
         self.base = Base(module)
+        self.base.check_live()
         self._lock = threading.Lock()
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         for task, path in (files if isinstance(files, Mapping) else in_folder(files)).items():
@@ -57,13 +64,22 @@ class Server:
 
     def add(self, task: str, path: str | Path) -> None:
         """Serves a task from a file, instead of its old one if it had any; raises as the constructor does."""
-        data = read_bytes(path)
-        manifest, table, _ = decode(data, str(path))
-        self.base.check_outline({name: tuple(shape) for name, _, shape, *_ in table}, manifest["base"], str(path))
+        entry = self._read(path)
         with self._lock:
-            self._entries[task] = _Entry(Path(path), data)
+            self._entries[task] = entry
             self._entries.move_to_end(task)
             self._evict()
+
+    def _read(self, path: str | Path) -> _Entry:
+        mark = _mark(path)  # before it is read: what is written meanwhile is noticed later
+        data = read_bytes(path)
+        manifest, table, _ = decode(data, str(path))
+        kinds = {name: (kind, rest) for name, kind, _, _, _, *rest in table}
+        self.base.check_outline({name: tuple(shape) for name, _, shape, *_ in table}, manifest["base"], str(path))
+        roots = {name: rest[0] if kind == "Tied" else name for name, (kind, rest) in kinds.items()}
+        changed = {name: root for name, root in roots.items() if kinds[root][0] != "Unchanged"}
+        self.base.check_ties(changed, roots.keys(), str(path))
+        return _Entry(Path(path), mark, data)
 
     def remove(self, task: str) -> None:
         """Serves a task no longer; DTSError when it is unknown."""
@@ -104,6 +120,12 @@ class Server:
     def expert(self, task: str) -> Expert:
         """The decoded expert, from memory or from its file; DTSError for an unknown task."""
         entry = self._entry(task)
+        if (mark := _mark(entry.path)) is not None and mark != entry.mark:
+            fresh = self._read(entry.path)
+            with self._lock:
+                if self._entries.get(task) is entry:
+                    self._entries[task] = fresh
+            return self.expert(task)
         with entry.lock:
             expert, data = entry.expert, entry.data
             if expert is None:
@@ -140,8 +162,17 @@ class Server:
                     setattr(entry, what, None)
 
 
+def _mark(path: str | Path) -> tuple | None:
+    """What tells a file from one that has taken its place; None for no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def in_folder(folder: str | Path) -> dict[str, Path]:
-    """The deltas of a folder by task, which is a file's name without ``.dts.safetensors``; FileError when it has none."""
+    """The deltas of a folder by task, a file's name without ``.dts.safetensors``; FileError when it has none."""
     found = {path.name.removesuffix(SUFFIX): path for path in sorted(Path(folder).glob(f"*{SUFFIX}"))}
     if not found:
         raise FileError(f"{folder}: holds no file *{SUFFIX}; give the folder that dts-mini compress wrote to")

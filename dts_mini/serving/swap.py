@@ -1,5 +1,6 @@
 """Materialise: the module's own weights become those of one expert after another."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -34,6 +35,11 @@ class Swapper:
             self._base.check(delta)
         parts = {} if delta is None else delta.parts
         new = {name for name in parts if not isinstance(delta.resolved(name), Unchanged)}
+        made = any(tensor.is_inference() for tensor in self._base.tensors.values())
+        with torch.inference_mode() if made else nullcontext():  # where alone such tensors may be written
+            self._write(delta, new)
+
+    def _write(self, delta: TaskDelta | None, new: set[str]) -> None:
         try:
             for name in self._written - new:
                 self._base.tensors[name].copy_(self._kept[name])

@@ -1,7 +1,8 @@
 """Base merges: average, Task Arithmetic, TIES, DARE, TSV-M, Iso-C, Consensus."""
 
+import contextlib
 import math
-from fractions import Fraction
+import weakref
 
 import pytest
 import torch
@@ -54,6 +55,16 @@ def test_the_average_of_equal_experts_is_that_expert(expert):
     assert all(torch.equal(tensor, expert[name]) for name, tensor in average([expert]).items())
 
 
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 8, 20])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_elements_that_are_equal_in_all_experts_do_not_drift_in_the_average(count, dtype):
+    """The sum of n equal numbers over n is not that number in floating point: what was frozen would come out moved."""
+    frozen = torch.randn(500, generator=torch.Generator().manual_seed(0)).to(dtype)
+    experts = [{"w": frozen + torch.tensor([0.0] * 400 + [i] * 100).to(dtype)} for i in range(count)]
+    found = average(experts)["w"]
+    assert torch.equal(found[:400], frozen[:400]) and (count == 1 or not torch.equal(found[400:], frozen[400:]))
+
+
 # --- Task Arithmetic ---
 
 
@@ -84,16 +95,17 @@ def test_task_arithmetic_with_one_over_n_is_the_average(base, experts):
 
 
 def slow_ties(base, experts, density, coefficient, reduce):
-    """TIES element by element, from the paper's words: trim, elect, disjoint merge."""
-    keep = len(base) - math.floor((1 - Fraction(str(density))) * len(base))
+    """TIES element by element, from the paper's words and its authors' rules: trim, elect, disjoint merge."""
     vectors = [[x - b for x, b in zip(expert, base, strict=True)] for expert in experts]
     for vector in vectors:
-        least = sorted(map(abs, vector), reverse=True)[keep - 1]
+        rising = sorted(map(abs, vector))
+        least = rising[max(0, len(rising) - int(density * len(rising)) - 1)]
         vector[:] = [x if abs(x) >= least else 0 for x in vector]
+    signs = [(sum(column) > 0) - (sum(column) < 0) for column in zip(*vectors, strict=True)]
+    where_zero = 1 if sum(signs) > 0 else -1
     merged = []
-    for b, *column in zip(base, *vectors, strict=True):
-        elected = sum(column)
-        agree = [x for x in column if x * elected > 0]
+    for b, sign, *column in zip(base, signs, *vectors, strict=True):
+        agree = [x for x in column if x * (sign or where_zero) > 0]
         value = sum(agree) / (max(1, len(agree)) if reduce == "mean" else 1)
         merged.append(b + coefficient * value)
     return merged
@@ -119,10 +131,10 @@ def test_ties_of_one_whole_expert_at_coefficient_1_is_that_expert(base, expert):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("density", "kept"),
-    [(0.1, 100), (0.2, 200), (0.3, 300), (0.7, 700), (0.8, 800), (0.9, 900), (0.0005, 1), (1e-12, 1), (1, 1000)],
+    [(0.1, 101), (0.2, 201), (0.9, 901), (0.2004, 201), (0.1999, 200), (0.0005, 1), (1e-12, 1), (1, 1000)],
 )
-def test_trimming_keeps_exactly_the_largest_share_over_all_tensors_together(density, kept, dtype):
-    """(1 - 0.9) * 1000 is 99.99999999999997 in floating point: 100 elements are meant to go."""
+def test_trimming_counts_over_all_tensors_together_as_the_authors_code_does(density, kept, dtype):
+    """The (n - int(density * n))-th in rising order stays too: one more than a whole share."""
     generator = torch.Generator().manual_seed(0)
     vector = (torch.randperm(1000, generator=generator) + 1).to(dtype) * (-1.0) ** torch.arange(1000)
     base = {"small": torch.zeros(10, 10, dtype=dtype), "large": torch.zeros(900, dtype=dtype)}
@@ -134,7 +146,7 @@ def test_trimming_keeps_exactly_the_largest_share_over_all_tensors_together(dens
 
 def test_trimming_tells_float64_magnitudes_apart_that_float32_cannot():
     vector = 1 + 1e-12 * torch.arange(10, dtype=torch.float64)
-    found = ties({"w": torch.zeros(10, dtype=torch.float64)}, [{"w": vector}], density=0.3, coefficient=1)["w"]
+    found = ties({"w": torch.zeros(10, dtype=torch.float64)}, [{"w": vector}], density=0.2, coefficient=1)["w"]
     assert found.tolist() == [0] * 7 + vector[7:].tolist()
 
 
@@ -149,8 +161,19 @@ def test_each_position_elects_the_sign_of_the_larger_mass_and_the_others_are_lef
     experts = [{"w": torch.tensor(w)} for w in ([3.0, -1, 1, 2], [-1.0, -2, -1, 0], [-1.0, 4, 0, 4])]
     summed = ties(base, experts, density=1, coefficient=1)["w"]
     mean = ties(base, experts, density=1, coefficient=1, reduce="mean")["w"]
-    assert summed.tolist() == [3, 4, 0, 6]  # where positive and negative cancel, nothing is elected
-    assert mean.tolist() == [3, 4, 0, 3]  # of those that agree: the zero of the second expert does not count
+    assert summed.tolist() == [3, 4, 1, 6]  # where the values cancel, the sign that most positions elected
+    assert mean.tolist() == [3, 4, 1, 3]  # of those that agree: the zero of the second expert does not count
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_values_that_cancel_take_the_sign_of_most_positions_of_the_whole_model(order):
+    """Counted in positions, not in mass; in another tensor than theirs; a draw falls to the negative."""
+    cancels = [torch.tensor([2.0]), torch.tensor([-2.0])]
+    for others, wanted in ([1.0, 1.0, -9.0], 2), ([-1.0, -1.0, 9.0], -2), ([1.0, -1.0], -2), ([0.0, 0.0], -2):
+        vote = torch.tensor(others)
+        experts = [{"a": cancel, "z": vote} for cancel in cancels[::order]]
+        found = ties({"a": torch.zeros(1), "z": torch.zeros(len(others))}, experts, density=1, coefficient=1)
+        assert found["a"].item() == wanted
 
 
 # --- DARE ---
@@ -184,6 +207,13 @@ def test_dare_drops_apart_in_every_expert_and_tensor():
     found = dare(base, [expert, expert], drop=0.5, coefficient=1)
     assert found["a"].unique().tolist() == [0, 2, 4], "one mask for both experts gives only 0 and 4"
     assert not torch.equal(found["a"], found["b"])
+
+
+def test_dare_draws_in_the_order_of_names_and_not_of_the_state_dict(base, experts):
+    turned = lambda state: dict(reversed(state.items()))
+    found, again = dare(base, experts), dare(turned(base), [experts[0], *map(turned, experts[1:])])
+    assert list(again) == list(base)[::-1]
+    assert all(torch.equal(found[n], again[n]) for n in base)
 
 
 def test_dare_depends_on_its_seed_alone(base, experts):
@@ -283,6 +313,81 @@ def test_an_empty_matrix_stays_empty(method, base, experts):
     assert method(several[0], several[1:])["none"].shape == (0, 3)
 
 
+# --- rank, and numbers at the edge ---
+
+
+def conditioned(shape, least, dtype=torch.float64, seed=0):
+    """A random matrix whose singular values fall from 1 to ``least``."""
+    u, _, vh = torch.linalg.svd(random_matrices(1, shape, seed)[0], full_matrices=False)
+    return (u * torch.logspace(0, math.log10(least), min(shape), dtype=torch.float64) @ vh).to(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(torch.float32, 3e-6), (torch.float64, 1e-10)])
+@pytest.mark.parametrize("shape", [(64, 64), (200, 40)])
+def test_iso_c_leaves_out_no_direction_of_a_matrix_of_full_rank(shape, dtype, least):
+    """However small its singular value is, as long as the dtype knows it: all of them are lifted to the mean."""
+    matrix = conditioned(shape, least, dtype)
+    s = torch.linalg.svdvals(step(iso_c, matrix[None]).double())
+    assert torch.allclose(s, torch.linalg.svdvals(matrix.double()).mean().expand(min(shape)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("shape", "rank", "size"), [((64, 64), 4, 1.0), ((200, 40), 2, 0.1), ((40, 200), 3, 0.01)])
+def test_what_rounding_adds_to_experts_of_low_rank_is_no_direction(shape, rank, size, dtype):
+    """theta_0 + B A, rounded: the task matrices have full rank in dust, of which neither merge may make anything."""
+    draw = torch.Generator().manual_seed(0)
+    randn = lambda *s: torch.randn(*s, generator=draw, dtype=torch.float64)
+    theta_0, count = randn(*shape).to(dtype), 3
+    products = [size * randn(shape[0], rank) @ randn(rank, shape[1]) / shape[1] ** 0.5 for _ in range(count)]
+    experts = [{"w": (theta_0.double() + product).to(dtype)} for product in products]
+    for method, wanted in ((iso_c, iso_c), (tsv_m, tsv_m)):
+        found = (method({"w": theta_0}, experts)["w"] - theta_0).double()
+        exact = step(wanted, torch.stack(products))
+        assert torch.linalg.matrix_rank(exact, rtol=1e-9) == rank * count
+        assert (found - exact).norm() < 1e-3 * exact.norm()
+
+
+def test_tasks_that_share_their_directions_keep_them_and_get_no_others_in_tsv_m():
+    """As LoRA adapters with one frozen factor: the same column space in every expert, but for rounding."""
+    draw = torch.Generator().manual_seed(0)
+    left, theta_0 = torch.randn(60, 4, generator=draw), torch.randn(60, 50, generator=draw)
+    products = [left @ torch.randn(4, 50, generator=draw) for _ in range(3)]
+    found = tsv_m({"w": theta_0}, [{"w": theta_0 + product} for product in products])["w"] - theta_0
+    assert (found - left @ torch.linalg.lstsq(left, found).solution).norm() < 1e-3 * found.norm()
+
+
+@pytest.mark.parametrize("method", [tsv_m, iso_c])
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e37), (torch.float64, 1e307), (torch.float64, 1e-307)])
+def test_merges_of_matrices_are_right_near_the_largest_and_the_smallest_float(method, dtype, size):
+    matrices = random_matrices(2, (6, 5)).to(dtype)
+    wanted, found = step(method, matrices), step(method, matrices * size)
+    assert torch.allclose(found / size, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", WITH_BASE)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_merge_that_its_dtype_cannot_hold_is_refused_by_the_tensors_name(method, dtype):
+    """Differences that are infinite in the dtype of the computation, or a sum that the result's cannot hold."""
+    large = torch.full((2, 3), 0.9 * torch.finfo(dtype).max, dtype=dtype)
+    for start in -large, 0 * large:
+        base = {"v": torch.ones(2, dtype=dtype), "w.large": start}
+        experts = [{"v": torch.ones(2, dtype=dtype), "w.large": large}] * 2
+        with pytest.raises(StateError, match=rf"tensor 'w.large': .* do not fit into {dtype}"):
+            method(base, experts, coefficient=9, **({"drop": 0.1} if method is dare else {}))
+
+
+@pytest.mark.parametrize("method", WITH_BASE)
+def test_rows_and_columns_that_no_expert_changed_stay_as_they_are(method):
+    """Where the base is zero, as a row of padding is, the rounding of a product would be seen."""
+    base = {"w": torch.zeros(12, 10)}
+    experts = [{"w": base["w"].clone()} for _ in range(3)]
+    for i, one in enumerate(experts):
+        one["w"][2:9, 1:7] = random_matrices(1, (7, 6), seed=i)[0].float()
+    found = method(base, experts, coefficient=1)["w"]
+    assert found[:2].eq(0).all() and found[9:].eq(0).all() and found[:, :1].eq(0).all() and found[:, 7:].eq(0).all()
+    assert found[2:9, 1:7].any()
+
+
 # --- Consensus ---
 
 
@@ -293,11 +398,18 @@ def test_consensus_is_what_a_slow_reference_finds_element_by_element(problem, ma
     wanted = []
     for b, *column in zip(base, *experts, strict=True):
         total = sum(x - b for x in column)
-        users = sum(abs(x - b) >= mask_lambda * abs(total - (x - b)) for x in column)
+        users = sum(abs(x - b) > mask_lambda * abs(total - (x - b)) for x in column)
         wanted.append(b + 0.3 * total if users >= used_by else b)
     options = {"mask_lambda": mask_lambda, "used_by": used_by}
     found = consensus(state(base), [state(e) for e in experts], coefficient=0.3, **options)
     assert flat(found) == pytest.approx(wanted)
+
+
+def test_a_task_uses_no_position_where_it_is_just_as_large_as_the_mask_asks():
+    """|tau_n| > lambda |the others'|: equal is not enough, as in the TALL masks of the peers."""
+    experts = [{"w": torch.tensor([1.0, 1.5])}, {"w": torch.tensor([2.0, 2.0])}]
+    found = consensus({"w": torch.zeros(2)}, experts, mask_lambda=0.5, coefficient=1)["w"]
+    assert found.tolist() == [0, 3.5]
 
 
 def test_consensus_of_positions_that_one_task_suffices_for_drops_only_what_no_task_uses(base, experts):
@@ -421,3 +533,132 @@ def test_parameters_with_gradients_are_welcome_and_results_have_none(base, exper
     base, *experts = ({n: torch.nn.Parameter(t) for n, t in one.items()} for one in (base, *experts))
     for method in MERGES.values():
         assert not any(tensor.requires_grad for tensor in merge(method, base, experts).values())
+
+
+# --- what the surroundings must not change ---
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def default_device(device):
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+SURROUNDINGS = {
+    "float64": lambda: default_dtype(torch.float64),
+    "bfloat16": lambda: default_dtype(torch.bfloat16),
+    "cpu": lambda: default_device("cpu"),
+    "meta": lambda: default_device("meta"),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "inference": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+@pytest.mark.parametrize("around", SURROUNDINGS.values(), ids=SURROUNDINGS)
+def test_a_merge_has_the_same_bits_under_other_defaults_of_torch(method, around, base, experts):
+    base, *experts = ({**one, "bn.running_var": one["norm.weight"].abs()} for one in (base, *experts))
+    wanted = merge(method, base, experts)
+    with around():
+        found = merge(method, base, experts)
+    assert all(torch.equal(found[n], wanted[n]) and found[n].dtype == wanted[n].dtype for n in base)
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+def test_tensors_with_the_negative_bit_are_as_good_as_others(method, base, experts):
+    def turned(state):
+        return {n: torch._neg_view(-t) if t.dim() != 1 else torch.complex(t, -t).conj().imag for n, t in state.items()}
+
+    plain = [{**one, "steps": torch.tensor([5, 6]), "mask": torch.full((2,), -math.inf)} for one in (base, *experts)]
+    other = [turned({n: t for n, t in one.items() if n not in ("steps", "mask")}) for one in plain]
+    for one in other:
+        one |= {"steps": torch._neg_view(torch.tensor([-5, -6])), "mask": torch._neg_view(torch.full((2,), math.inf))}
+    assert all(t.is_neg() for one in other for t in one.values())
+    wanted, found = merge(method, plain[0], plain[1:]), merge(method, other[0], other[1:])
+    assert all(torch.equal(found[n], wanted[n]) and not found[n].is_neg() for n in wanted)
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+def test_the_order_of_names_changes_nothing_but_the_order_of_the_result(method, base, experts):
+    turned = [dict(reversed(one.items())) for one in (base, *experts)]
+    found, wanted = merge(method, turned[0], turned[1:]), merge(method, base, experts)
+    assert list(found) == list(base)[::-1] and all(torch.equal(found[n], wanted[n]) for n in base)
+
+
+# --- what is no weight ---
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+@pytest.mark.parametrize("value", [-math.inf, math.inf, math.nan])
+def test_a_constant_that_is_not_finite_is_kept_and_changes_no_other_tensor(method, value, base, experts):
+    mask = torch.zeros(4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), value)
+    found = merge(method, {**base, "mask": mask}, [{**one, "mask": mask.clone()} for one in experts])
+    assert torch.equal(found.pop("mask").nan_to_num(7.0), mask.nan_to_num(7.0))
+    wanted = merge(method, base, experts)
+    assert all(torch.equal(found[n], wanted[n]) for n in base)
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+def test_a_constant_of_other_bits_in_one_expert_is_refused(method, base, experts):
+    masked = [{**one, "mask": torch.tensor([0.0, -math.inf])} for one in (base, *experts)]
+    masked[2]["mask"] = torch.tensor([1.0, -math.inf])
+    with pytest.raises(StateError, match="tensor 'mask': 1 of 2 values are NaN or infinite"):
+        merge(method, masked[0], masked[1:])
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+def test_statistics_are_averaged_over_the_experts_and_no_variance_falls_below_zero(method, base, experts):
+    """Variances that fall from base to expert: extrapolated, they would be negative."""
+    statistics = {"bn.running_mean": [5.0, 1.0, 2.0, 3.0], "bn.running_var": [9.0, 0.1, 0.2, 0.6]}
+    several = [
+        {**one, **{n: torch.full((6, 6)[:1], x[i]) for n, x in statistics.items()}, "bn.num_batches_tracked": count}
+        for i, (one, count) in enumerate(zip((base, *experts), torch.tensor([0, 10, 20, 33]), strict=True))
+    ]
+    found = merge(method, several[0], several[1:])
+    assert found["bn.running_mean"].tolist() == [2.0] * 6
+    assert torch.allclose(found["bn.running_var"], torch.tensor(0.3)) and found["bn.num_batches_tracked"] == 21
+    wanted = merge(method, base, experts)
+    assert all(torch.equal(found[n], wanted[n]) for n in base), "statistics take part in no count of the weights"
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+def test_a_quantised_model_is_refused_by_the_tensors_name(method, base, experts):
+    for one in (base, *experts):
+        one |= {"proj.qweight": torch.ones(4, 4, dtype=torch.int8), "proj.scales": torch.ones(4)}
+    with pytest.raises(StateError, match=r"tensor 'proj.qweight': .*quantised .*dequantise"):
+        merge(method, base, experts)
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+def test_a_state_of_which_nothing_is_a_weight_is_merged_all_the_same(method):
+    state = {"bn.running_var": torch.ones(3), "mask": torch.full((2,), -math.inf), "empty": torch.empty(0, 3)}
+    found = merge(method, state, [state, state])
+    assert all(torch.equal(found[n], state[n]) for n in state)
+
+
+@pytest.mark.parametrize("method", [average, task_arithmetic], ids=["average", "task-arithmetic"])
+def test_a_merge_that_adds_up_holds_one_experts_tensor_at_a_time(method, base, experts):
+    """A state dict may be on disk: what was read for one expert is gone before the next one is read."""
+    alive = weakref.WeakSet()
+
+    class OnDisk(dict):
+        def __getitem__(self, name):
+            tensor = super().__getitem__(name).clone()
+            alive.add(tensor)
+            assert len(alive) <= 3, "the sum's last term and the new one, beside the base's"
+            return tensor
+
+    merge(method, OnDisk(base), [OnDisk(one) for one in [*experts, *experts]])

@@ -4,7 +4,18 @@ import pytest
 import torch
 
 from dts_mini.core.errors import StateError
-from dts_mini.core.state import check_same_layout, check_state, compute_dtype, digest, fingerprint, seal
+from dts_mini.core.state import (
+    check_outline,
+    check_same_layout,
+    check_state,
+    check_tensors,
+    compute_dtype,
+    digest,
+    fingerprint,
+    is_statistic,
+    quantised,
+    seal,
+)
 
 STATE = {"a": torch.tensor([[1.0, 2, 3], [4, 5, 6]]), "b": torch.tensor(0.5), "n": torch.tensor([7, 8])}
 
@@ -150,3 +161,172 @@ def test_of_many_missing_names_three_are_shown_and_the_rest_counted():
     base = {f"w{i}": torch.ones(1) for i in range(8)}
     with pytest.raises(StateError, match="lacks 'w1', 'w2', 'w3' and 4 more"):
         check_same_layout(base, {"w0": torch.ones(1)}, "expert")
+
+
+# --- constants ---
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize("values", [[0.0, -INF], [NAN, 1.0], [NAN, INF]])
+@pytest.mark.parametrize("dtypes", [[torch.float32] * 3, [torch.float16, torch.float32, torch.float64]])
+def test_tensors_that_are_equal_bit_by_bit_need_not_be_finite(values, dtypes):
+    check_tensors([torch.tensor(values).to(dtype) for dtype in dtypes], "mask", ["base", "expert 1", "expert 2"])
+
+
+@pytest.mark.parametrize(
+    ("base", "expert", "whose"),
+    [
+        ([0.0, -INF], [1.0, -INF], "base"),
+        ([0.0, -INF], [-0.0, -INF], "base"),
+        ([0.0, -INF], [0.0, INF], "base"),
+        ([0.0, 1.0], [0.0, -INF], "expert"),
+        ([0.0, NAN], [0.0, 1.0], "base"),
+    ],
+)
+def test_of_tensors_that_differ_one_that_is_not_finite_is_refused_and_whose_it_is_said(base, expert, whose):
+    with pytest.raises(StateError, match=f"{whose}, tensor 'mask': 1 of 2 values are NaN or infinite"):
+        check_tensors([torch.tensor(base), torch.tensor(expert)], "mask", ["base", "expert"])
+
+
+def test_one_tensor_alone_must_be_finite_and_meta_tensors_are_never_equal():
+    with pytest.raises(StateError, match="base, tensor 'mask'"):
+        check_tensors([torch.tensor([INF])], "mask", ["base"])
+    with pytest.raises(StateError, match="expert, tensor 'mask': meta"):
+        check_tensors([torch.ones(1), torch.ones(1, device="meta")], "mask", ["base", "expert"])
+
+
+def test_the_negative_bit_of_a_tensor_changes_no_digest():
+    x = torch.tensor([1.0, -2.0])
+    assert digest(torch._neg_view(-x)) == digest(x) == digest(torch.complex(x, -x).conj().imag)
+
+
+# --- names of statistics ---
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        ("bn1.running_mean", True),
+        ("running_var", True),
+        ("stem_bn_running_var", True),
+        ("layer1.0.bn.num_batches_tracked", True),
+        ("norm.moving_variance", True),
+        ("norm.running_std", True),
+        ("norm.running_avg_var", True),
+        ("bn1.weight", False),
+        ("running_mean.weight", False),
+        ("moving.weight", False),
+        ("mean", False),
+        ("forerunning_mean", False),
+        ("running_track.bias", False),
+    ],
+)
+def test_statistics_are_told_by_the_last_part_of_their_names(name, is_one):
+    assert is_statistic(name) is is_one
+
+
+# --- quantised models ---
+
+ones = torch.ones
+CODED = {
+    "GPTQ": {
+        "q.g_idx": ones(8, dtype=torch.int32),
+        "q.qweight": ones(8, 8, dtype=torch.int32),
+        "q.qzeros": ones(1, 1, dtype=torch.int32),
+        "q.scales": ones(1, 8).half(),
+    },
+    "int8 by row": {"fc.weight": ones(8, 8, dtype=torch.int8), "fc.weight_scale": ones(8, 1)},
+    "bitsandbytes int8": {"fc.weight": ones(8, 8, dtype=torch.int8), "fc.SCB": ones(8)},
+    "bitsandbytes 4 bits": {
+        "fc.weight": ones(32, 1, dtype=torch.uint8),
+        "fc.weight.absmax": ones(1),
+        "fc.weight.quant_map": ones(16),
+        "fc.weight.quant_state.bitsandbytes__nf4": ones(90, dtype=torch.uint8),
+    },
+    "4 bits packed into a floating tensor": {"fc.weight": ones(8, 1).bfloat16(), "fc.weight.absmax": ones(1)},
+    "compressed-tensors": {
+        "fc.weight_packed": ones(8, 1, dtype=torch.int32),
+        "fc.weight_scale": ones(8, 1).bfloat16(),
+        "fc.weight_shape": torch.tensor([8, 8]),
+    },
+    "blocks of a shared exponent": {
+        "mlp.down_proj_blocks": ones(2, 8, 1, 16, dtype=torch.uint8),
+        "mlp.down_proj_scales": ones(2, 8, 1, dtype=torch.uint8),
+    },
+    "codes with a zero point": {"fc.w_q": ones(8, 4, dtype=torch.uint8), "fc.scale": ones(8, 1), "fc.zero": ones(8, 1)},
+    "codes of a name of their own": {"fc.kept": ones(8, 8, dtype=torch.int16), "fc.kept_scale": ones(())},
+    "a subclass's parts": {"fc.weight._data": ones(8, 8, dtype=torch.int8), "fc.weight._scale": ones(8, 1)},
+    "a flat module": {"codes": ones(8, 8, dtype=torch.int8), "scale": ones(())},
+    "a kernel without its scale": {"conv.kernel": ones(8, 8, dtype=torch.int8)},
+}
+HONEST = {
+    "BatchNorm": {"bn.weight": ones(8), "bn.running_var": ones(8), "bn.num_batches_tracked": torch.tensor(7)},
+    "position ids beside a learned scale": {
+        "text.position_ids": torch.arange(8)[None],
+        "text.weight": ones(8, 8),
+        "text.scale": ones(8),
+        "logit_scale": ones(()),
+    },
+    "short position ids, no matrix beside": {
+        "position_ids": torch.arange(8, dtype=torch.int32)[None],
+        "scale": ones(()),
+    },
+    "token types": {"e.token_type_ids": ones(1, 8, dtype=torch.uint8), "e.scale": ones(8)},
+    "a causal mask in uint8": {"attn.bias": ones(1, 1, 8, 8, dtype=torch.uint8), "attn.c_attn.weight": ones(8, 24)},
+    "a mask beside a temperature": {"attn.mask": ones(8, 8, dtype=torch.uint8), "attn.scale": ones(4, 1, 1)},
+    "a bool mask": {"attn.allowed": ones(8, 8, dtype=torch.bool), "attn.scale": ones(())},
+    "a pruning mask": {"fc.weight_orig": ones(8, 8), "fc.weight_mask": ones(8, 8, dtype=torch.bool)},
+    "relative positions": {
+        "attn.relative_position_index": ones(49, 49, dtype=torch.int64),
+        "attn.logit_scale": ones(4, 1, 1),
+        "attn.relative_position_bias_table": ones(169, 4),
+    },
+    "layer scale": {"ls1.gamma": ones(8), "ls1.scale": ones(8), "attn.qkv.weight": ones(24, 8)},
+    "a table beside a matrix": {"adjacency": ones(8, 8, dtype=torch.int8), "scale": ones(()), "embedding": ones(8, 4)},
+    "weight norm": {"fc.weight_g": ones(8, 1), "fc.weight_v": ones(8, 8), "fc.scale": ones(8)},
+    "floats with a scale": {"fc.weight": ones(8, 8).half(), "fc.weight_scale": ones(8, 1)},
+    "a generator": {"rng_state": ones(5056, dtype=torch.uint8), "scale": ones(())},
+}
+
+
+@pytest.mark.parametrize("tensors", CODED.values(), ids=CODED)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_codes_of_quantised_weights_are_refused_by_name_with_the_mend(tensors, device):
+    state = {"norm.weight": torch.ones(8), **{n: t.to(device) for n, t in tensors.items()}, "head.weight": ones(4, 8)}
+    codes = list(tensors)[tensors.keys() >= {"q.g_idx"}]
+    assert quantised(state) == quantised(dict(reversed(state.items()))) == codes
+    with pytest.raises(StateError, match=rf"expert, tensor '{codes}': holds codes .* dequantise the model first"):
+        check_outline(state, "expert")
+
+
+@pytest.mark.parametrize("tensors", HONEST.values(), ids=HONEST)
+def test_honest_integers_and_learned_scales_pass(tensors):
+    assert quantised(tensors) is None
+    check_state(tensors, "expert")
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_a_tensor_of_a_dtype_for_codes_alone_is_refused():
+    x = torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.quint8)
+    with pytest.raises(StateError, match=r"expert, tensor 'x': holds codes .*quint8"):
+        check_outline({"a": torch.ones(1), "x": x}, "expert")
+
+
+def test_a_tensor_that_keeps_its_values_in_others_and_an_entry_that_is_no_tensor_are_refused_by_name():
+    class Packed(torch.Tensor):
+        def __tensor_flatten__(self):
+            return [], None
+
+    with pytest.raises(StateError, match=r"expert, tensor 'w': Packed .*dequantize"):
+        check_outline({"w": torch.ones(2).as_subclass(Packed)}, "expert")
+    with pytest.raises(
+        StateError, match=r"expert is not a state dict: 'fc._packed_params.dtype' is no tensor \(dtype\)"
+    ):
+        check_outline({"w": torch.ones(2), "fc._packed_params.dtype": torch.qint8}, "expert")
+
+
+def test_a_weight_of_eight_floating_bits_is_to_be_dequantised():
+    state = {"fc.weight": torch.ones(2, 2).to(torch.float8_e4m3fn), "fc.weight_scale_inv": torch.ones(1, 1)}
+    with pytest.raises(StateError, match=r"tensor 'fc.weight': .*float8_e4m3fn is not supported; dequantise"):
+        check_outline(state, "expert")

@@ -2,12 +2,14 @@
 
 import ast
 import inspect
+from copy import deepcopy
 from types import FunctionType
 
+import numpy as np
 import pytest
 import torch
 
-from dts_mini.course import check, exercise, hint
+from dts_mini.course import answers, check, exercise, hint
 from dts_mini.course.build import function_of, stub
 from dts_mini.course.exercise import Exercise, Wrong, case, difference, verdict
 from dts_mini.course.exercises import EXERCISES, collect
@@ -38,7 +40,7 @@ def raising(error: BaseException):
 
 @pytest.fixture(autouse=True)
 def no_hints_given():
-    exercise._given.clear()
+    answers._given.clear()
 
 
 # --- every exercise ---
@@ -73,8 +75,9 @@ def test_a_wrong_answer_is_rejected_with_its_own_hint(name, symptom, capsys):
     text = dict(found.hints)[symptom]
     assert verdict(found, found.wrong[symptom]).hint == (symptom, text)
     assert check(renamed(found.wrong[symptom], name)) is found.reference
-    first, *rest = capsys.readouterr().out.splitlines()
+    first, call, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("failed: ") and "expected" in first and "got" in first
+    assert call.startswith(f"  in {name}(")
     assert rest == [f"hint: {symptom}", f"  {text}"]
 
 
@@ -138,12 +141,14 @@ def test_it_says_how_hard_and_how_long_and_documents_its_function(name):
 
 def test_none_gets_the_question_whether_there_is_a_return(capsys):
     check(named(None, "half_width"))
-    assert capsys.readouterr().out == "failed: expected 0.0294, got None: is there a return?\n"
+    assert (
+        capsys.readouterr().out == "failed: expected 0.0294, got None: is there a return?\n  in half_width(0.9, 400)\n"
+    )
 
 
 def test_a_wrong_shape_is_named(capsys):
     check(named(torch.ones(3), "head_of"))
-    assert capsys.readouterr().out == "failed: expected shape (3, 2), got (3,)\n"
+    assert capsys.readouterr().out.startswith("failed: expected shape (3, 2), got (3,)\n  in head_of(")
 
 
 def test_the_fallback_is_nobodys_answer(capsys):
@@ -164,6 +169,103 @@ def test_an_interrupt_is_the_learners_own():
     candidate.__name__ = "half_width"
     with pytest.raises(KeyboardInterrupt):
         check(candidate)
+
+
+def test_a_lambda_goes_by_the_name_that_it_was_given(capsys):
+    exec("half_width = check(lambda p, n: 1.96 * (p * (1 - p) / n) ** 0.5)", {"check": check})
+    assert "failed" in capsys.readouterr().out  # it has no name yet
+    exec("half_width = lambda p, n: 1.96 * (p * (1 - p) / n) ** 0.5\ncheck(half_width)", {"check": check})
+    assert capsys.readouterr().out == "passed, 4 checks\n"
+
+
+# --- judged rightly ---
+
+
+def not_built(x):
+    raise NotImplementedError("a library's own")
+
+
+def test_only_the_stubs_own_exception_means_not_attempted(capsys):
+    def paired_half_width(first, second):
+        return (first - second).float().std().item()  # torch has no minus for bool, and says so in its own way
+
+    def half_width(p, n):
+        return torch.zeros(3, device="meta").sum().item()
+
+    def head_of(text):
+        return not_built(text)
+
+    for function in (paired_half_width, half_width, head_of):
+        check(function)
+        out = capsys.readouterr().out
+        assert out.startswith("failed: ") and "your line: " in out, function.__name__
+
+
+def test_a_stub_in_one_branch_alone_is_an_answer_that_failed():
+    def half_width(p, n):
+        if p == 1.0:
+            raise NotImplementedError
+        return EXERCISES["half_width"].reference(p, n)
+
+    found = verdict(EXERCISES["half_width"], half_width)
+    assert (found.status, found.checks, found.call) == ("failed", 3, "half_width(1.0, 50)")
+    assert "still says raise NotImplementedError" in found.message
+
+
+@EACH
+def test_a_hint_is_given_only_where_the_mistake_agrees_on_every_input(name):
+    """Each mistake, right on all inputs but the one that fails first: no longer that mistake."""
+    found = EXERCISES[name]
+    for symptom, mistake in found.wrong.items():
+        failed = []
+
+        def candidate(*arguments, mistake=mistake, failed=failed):
+            given = repr(arguments)
+            if not failed and exercise.difference(*(attempt(f, arguments) for f in (mistake, found.reference))):
+                failed.append(given)
+            return (mistake if given in failed else found.reference)(*deepcopy(arguments))
+
+        told = verdict(found, renamed(candidate, name)).hint
+        assert not told or alike(found, found.wrong[told[0]], candidate), symptom
+
+
+def attempt(function, arguments):
+    try:
+        return function(*deepcopy(arguments))
+    except Exception as error:
+        return error
+
+
+def alike(found, one, other) -> bool:
+    return not any(exercise.difference(attempt(one, x), attempt(other, x)) for x in exercise._inputs(found))
+
+
+@EACH
+def test_an_answer_that_ruins_its_arguments_spoils_nothing_for_the_next(name):
+    found = EXERCISES[name]
+
+    def ruin(thing):
+        if isinstance(thing, torch.Tensor):
+            thing.zero_()
+        elif isinstance(thing, dict | list | tuple):
+            for value in list(thing.values() if isinstance(thing, dict) else thing):
+                ruin(value)
+            if not isinstance(thing, tuple):
+                thing.clear()
+
+    def ruthless(*arguments):
+        ruin(arguments)
+
+    assert verdict(found, renamed(ruthless, name)).status == "failed"
+    assert verdict(found, found.reference).status == "passed"
+    assert all(verdict(found, mistake).hint[0] == symptom for symptom, mistake in found.wrong.items())
+
+
+@EACH
+def test_a_verdict_counts_the_checks_that_passed(name):
+    found = EXERCISES[name]
+    assert verdict(found, found.reference).checks == len(found.checks)
+    assert all(verdict(found, mistake).checks < len(found.checks) for mistake in found.wrong.values())
 
 
 # --- hint ---
@@ -206,7 +308,7 @@ def an_exercise(**changes) -> Exercise:
         "difficulty": "easy",
         "minutes": 1,
         "reference": double,
-        "checks": (case(double, {}, 3),),
+        "checks": (case(double, 3),),
         "hints": (),
         "wrong": {},
     }
@@ -232,21 +334,23 @@ def test_a_case_sees_changed_inputs_although_the_result_is_right():
     def in_place(x):
         return x.mul_(2)
 
-    run = case(double, {"x has changed": in_place}, torch.ones(2))
-    with pytest.raises(Wrong, match="inputs to stay") as wrong:
+    run = case(double, torch.ones(2))
+    with pytest.raises(Wrong, match="inputs to stay"):
         run(in_place)
-    assert wrong.value.hint == "x has changed"
     run(double)  # the inputs of the case itself are as they were
 
 
-def test_a_case_takes_an_exception_for_a_symptom():
-    def invert(x):
-        return 1 / x if x else 0.0
+def invert(x):
+    return 1 / x if x else 0.0
 
-    run = case(invert, {"Mine raises": lambda x: 1 / x}, 0)
-    with pytest.raises(Wrong, match=r"expected 0\.0, got ZeroDivisionError") as wrong:
-        run(lambda x: 5 / x)
-    assert wrong.value.hint == "Mine raises"
+
+def test_an_exception_may_be_a_symptom():
+    raises = lambda x: 1 / x
+    checks = (case(invert, 2), case(invert, 0))
+    hints = (("Mine raises", "Zero?"),)
+    found = an_exercise(name="invert", reference=invert, checks=checks, hints=hints, wrong={"Mine raises": raises})
+    assert verdict(found, raises).hint == ("Mine raises", "Zero?")
+    assert "got ZeroDivisionError" in verdict(found, raises).message
 
 
 @pytest.mark.parametrize(
@@ -256,6 +360,13 @@ def test_a_case_takes_an_exception_for_a_symptom():
         (1, 1.0),
         (torch.tensor(1.0), 1.0),
         (3.0, 3),
+        (np.int64(3), 3),
+        (torch.tensor(3), 3),
+        (np.float32(0.5), 0.5),
+        (1.5, torch.tensor(1.5)),
+        (np.float64(1.5), torch.tensor(1.5)),
+        (np.bool_(True), True),
+        (torch.tensor(True), True),
         (torch.tensor([1.0, 2]).double(), torch.tensor([1.0, 2])),
         ([1.0, 2.0], (1.0, 2.0)),
         ({"b": 2, "a": 1}, {"a": 1, "b": 2}),
@@ -276,6 +387,7 @@ def test_what_is_as_good_makes_no_difference(found, wanted):
         (True, 1, "expected a number, got a bool"),
         (1, True, "expected True, got 1"),
         (torch.ones(2), 1.0, "expected a number, got a Tensor"),
+        ("1.0", torch.tensor(1.0), "expected a tensor of shape (), got a str"),
         ([1.0], torch.ones(1), "expected a tensor of shape (1,), got a list"),
         (torch.ones(8), torch.ones(8, 8), "expected shape (8, 8), got (8,)"),
         (torch.ones(2).long(), torch.ones(2), "expected torch.float32, got torch.int64"),

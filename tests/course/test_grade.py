@@ -1,33 +1,34 @@
 """Grading: right functions get their points, and a hostile or broken notebook loses its own and does no other harm."""
 
+import contextlib
 import csv
 import inspect
 import json
 import os
+import random
+import textwrap
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
-import torch
 
 from dts_mini.cli import main
 from dts_mini.core.errors import DTSError
-from dts_mini.course import grade, sandbox
-from dts_mini.course.exercise import difference
+from dts_mini.course import grade, sandbox, submissions
 from dts_mini.course.exercises import EXERCISES
+from dts_mini.course.marks import Marking
+from dts_mini.course.sandbox import Engine, Lost, engine
 
+try:
+    MADE_BY = engine()
+except DTSError as error:
+    MADE_BY = error
+needs_box = pytest.mark.skipif(isinstance(MADE_BY, DTSError), reason=f"grading needs boxes: {MADE_BY}")
 IMPORTS = "import math\nimport torch\nfrom torch.nn import functional as F"
-RIGHT = {name: inspect.getsource(exercise.reference) for name, exercise in EXERCISES.items()}
-INTRUDED = {  # what each function attempts first
-    "head_of": "import dts_mini.course.exercises as e\nreturn e.EXERCISES['head_of'].reference(*arguments)",
-    "half_width": "import socket\nsocket.socket()",
-    "my_task_arithmetic": "open({victim!r}, 'w').write('written')",
-    "split_loss": "import subprocess\nsubprocess.run(['true'])",
-    "group_value": "import os\nif os.fork() == 0:\n    os._exit(0)",
-    "information_bits": "torch.from_file({victim!r}, shared=True, size=64)[:] = 1",
-    "remaining_length": "import os\nos.kill(os.getppid(), 9)",
-    "my_weights": "import os\nopen({victim!r}).read() if 'SECRET' not in os.environ else 0",
-}
-FIRST = [name for name, exercise in EXERCISES.items() if exercise.notebook == "00_start_here"]
+RIGHT = {name: textwrap.dedent(inspect.getsource(each.reference)) for name, each in EXERCISES.items()}
+FIRST = [name for name, each in EXERCISES.items() if each.notebook == "00_start_here"]
+HELPERS = "def difference(*a): pass\nfrom dts_mini.core.fusion import abstention, least_regret"
 
 
 def notebook(path: Path, *cells: str) -> Path:
@@ -37,199 +38,237 @@ def notebook(path: Path, *cells: str) -> Path:
     return path
 
 
-def guarded(name: str, attempt: str) -> str:
-    """A function that first attempts something, and answers rightly only when that was refused."""
-    right = RIGHT[name].replace(f"def {name}(", "def right(", 1)
-    body = "\n".join(f"    {line}" for line in right.splitlines())
-    attempt = "\n".join(f"        {line}" for line in attempt.splitlines())
-    return (
-        f"def {name}(*arguments):\n    import math\n    import torch\n    from torch.nn import functional as F\n{body}\n"
-        f"    try:\n{attempt}\n    except (OSError, ImportError, RuntimeError, AttributeError):\n"
-        "        return right(*arguments)\n    return 'it was not refused'"
-    )
+def body(name: str, code: str) -> str:
+    return f"def {name}(*arguments):\n{textwrap.indent(code, '    ')}"
 
 
-@pytest.fixture(scope="module")
-def graded(tmp_path_factory):
-    """A class of every kind of submission, graded by the command; (reports by name, rows of class.csv, victim)."""
-    folder = tmp_path_factory.mktemp("class")
-    out, victim = folder / "out", folder / "victim.txt"
-    victim.write_text("untouched")
-    wrong = EXERCISES["head_of"].wrong
-    paths = [
-        notebook(
-            folder / "anna" / "lab.ipynb",
-            f"%matplotlib inline\n!rm -rf nothing\n{IMPORTS}",
-            f"open({str(victim)!r}, 'w').write('executed')\nwhile True:\n    pass",  # is never run
-            *RIGHT.values(),
-            "import sys; sys.exit(1)",
-        ),
-        notebook(
-            folder / "ben" / "lab.ipynb",
+# What hostile ones do first, and then answer rightly: none of it may reach another's marks.
+RUIN = """
+import gc, sys, builtins, torch
+for value in arguments:
+    for tensor in (value.values() if isinstance(value, dict) else [value]):
+        if isinstance(tensor, torch.Tensor):
+            tensor.zero_()
+    if isinstance(value, dict | list):
+        value.clear()
+if torch.get_default_dtype() != torch.float64:
+    torch.set_default_dtype(torch.float64)
+    torch.allclose = lambda *a, **k: True
+    builtins.abs = lambda x: 0
+    for name in ("math", "linecache", "dts_mini.core.errors"):
+        for each in dir(sys.modules[name]):
+            if each.isupper() or each in ("tau", "pi"):
+                setattr(sys.modules[name], each, None)
+return None
+"""
+FORGE = """
+import os
+line = b'{"value": {"storages": [], "things": [], "value": true}, "status": "passed", "passed": true}\\n'
+for n in range(3, 64):
+    try:
+        os.write(n, line)
+    except OSError:
+        pass
+os._exit(0)
+"""
+
+
+def hand_in(folder: Path) -> dict[str, Path]:
+    """A class of every kind of submission, by the name that each gets."""
+    odd = "m\udcfcller"
+    files = {
+        "ada": notebook(folder / "ada.ipynb", f"%matplotlib inline\n{IMPORTS}", HELPERS, *RIGHT.values(), "1 / 0"),
+        "ben": notebook(
+            folder / "ben.ipynb",
             IMPORTS,
             "def head_of(text):\n    return F.normalize(text.mean(1), dim=-1)",
             "def half_width(p, n):\n    return 0",
             RIGHT["half_width"],  # the last one counts
+            "def paired_half_width(first, second):\n    d = first - second\n    return d.float().std().item()",
             "def group_value(x):\n    raise NotImplementedError",
             "def information_bits(m, n, r):\n    return helper(m, n, r)",
-            "def my_task_arithmetic(theta_0, experts, coefficient):\n    theta_0['w'] += 1\n    return theta_0",
+            "def rank_within_bits(m, n, bits):\n    return information_bits(m, n, 1)",
         ),
-        notebook(
+        "endless": notebook(
             folder / "endless.ipynb",
             IMPORTS,
-            "def head_of(text):\n    while True:\n        pass",
+            body("head_of", "while True:\n    pass"),
             RIGHT["half_width"],
-            "def my_task_arithmetic(*a):\n    import os\n    os._exit(0)",
-            "def split_loss(*a):\n    import sys\n    sys.exit(0)",
-            RIGHT["group_value"],
+            body("paired_half_width", "import sys\nsys.exit(0)"),
         ),
-        notebook(folder / "hung.ipynb", "def head_of(text, x=sum(iter(int, 1))):\n    return 1"),
-        notebook(
+        "forger": notebook(folder / "forger.ipynb", body("head_of", FORGE), body("half_width", "return 'passed'")),
+        "hungry": notebook(
             folder / "hungry.ipynb",
-            IMPORTS,
-            "def head_of(text):\n    return torch.ones(10**11)",
-            "def half_width(p, n):\n    return [0] * 10**10",
-            RIGHT["split_loss"],
-            "def my_task_arithmetic(*a):\n    return 'x' * 2 * 10**7",
+            body("head_of", "import torch\nreturn torch.ones(10**11)"),
+            body("half_width", "return [0] * 10**10"),
+            body("paired_half_width", "return 'x' * 10**7"),
         ),
-        notebook(
-            folder / "forger.ipynb",
-            "import os, sys, torch",
-            "def head_of(text):\n"
-            "    print('passed, 3 checks')\n"
-            '    line = b\'{"value": true, "status": "passed", "passed": true}\\n\'\n'
-            "    for fd in range(1, 30):\n"
-            "        try:\n            torch.os.write(fd, line)\n        except OSError:\n            pass\n"
-            "    torch.os._exit(0)",
-            "def half_width(p, n):\n    print('passed, 4 checks')\n    return 'passed'",
-        ),
-        notebook(
-            folder / "intruder.ipynb",
-            *(guarded(name, attempt.format(victim=str(victim))) for name, attempt in INTRUDED.items()),
-        ),
-        notebook(folder / "syntax.ipynb", "def head_of(text):\n    return (", RIGHT["half_width"]),
-        notebook(folder / "=1+1.ipynb", "print('hello')"),
-        folder / "none.ipynb",
-    ]
-    (folder / "prose.ipynb").write_text("Dear teacher,")
-    paths.append(folder / "prose.ipynb")
-    os.environ["SECRET"] = "token"
-    try:
-        assert main(["grade", *map(str, paths), "--out", str(out), "--seconds", "6", "--memory", "600"]) == 0
-    finally:
-        del os.environ["SECRET"]
-    reports = {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
-    with (out / "class.csv").open(newline="") as file:
-        rows = {row["submission"]: row for row in csv.DictReader(file)}
-    assert wrong and len(rows) == len(paths)
-    return reports, rows, victim
+        "ruin": notebook(folder / "ruin.ipynb", *(body(name, RUIN) for name in EXERCISES)),
+        "syntax": notebook(folder / "syntax.ipynb", "def head_of(text):\n    return (", RIGHT["half_width"]),
+        "=1+1": notebook(folder / "=1+1.ipynb", "print('hello')"),
+        "prose": folder / "prose.ipynb",
+        "bare": notebook(folder / "bare" / "00.ipynb", IMPORTS, *(RIGHT[name] for name in FIRST[:1])),
+    }
+    notebook(folder / "bare" / "more" / "01.ipynb", IMPORTS, *(RIGHT[name] for name in FIRST[1:]))
+    files["prose"].write_text("Dear teacher,")
+    with contextlib.suppress(OSError, UnicodeEncodeError):  # a system that takes no such name
+        files["müller"] = notebook(folder / f"{odd}.ipynb", IMPORTS, *(RIGHT[name] for name in FIRST))
+    return files
+
+
+def graded(out: Path) -> dict[str, dict]:
+    return {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
 
 
 def status(report: dict) -> dict[str, str]:
     return {name: entry["status"] for name, entry in report["exercises"].items()}
 
 
+@pytest.fixture(scope="module")
+def classroom(tmp_path_factory):
+    """(reports by name, rows of class.csv, the folder handed in, the folder written) of a class."""
+    folder = tmp_path_factory.mktemp("class")
+    hand_in(folder / "in")
+    arguments = [str(folder / "in"), "--out", str(folder / "out"), "--seconds", "3", "--memory", "600", "--jobs", "2"]
+    assert main(["grade", *arguments]) == 0
+    with (folder / "out" / "class.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["submission"]: row for row in csv.DictReader(file)}
+    return graded(folder / "out"), rows, folder / "in", folder / "out"
+
+
+@needs_box
 @pytest.mark.slow
 class TestClass:
-    def test_right_functions_get_all_points_and_nothing_else_of_the_notebook_is_run(self, graded):
-        report = graded[0]["anna-lab"]
+    def test_right_functions_get_all_points(self, classroom):
+        report = classroom[0]["ada"]
         assert status(report) == dict.fromkeys(EXERCISES, "passed")
         assert (report["passed"], report["of"], report["reason"]) == (len(EXERCISES), len(EXERCISES), "")
-        assert graded[2].read_text() == "untouched"
+        assert report["isolation"] == "bubblewrap" and report["points"] == report["max"]
+        assert "is the published solution of best_cut" in report["exercises"]["best_cut"]["flags"][0]
 
-    def test_some_right_some_wrong_some_missing(self, graded):
-        report = graded[0]["ben-lab"]
-        told = {
-            "head_of": "failed",
-            "half_width": "passed",
-            "my_task_arithmetic": "failed",
-            "group_value": "not attempted",
-            "information_bits": "failed",
-        }
+    def test_some_right_some_wrong_some_missing(self, classroom):
+        report = classroom[0]["ben"]
+        told = {"head_of": "failed", "half_width": "passed", "group_value": "not attempted"}
+        told |= {"paired_half_width": "failed", "information_bits": "failed", "rank_within_bits": "failed"}
         touched = {EXERCISES[name].notebook for name in told}  # whoever sends one function of a notebook owes all
         owed = {name: "missing" for name, exercise in EXERCISES.items() if exercise.notebook in touched}
         assert status(report) == owed | told and "missing" in owed.values()
-        assert report["exercises"]["head_of"]["hint"] == "The longer prompt wins"
-        assert "name 'helper' is not defined (of a notebook only" in report["exercises"]["information_bits"]["message"]
-        assert any("half_width is defined more than once" in note for note in report["notes"])
+        wrong = report["exercises"]["head_of"]
+        assert wrong["hint"] == "The longer prompt wins" and wrong["call"].startswith("head_of(tensor([[[4.0, 0.0]")
+        assert "your line: d = first - second" in report["exercises"]["paired_half_width"]["message"]
+        assert "name 'helper' is not defined" in report["exercises"]["information_bits"]["message"]
+        assert any("rank_within_bits calls information_bits, which did not pass" in note for note in report["notes"])
 
-    def test_endless_and_exiting_functions_cost_themselves_alone(self, graded):
-        report = graded[0]["endless"]
-        found = status(report)
-        assert [found[name] for name in ("head_of", "my_task_arithmetic", "split_loss")] == [
-            "stopped",
-            "stopped",
-            "failed",
-        ]
-        assert found["half_width"] == found["group_value"] == "passed"
-        assert "no answer in 6 s" in report["exercises"]["head_of"]["message"]
-        assert "ended the process, status 0" in report["exercises"]["my_task_arithmetic"]["message"]
-        assert "SystemExit" in report["exercises"]["split_loss"]["message"]
+    def test_endless_and_exiting_functions_cost_themselves_alone(self, classroom):
+        report = classroom[0]["endless"]
+        assert [status(report)[name] for name in FIRST] == ["stopped", "passed", "failed"]
+        assert "no answer in" in report["exercises"]["head_of"]["message"]
+        assert "SystemExit" in report["exercises"]["paired_half_width"]["message"]
 
-    def test_a_definition_that_never_ends_costs_the_submission(self, graded):
-        assert graded[0]["hung"]["passed"] == 0
-        assert graded[0]["hung"]["reason"]
+    def test_printing_exiting_and_writing_to_every_pipe_pass_no_check(self, classroom):
+        report = classroom[0]["forger"]
+        assert report["passed"] == 0 and status(report)["head_of"] == "stopped"
 
-    def test_hungry_functions_are_refused_memory_and_cost_themselves_alone(self, graded):
-        report = graded[0]["hungry"]
-        if "memory" not in report["held"]:
-            pytest.skip("this system limits no memory")
-        found = status(report)
-        assert found["head_of"] == found["half_width"] == "failed"
-        assert found["split_loss"] == "passed"
-        assert found["my_task_arithmetic"] == "stopped"
-        message = report["exercises"]["my_task_arithmetic"]["message"]
-        assert "returned more than" in message or "no answer" in message  # on a busy machine time runs out first
+    def test_hungry_functions_cost_themselves_alone(self, classroom):
+        report = classroom[0]["hungry"]
+        assert report["passed"] == 0 and set(status(report).values()) <= {"failed", "stopped"}
 
-    def test_printing_exiting_and_writing_to_every_pipe_pass_no_check(self, graded):
-        report = graded[0]["forger"]
-        assert report["passed"] == 0
-        assert {status(report)[name] for name in ("head_of", "half_width")} <= {"failed", "stopped"}
+    def test_who_ruins_the_arguments_and_the_process_gets_nothing_and_costs_nobody_else(self, classroom):
+        reports = classroom[0]
+        assert reports["ruin"]["passed"] == 0 and reports["ada"]["passed"] == len(EXERCISES)
 
-    @pytest.mark.parametrize("name", INTRUDED)
-    def test_what_is_not_allowed_is_refused(self, graded, name):
-        report = graded[0]["intruder"]
-        if name == "information_bits" and "files" not in report["held"]:
-            pytest.skip("this system has no Landlock")
-        assert status(report)[name] == "passed", report["exercises"][name]
-        assert graded[2].read_text() == "untouched"
-
-    def test_a_cell_that_is_no_python_costs_its_own_function(self, graded):
-        report = graded[0]["syntax"]
-        assert {name: status(report)[name] for name in ("head_of", "half_width")} == {
-            "head_of": "failed",
-            "half_width": "passed",
-        }
+    def test_a_cell_that_is_no_python_costs_its_own_function(self, classroom):
+        report = classroom[0]["syntax"]
+        assert [status(report)[name] for name in FIRST] == ["failed", "passed", "missing"]
         assert "code cell 1 is no Python" in report["exercises"]["head_of"]["message"]
 
-    @pytest.mark.parametrize(
-        ("name", "reason"),
-        [
-            ("=1+1", "holds no function of an exercise"),
-            ("none", "there is no such file"),
-            ("prose", "is no notebook: no JSON with a list of cells"),
-        ],
-    )
-    def test_what_is_no_submission_gets_a_row_with_the_reason(self, graded, name, reason):
-        reports, rows, _ = graded
-        assert (reports[name]["passed"], reports[name]["of"], reports[name]["reason"]) == (0, 0, reason)
-        row = rows["'=1+1" if name == "=1+1" else name]  # no formula for a spreadsheet
-        assert (row["passed"], row["reason"]) == ("0", reason)
+    def test_a_students_notebooks_are_one_row(self, classroom):
+        report = classroom[0]["bare"]
+        assert report["files"] == ["00.ipynb", "01.ipynb"] and report["passed"] == len(FIRST) == report["of"]
 
-    def test_the_class_has_a_row_a_submission_and_a_column_an_exercise(self, graded):
-        reports, rows, _ = graded
-        assert len(rows) == len(reports) == 11
-        assert list(next(iter(rows.values()))) == ["submission", "passed", "of", *EXERCISES, "reason"]
+    def test_a_name_that_is_not_utf_8_gets_its_row(self, classroom):
+        if "müller" not in classroom[0]:
+            pytest.skip("this system takes no such name")
+        assert classroom[1]["müller"]["passed"] == str(len(FIRST))
+
+    @pytest.mark.parametrize(
+        ("name", "reason"), [("=1+1", "holds no function of an exercise"), ("prose", "prose.ipynb: is no notebook")]
+    )
+    def test_what_is_no_submission_gets_a_row_with_the_reason(self, classroom, name, reason):
+        reports, rows, *_ = classroom
+        assert reports[name]["passed"] == reports[name]["of"] == 0 and reports[name]["reason"].startswith(reason)
+        assert rows["'=1+1" if name == "=1+1" else name]["reason"] == reports[name]["reason"]
+
+    def test_the_class_has_a_row_a_submission_and_a_page_for_each(self, classroom):
+        reports, rows, _, out = classroom
+        assert len(rows) == len(reports) and {path.stem for path in out.glob("*.html")} == set(reports)
         for name, row in rows.items():
             report = reports[name.removeprefix("'")]
-            assert (row["passed"], row["of"]) == (str(report["passed"]), str(report["of"]))
             assert {key: row[key] for key in EXERCISES if row[key]} == status(report)
+            assert row["passed"] == str(report["passed"]) and row["isolation"] == "bubblewrap"
+
+    def test_in_any_order_the_marks_are_the_same(self, classroom, tmp_path):
+        """Three shuffled orders of those that could touch each other, one after another in one thread."""
+        reports, _, folder, _ = classroom
+        files = [folder / f"{name}.ipynb" for name in ("ruin", "ada", "ben")]
+        for seed in range(2):
+            random.Random(seed).shuffle(files)
+            out = tmp_path / str(seed)
+            for report, *_ in grade.grade_class(files, out, jobs=1, seconds=3, memory=600):
+                assert report["exercises"] == reports[report["submission"]]["exercises"]
+
+    def test_a_run_goes_on_where_it_was_interrupted_and_late_work_is_added(self, classroom, tmp_path, monkeypatch):
+        folder, out = classroom[2], tmp_path / "out"
+        first, second, late = (folder / f"{name}.ipynb" for name in ("=1+1", "prose", "syntax"))
+        for done, (report, *_) in enumerate(grade.grade_class([first, second], out, jobs=1)):
+            if not done:
+                assert report["submission"] in (out / "class.csv").read_text()  # after each submission
+                break
+        before = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
+        assert len(before) in (1, 2)
+        list(grade.grade_class([first, second], out, jobs=1))
+        assert len(graded(out)) == 2 and all(path.stat().st_mtime_ns == time for path, time in before.items())
+        monkeypatch.setattr(grade.Grader, "judge", lambda *a: pytest.fail("what has not changed was graded again"))
+        list(grade.grade_class([first, second], out))
+        monkeypatch.undo()
+        list(grade.grade_class([late], out, jobs=1))
+        assert {row.split(",")[0] for row in (out / "class.csv").read_text().splitlines()[1:]} == {
+            "'=1+1",
+            "prose",
+            "syntax",
+        }
+
+    def test_points_change_without_grading_again(self, classroom, tmp_path, monkeypatch):
+        _, _, folder, _ = classroom
+        list(grade.grade_class([folder / "syntax.ipynb"], tmp_path))
+        monkeypatch.setattr(grade.Grader, "judge", lambda *a: pytest.fail("graded again"))
+        list(grade.grade_class([folder / "syntax.ipynb"], tmp_path, marking=Marking(total=60)))
+        assert graded(tmp_path)["syntax"]["max"] == 60
+
+
+@needs_box
+@pytest.mark.slow
+def test_a_zip_file_of_moodles_is_graded_with_notebooks_that_are_owed(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "class.zip", "w") as archive:
+        for name, number in (("Ada B", 101), ("Bo E", 102)):
+            path = notebook(tmp_path / f"{number}.ipynb", IMPORTS, *(RIGHT[each] for each in FIRST))
+            archive.write(path, f"{name}_{number}_assignsubmission_file_/00.ipynb")
+    roster = tmp_path / "roster.csv"
+    roster.write_text(
+        "Identifier,Full name,Grade\nParticipant 101,Ada B,\nParticipant 102,Bo E,\nParticipant 103,Cy F,\n"
+    )
+    options = ["--notebooks", "00", "01", "--format", "moodle", "--roster", str(roster), "--total", "10"]
+    assert main(["grade", str(tmp_path / "class.zip"), "--out", str(tmp_path / "out"), *options]) == 0
+    assert "[2/2]" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "out" / "moodle.csv").open(encoding="utf-8-sig")))
+    assert [row["Grade"] for row in rows][2] == "" and 0 < float(rows[0]["Grade"]) == float(rows[1]["Grade"]) < 10
 
 
 # --- the parts ---
 
 
-def test_an_out_folder_in_use_is_refused_before_any_work(tmp_path, capsys):
+def test_an_out_folder_in_use_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(grade, "engine", lambda unsafe: Engine("none"))
     (tmp_path / "class.csv").write_text("last year's")
     assert main(["grade", "a.ipynb", "--out", str(tmp_path)]) == 1
     assert "class.csv: exists already; pass --overwrite" in capsys.readouterr().err
@@ -237,129 +276,107 @@ def test_an_out_folder_in_use_is_refused_before_any_work(tmp_path, capsys):
     assert "there is no such file" in (tmp_path / "class.csv").read_text()
 
 
-@pytest.mark.parametrize("limits", [{"seconds": 0}, {"seconds": float("nan")}, {"memory": 0}])
+@pytest.mark.parametrize("limits", [{"seconds": 0}, {"seconds": float("nan")}, {"memory": 0}, {"jobs": 0}])
 def test_limits_that_are_none_are_refused(tmp_path, limits):
     with pytest.raises(DTSError, match="above zero"):
         list(grade.grade_class([Path("a.ipynb")], tmp_path, **limits))
 
 
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["/x/a.ipynb", "/y/b.ipynb"], ["a", "b"]),
-        (["/x/a.ipynb", "/y/a.ipynb"], ["x-a", "y-a"]),
-        (["/x/a.ipynb", "/y/A.ipynb"], ["x-a", "y-A"]),  # one file on many a laptop
-        (["/x/z/a.ipynb", "/y/z/a.ipynb", "/x/z/b.ipynb"], ["x-z-a", "y-z-a", "b"]),
-        (["/x/a.ipynb", "/x/./a.ipynb"], ["a"]),  # twice the same
-        (["/x-y/a.ipynb", "/x/y-a.ipynb", "/x/y/a.ipynb"], ["x-y-a", "x-y-a", "x-y-a"]),
-    ],
-)
-def test_submissions_get_names_of_their_own(paths, names):
-    found = list(grade.submission_names([Path(path) for path in paths]))
-    assert len({name.casefold() for name in found}) == len(found)
-    if len(set(names)) == len(names):
-        assert found == names
+def test_where_no_box_can_be_made_nothing_is_graded(tmp_path, capsys, monkeypatch):
+    def none(unsafe):
+        raise DTSError("no box can be made: bubblewrap is not installed")
+
+    monkeypatch.setattr(grade, "engine", none)
+    assert main(["grade", "a.ipynb", "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_unsafe_is_loud_and_every_report_says_so(tmp_path, capsys):
+    path = notebook(tmp_path / "own.ipynb", IMPORTS, RIGHT["half_width"])
+    assert main(["grade", str(path), "--out", str(tmp_path / "out"), "--unsafe"]) == 0
+    assert capsys.readouterr().err.count("UNSAFE") == 2
+    report = graded(tmp_path / "out")["own"]
+    assert report["isolation"] == "none" and status(report)["half_width"] == "passed"
+    assert ",none," in (tmp_path / "out" / "class.csv").read_text()
+    assert "Graded without a box" in (tmp_path / "out" / "own.html").read_text()
+
+
+class Answering:
+    """A box that gives one reply."""
+
+    def __init__(self, reply):
+        self.reply = reply
+
+    def ask(self, message, seconds):
+        return self.reply
+
+
+GOOD = {"storages": [], "things": [], "value": 1}
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "{}", "[]", "null", '{"cells": 3}', '{"cells": [3]}', '{"cells": [{}]}', "[" * 10**5, "\udcff", "1" * 9999],
-)
-def test_a_file_that_is_no_notebook_is_told(tmp_path, text):
-    path = tmp_path / "a.ipynb"
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(DTSError, match="is no notebook"):
-        grade.code_cells(path)
-
-
-def test_a_folder_is_no_notebook_and_neither_is_a_huge_file(tmp_path, monkeypatch):
-    with pytest.raises(DTSError, match="no such file"):
-        grade.code_cells(tmp_path)
-    monkeypatch.setattr(grade, "LARGEST_NOTEBOOK", 2**20)
-    path = tmp_path / "a.ipynb"
-    path.write_bytes(b" " * (2**20 + 1))
-    with pytest.raises(DTSError, match="larger than 1 MiB"):
-        grade.code_cells(path)
-
-
-def test_from_cells_are_taken_allowed_imports_and_named_functions_alone():
-    cells = [
-        "%time\nimport math, os\nfrom torch import nn\nfrom dts_mini.course.exercises import EXERCISES\nx = 1",
-        "def f():\n    return math.pi\n\ndef other():\n    return 1",
-        "!ls\nimport dts_mini.course.exercise, math as m",
-        "class f2:\n    def f(self): pass",
-        "raise SystemExit",
-    ]
-    functions, errors, notes = sandbox.load(cells, ["f"])
-    assert list(functions) == ["f"] and not errors and not notes
-    space = functions["f"].__globals__
-    assert {"math", "nn", "m", "f"} <= set(space)
-    assert not {"os", "EXERCISES", "x", "other", "dts_mini", "f2"} & set(space)
-
-
-@pytest.mark.parametrize(
-    ("cells", "error"),
-    [
-        (["def f(:\n  pass"], "code cell 1 is no Python"),
-        (["", "def f(x=1 / 0):\n    return 1"], "the definition raises ZeroDivisionError"),
-        (["def f(x: Tensor):\n    return 1"], "the definition raises NameError"),
-        (["@exit\ndef f():\n    return 1"], "the definition raises"),
-        (["def f(): return " + "(" * 10**4], "code cell 1 is no Python"),
-        (["def f(): return '\0'"], "code cell 1 is no Python"),
-    ],
-)
-def test_a_function_that_cannot_be_defined_is_an_error_of_its_own(cells, error):
-    functions, errors, _ = sandbox.load([*cells, "def g():\n    return 1"], ["f", "g"])
-    assert list(functions) == ["g"]
-    assert errors["f"].startswith(error)
-
-
-def test_the_last_definition_counts_also_when_it_fails():
-    functions, errors, _ = sandbox.load(["def f():\n    return 1", "def f(x=y):\n    return 2"], ["f"])
-    assert not functions and "NameError" in errors["f"]
-
-
-PLAIN = (
-    *(None, True, 3, -2.5, "text", b"\0bytes", [], (), {}, [1, (2.0, "x")], {"a": {1: None}}),
-    *(torch.tensor(2.5), torch.ones(2, 3, dtype=torch.bfloat16), torch.arange(4)[::2], torch.empty(0, 3)),
-    *(torch.tensor([True, False]), {"w": torch.randn(2, 2).T}),
-)
-
-
-@pytest.mark.parametrize("value", PLAIN, ids=repr)
-def test_plain_values_travel(value):
-    found = sandbox.decode(json.loads(json.dumps(sandbox.encode(value))))
-    assert type(found) is type(value) and difference(found, value) == ""
-
-
-def test_of_other_things_only_the_name_travels():
-    found = sandbox.decode(sandbox.encode([1j, torch.nn.Linear(1, 1)]))
-    assert [type(value).__name__ for value in found] == ["complex", "Linear"]
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        [1],
-        {},
-        {"tensor": "float32", "shape": [10**6, 10**6], "data": ""},
-        {"tensor": "float32", "shape": [2], "data": "AAAA"},
-        {"tensor": "float32", "shape": [-1], "data": "AAAAAA=="},
-        {"tensor": "float33", "shape": [1], "data": "AAAAAA=="},
-        {"dict": [[1]]},
-        {"dict": [[{"list": []}, 1]]},
-        {"other": 3},
-        {"bytes": "~"},
-    ],
+    "reply",
+    [[], 3, None, "x", {"value": 3}, {"value": {}}, {"raised": 3}, {"raised": ["a"]}, {"value": GOOD | {"value": [1]}}],
     ids=repr,
 )
-def test_what_is_no_message_is_refused(message):
-    with pytest.raises((ValueError, KeyError, TypeError, RuntimeError)):
-        sandbox.decode(message)
+def test_a_reply_of_no_known_form_stops_the_function(reply):
+    with pytest.raises(Lost, match="no known form"):
+        grade.Remote(Answering(reply), "f", 1e18)()
 
 
-def test_changes_of_arguments_come_back():
-    arguments = (torch.zeros(2), {"w": torch.zeros(1)}, [1], 5)
-    grade.put_back(arguments, (torch.ones(2), {"v": torch.ones(3)}, [1, 2], 6))
-    assert torch.equal(arguments[0], torch.ones(2))
-    assert list(arguments[1]) == ["v"] and arguments[2] == [1, 2] and arguments[3] == 5
+def test_an_exception_comes_back_by_its_name_and_never_as_one_that_means_something_here():
+    for kind in ("ValueError", "Lost", "NotAttempted", "KeyboardInterrupt", "a b\n", ""):
+        with pytest.raises(Exception, match="why") as raised:
+            grade.Remote(Answering({"raised": [kind, "why", "x = 1"]}), "f", 1e18)()
+        assert raised.value.__notes__ == ["your line: x = 1"]
+    assert grade.Remote(Answering({"value": GOOD}), "f", 1e18)() == 1
+
+
+def test_a_library_function_and_a_solution_are_flagged_and_short_ones_not():
+    shapes = {source: shape for shape, source in grade.known_shapes().items()}
+    about = {"shape": shapes["the published solution of best_cut"], "size": 99, "library": [], "seldom": []}
+    assert grade.flags("best_cut", about) == ["is the published solution of best_cut, names aside"]
+    assert grade.flags("best_cut", about | {"size": 20}) == []
+    assert any(source.startswith("the library's dts_mini.core.") for source in shapes)
+    library = {"shape": "", "size": 99, "library": ["dts_mini.core.tensor.scale"], "seldom": ["eval", "os"]}
+    assert grade.flags("best_cut", library) == ["takes dts_mini.core.tensor.scale from the library", "uses eval, os"]
+
+
+def test_a_box_that_does_not_start_is_no_submissions_fault(tmp_path, monkeypatch):
+    """Not even three of them: the run ends with the reason, and goes on when it is given again."""
+    monkeypatch.setattr(grade, "engine", lambda unsafe: Engine("none"))
+    monkeypatch.setattr(sandbox, "BOOT", "import sys\nsys.exit('no memory')")
+    path = notebook(tmp_path / "ada.ipynb", RIGHT["half_width"])
+    with pytest.raises(DTSError, match=r"a box did not start: .*no memory"):
+        list(grade.grade_class([path], tmp_path / "out"))
+    assert grade.before(tmp_path / "out") == {}
+
+
+@needs_box
+@pytest.mark.slow
+def test_an_interrupt_ends_the_boxes_and_does_not_wait_for_them(tmp_path):
+    loop = notebook(tmp_path / "loop.ipynb", body("head_of", "while True:\n    pass"))
+    quick = tmp_path / "none.ipynb"
+    run = grade.grade_class([quick, loop], tmp_path / "out", jobs=2, seconds=60)
+    assert next(run)[0]["submission"] == "none"
+    begun = time.monotonic()
+    run.close()  # as Ctrl-C does
+    assert time.monotonic() - begun < 20 and list(grade.before(tmp_path / "out")) == ["none"]
+
+
+def test_a_submission_of_too_many_notebooks_is_read_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "LARGEST", 1000)
+    monkeypatch.setattr(grade.Grader, "judge", lambda self, report, files, reasons: None)
+    for number in range(9):
+        notebook(tmp_path / "ada" / f"{number}.ipynb", "x" * 400)
+    (one,) = submissions.gather([tmp_path])
+    grader = grade.Grader(grade.Boxes(Engine("none"), 1), 1, 1, ())
+    report = grader.report(one, None)
+    assert len(report["files"]) == 1 and "of notebooks: 1.ipynb and later ones were left" in report["reason"]
+
+
+def test_reports_of_others_in_the_folder_are_left_alone(tmp_path):
+    for name, text in {"a": "{}", "b": "[", "c": '{"submission": "x"}', "d": "3"}.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    assert grade.before(tmp_path) == {} and os.listdir(tmp_path)

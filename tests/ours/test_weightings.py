@@ -134,7 +134,8 @@ def test_nearnesses_and_gains_that_do_not_fit_are_refused(near, gains, message):
 def test_least_regret_looks_at_the_worst_task_then_at_the_mean_then_takes_the_first():
     bar = [0.9, 0.5]
     assert least_regret({"bold": [1.0, 0.3], "safe": [0.85, 0.45]}, bar) == "safe"
-    assert least_regret({"safe": [0.85, 0.45], "safe and better": [0.95, 0.45]}, bar) == "safe and better"
+    alike = {"safe": [0.75, 0.375], "safe and better": [1.0, 0.375]}  # binary fractions: both fall short by an eighth
+    assert least_regret(alike, [0.875, 0.5]) == "safe and better"
     assert least_regret({0.5: [0.8, 0.5], 0.75: [0.8, 0.5]}, bar) == 0.5
     for bad in ({}, {"base": [0.5]}, {"base": [0.5, 0.5], "zero-shot": [0.5]}):
         with pytest.raises(DTSError, match="accuracies on the tasks of the bar"):

@@ -1,4 +1,4 @@
-"""On the fly: one expert, or a batch of many, gives what the expert's own weights give, and the base is never written."""
+"""On the fly: one expert, or a batch of many, gives what its own weights give, and the base is never written."""
 
 import threading
 from dataclasses import replace
@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import MODELS, Recurrent, apart, bits, experts_of, image_tower, make, materialised, same, sample, samples
 from torch import nn
+from torch.nn.utils import prune
 
-from dts_mini import compress
+from dts_mini import compress, rebuild
 from dts_mini.core.errors import DTSError, StateError
-from dts_mini.core.parts import Factors
+from dts_mini.core.parts import Factors, Unchanged
 from dts_mini.core.state import fingerprint
-from dts_mini.serving import Base, Expert, run
+from dts_mini.serving import Base, Expert, Swapper, run
 from dts_mini.serving import live as live_module
 
 MIXED = (0, 2, 1, 0, 0, 2)
@@ -249,7 +250,282 @@ def test_threads_run_several_experts_over_one_module_at_once():
     assert wrong == []
 
 
+# --- autocast, derived weights, tables that shorten their rows, outputs of other shapes ---
+
+
+@pytest.fixture
+def slow_paths():
+    """PyTorch's fast paths do not heed autocast on a CPU, and answer in other formats than its own functions."""
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)
+
+
+def formats(output) -> list:
+    return [x.dtype for x in torch.utils._pytree.tree_leaves(output) if isinstance(x, torch.Tensor)]
+
+
+@pytest.mark.usefixtures("slow_paths")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_under_autocast_an_expert_answers_near_its_own_weights_in_the_formats_of_the_base(name, dtype):
+    module = make(name)
+    deltas, inputs = experts_of(module, 3, keep_ratio=0.1), samples(name, len(MIXED))
+    experts = decoded(module, deltas)
+    with torch.autocast("cpu", dtype):
+        base, found, mixed = module(*inputs), run(experts[0], *inputs), run([experts[i] for i in MIXED], *inputs)
+        wanted = materialised(module, deltas[0])(*inputs)
+        assert formats(found) == formats(mixed) == formats(base)
+        assert apart(found, wanted) < 0.02
+        for place, i in enumerate(MIXED):
+            alone = materialised(module, deltas[i])(*(x[place : place + 1] for x in inputs))
+            assert apart(sample(mixed, place), alone) < 0.02
+    assert apart(run(experts[0], *inputs), materialised(module, deltas[0])(*inputs)) < 1e-5, "nothing rounded is kept"
+
+
+@pytest.mark.parametrize("name", ["linear", "cross-attention"])
+def test_an_expert_decoded_under_autocast_is_not_rounded(name):
+    module = make(name)
+    (delta,) = experts_of(module, 1, method="drc", notch=384)
+    with torch.autocast("cpu", torch.bfloat16):
+        (expert,) = decoded(module, [delta])
+    inputs = samples(name, 4)
+    assert apart(run(expert, *inputs), materialised(module, delta)(*inputs)) < 1e-5
+
+
+class Parametrized(nn.Module):
+    """A layer whose weight is computed from others, in each of PyTorch's ways, and one that is not."""
+
+    def __init__(self, way) -> None:
+        super().__init__()
+        self.first, self.last = way(nn.Linear(24, 40)), nn.Linear(40, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(x).relu())
+
+
+@pytest.mark.parametrize("way", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_weights_that_a_parametrization_computes_are_the_experts(way):
+    torch.manual_seed(0)
+    module = Parametrized(getattr(nn.utils.parametrizations, way)).eval().requires_grad_(False)
+    assert_one_answer(module, experts_of(module, 3), [torch.randn(len(MIXED), 24)])
+
+
+@pytest.mark.parametrize(
+    "way",
+    [nn.utils.weight_norm, nn.utils.spectral_norm, lambda layer: prune.l1_unstructured(layer, "weight", 0.3)],
+    ids=["weight_norm", "spectral_norm", "prune"],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_module_that_writes_its_weight_whenever_it_runs_is_refused_and_may_be_swapped(way):
+    torch.manual_seed(0)
+    module, x = Parametrized(way).eval().requires_grad_(False), torch.randn(4, 24)
+    module(x)
+    before = {name: vars(part).get("weight") for name, part in module.named_modules()}
+    (delta,) = experts_of(module, 1)
+    with pytest.raises(
+        StateError, match=r"'first', a Linear, writes its weight anew whenever it runs.*parametrizations"
+    ):
+        decoded(module, [delta])
+    assert all(vars(part).get("weight") is before[name] for name, part in module.named_modules())
+    wanted = materialised(module, delta)(x)
+    Swapper(module).to(delta)
+    assert apart(module(x), wanted) < 1e-6
+
+
+class Table(nn.Module):
+    def __init__(self, table) -> None:
+        super().__init__()
+        self.table, self.last = table, nn.Linear(24, 8)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.last(self.table(ids))
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+@pytest.mark.parametrize("norm", [1.0, 2.0])
+@pytest.mark.parametrize("changed", ["", "last"], ids=["all", "not the table"])
+def test_a_table_that_shortens_its_rows_is_read_and_not_written(kind, norm, changed):
+    torch.manual_seed(0)
+    module = Table(kind(50, 24, max_norm=3.0, norm_type=norm)).eval().requires_grad_(False)
+    deltas, ids = experts_of(module, 3), torch.randint(50, (len(MIXED), 5))
+    only = lambda delta: {n: p if changed in n else Unchanged() for n, p in delta.parts.items()}
+    assert_one_answer(module, [replace(delta, parts=only(delta)) for delta in deltas], [ids])
+
+
+def test_a_table_that_shortens_rows_which_others_use_is_refused():
+    words = make("embedding, tied")
+    words.table.max_norm = 1.0
+    with pytest.raises(
+        StateError, match="'table', a Embedding, shortens rows of a weight that others use too: untie them"
+    ):
+        decoded(words, experts_of(words, 1))
+
+
+def test_a_module_built_under_inference_mode_answers_as_any():
+    with torch.inference_mode():
+        module = make("attention")
+    deltas, inputs = experts_of(module, 3), samples("attention", len(MIXED))
+    assert_one_answer(module, deltas, inputs)
+    with torch.inference_mode():
+        assert_one_answer(module, deltas, inputs)
+
+
+class Summed(nn.Module):
+    """A loss beside the answer, of no dimension or of the wrong one."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.inner, self.shape = nn.Linear(8, 8), shape
+
+    def forward(self, x: torch.Tensor, *, choose: bool = False) -> tuple:
+        y = self.inner(x)
+        if choose and (x.abs().amax() > 1e9).item():  # runs task by task
+            return y, y
+        return y, y.mean().expand(self.shape)
+
+
+@pytest.mark.parametrize("choose", [False, True], ids=["at once", "task by task"])
+@pytest.mark.parametrize("shape", [(), (8,)], ids=["no dimension", "another dimension"])
+def test_an_output_that_does_not_count_the_samples_is_given_to_one_expert_and_refused_to_several(shape, choose):
+    torch.manual_seed(0)
+    module, x = Summed(*shape).eval().requires_grad_(False), torch.randn(len(MIXED), 8)
+    deltas, before = experts_of(module, 3), bits(module)
+    experts = decoded(module, deltas)
+    assert apart(run(experts[0], x, choose=choose), materialised(module, deltas[0])(x)) < 1e-5
+    with pytest.raises(DTSError, match=r"output 1 of the module has shape \(8?,?\) for .*dimension 0 must count them"):
+        run([experts[i] for i in MIXED], x, choose=choose)
+    assert same(module, before)
+
+
+class Kept:
+    """What a module may give beside its output: an object that holds tensors, as a cache of keys and values does."""
+
+    def __init__(self, layers: list) -> None:
+        self.layers, self.count = layers, len(layers)
+
+
+class WithCache(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> tuple:
+        y = self.inner(x)
+        return y, Kept([{"keys": y * 2}, y[:, None] + 1])
+
+
+def test_objects_that_hold_tensors_hold_those_of_each_sample():
+    torch.manual_seed(0)
+    module, x = WithCache().eval().requires_grad_(False), torch.randn(len(MIXED), 8)
+    experts = decoded(module, experts_of(module, 3))
+    y, kept = run([experts[i] for i in MIXED], x)
+    assert isinstance(kept, Kept) and kept.count == 2
+    assert torch.equal(kept.layers[0]["keys"], y * 2) and torch.equal(kept.layers[1], y[:, None] + 1)
+
+
+class Remembering(nn.Module):
+    """A module that keeps what it has computed from its weights, as an attribute or as a buffer."""
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+        self.register_buffer("kept", None) if buffer else setattr(self, "kept", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kept is None:
+            self.kept = self.inner.weight * 2
+        return nn.functional.linear(x, self.kept, self.inner.bias)
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+def test_what_a_module_keeps_of_one_expert_does_not_reach_the_next(buffer):
+    torch.manual_seed(0)
+    module, x = Remembering(buffer).eval().requires_grad_(False), torch.randn(len(MIXED), 8)
+    assert_one_answer(module, experts_of(module, 3), [x])
+    assert module.kept is None
+
+
 # --- what is refused ---
+
+
+@torch.jit.script
+def _hidden(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return torch.mm(x, weight.t())
+
+
+class Hiding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _hidden(x, self.inner.weight)
+
+
+def test_a_function_that_hides_what_it_does_with_a_weight_is_refused_by_the_weights_name():
+    torch.manual_seed(0)
+    module, x = Hiding().eval().requires_grad_(False), torch.randn(len(MIXED), 8)
+    experts, before = decoded(module, experts_of(module, 3)), bits(module)
+    for some in (experts[0], [experts[i] for i in MIXED]):
+        with pytest.raises(StateError, match=r"'inner\.weight' where an expert cannot be put in its place"):
+            run(some, x)
+    assert same(module, before)
+
+
+class CompiledForward(nn.Linear):
+    @torch.compile(backend="eager")
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("how", ["in place", "in part", "forward"])
+def test_a_compiled_module_is_refused(how):
+    module = nn.Sequential(CompiledForward(8, 8) if how == "forward" else nn.Linear(8, 8)).eval().requires_grad_(False)
+    if how != "forward":
+        (module if how == "in place" else module[0]).compile(backend="eager")
+    with pytest.raises(StateError, match="is compiled, which hides its functions: pass the module before it was"):
+        decoded(module, experts_of(module, 1))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "within"),
+    [(lambda m: torch.compile(m, backend="eager"), "_orig_mod"), (lambda m: nn.DataParallel(m).eval(), "module")],
+    ids=["compiled", "in parallel"],
+)
+def test_a_module_in_a_wrapper_is_refused_with_the_one_within(wrap, within):
+    with pytest.raises(StateError, match=f"pass the module within it, its {within}"):
+        Base(wrap(make("linear")))
+
+
+@pytest.mark.parametrize("module", [nn.LazyLinear(3), nn.Linear(2, 2, device="meta")], ids=["lazy", "meta"])
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_module_without_values_is_refused(module):
+    with pytest.raises(StateError, match=r"tensor 'weight' of the module has no values yet"):
+        Base(module.eval())
+
+
+def test_an_untied_expert_of_a_tied_module_is_refused_with_both_names():
+    module = make("embedding, tied")
+    base = {name: x.clone() for name, x in module.state_dict().items()}
+    for names in (["table.weight"], ["out.weight"], ["table.weight", "out.weight"]):
+        delta = compress(base, base | {name: base[name] + torch.randn(50, 24) for name in names})
+        with pytest.raises(StateError, match=r"'table.weight' and 'out.weight' apart.*untie them before"):
+            Expert(Base(module), delta)
+
+
+@pytest.mark.parametrize("name", ["table.weight", "out.weight"])
+def test_a_delta_that_names_a_tie_once_changes_both_ends(name):
+    module = make("embedding, tied")
+    state = {key: x for key, x in module.state_dict().items() if key in (name, "inner.weight", "inner.bias")}
+    moved = {
+        key: x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) for key, x in state.items()
+    }
+    delta, wanted = compress(state, moved, keep_ratio=1.0), make("embedding, tied")
+    wanted.load_state_dict(rebuild(state, delta), strict=False)
+    expert = Expert(Base(module), delta)
+    (ids,) = samples("embedding, tied", 4)
+    assert apart(run(expert, ids), wanted(ids)) < 1e-5 and apart(run(expert, ids), module(ids)) > 1e-1
 
 
 def test_a_module_in_training_mode_is_refused():

@@ -124,7 +124,7 @@ def test_what_the_model_itself_owns_no_adapter_holds_and_partial_leaves_it_out(t
     assert not (tmp_path / "adapter").exists()
     adapter = export_lora(delta, tower, tmp_path / "adapter", partial=True)
     assert adapter.lost == ("class_embedding", "positional_embedding", "proj")
-    assert "transformer.resblocks.0.attn" in adapter.whole
+    assert "transformer.resblocks.0.attn" in adapter.modules_to_save
     assert "transformer.resblocks.1.mlp.c_fc" in adapter.ranks
     rest = only(tower, delta, *(name for name in delta.parts if name not in adapter.lost))
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -207,7 +207,7 @@ def test_an_adapter_of_peft_becomes_a_delta_with_the_same_outputs_in_every_way(n
     module, x = build().eval().requires_grad_(False), inputs(torch.Generator().manual_seed(0))
     wanted = first(trained(module, tmp_path / "adapter", **config)(**x)).detach()
     assert apart(first(module(**x)), wanted) > 1e-3
-    delta = import_lora(tmp_path / "adapter", module.state_dict())
+    delta = import_lora(tmp_path / "adapter", module.state_dict(), module)
     delta = load(delta.save(tmp_path / "a.dts.safetensors"))
     assert apart(first(materialised(module, delta)(**x)), wanted) < 1e-5
     assert apart(first(run(Expert(Base(module), delta), **x)), wanted) < 1e-5
@@ -218,7 +218,7 @@ def test_an_imported_delta_holds_the_adapters_own_factors_and_its_file_is_no_lar
     module = bert().eval().requires_grad_(False)
     trained(module, tmp_path / "adapter", target_modules=["query"], r=4)
     held = safetensors.torch.load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    delta = import_lora(tmp_path / "adapter", module.state_dict())
+    delta = import_lora(tmp_path / "adapter", module.state_dict(), module)
     factors = [part for part in delta.parts.values() if isinstance(part, Factors)]
     assert sum(part.left.numel() + part.right.numel() for part in factors) == sum(x.numel() for x in held.values())
     path = delta.save(tmp_path / "a.dts.safetensors")
@@ -228,7 +228,7 @@ def test_an_imported_delta_holds_the_adapters_own_factors_and_its_file_is_no_lar
 def test_there_and_back_again_is_the_same_expert(model, tmp_path):
     (delta,) = experts_of(model.module, 1, size=0.02)
     export_lora(delta, model.module, tmp_path / "adapter")
-    again = import_lora(tmp_path / "adapter", model.module.state_dict())
+    again = import_lora(tmp_path / "adapter", model.module.state_dict(), model.module)
     wanted, found = (rebuild(model.module.state_dict(), each) for each in (delta, again))
     for name in wanted:
         assert torch.allclose(found[name], wanted[name], atol=1e-6), name
@@ -259,7 +259,7 @@ def adapter(tmp_path) -> SimpleNamespace:
 KEY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_{}.weight"
 SPOILT = {
     "another kind": ({"peft_type": "IA3"}, None, "is an adapter of the kind 'IA3'; only LORA is read"),
-    "DoRA": ({"use_dora": True}, None, "uses use_dora; only plain LoRA"),
+    "DoRA": ({"use_dora": True}, None, "use_dora is true, which is not read here; merge it with peft"),
     "no partner": ({}, lambda t: t.pop(KEY.format("B")), "has no partner lora_B; copy the adapter again"),
     "no other partner": ({}, lambda t: t.pop(KEY.format("A")), "has no partner lora_A; copy the adapter again"),
     "another shape": ({}, lambda t: t.update({KEY.format("A"): torch.ones(2, 33)}), r"\(32, 32\) in the base and"),
@@ -279,7 +279,7 @@ SPOILT = {
 def test_an_adapter_that_is_spoilt_or_of_another_kind_is_refused(adapter, settings, tensors, message):
     adapter.change(tensors, **settings)
     with pytest.raises(DTSError, match=message) as refused:
-        import_lora(adapter.folder, adapter.base)
+        import_lora(adapter.folder, adapter.base, adapter.module)
     assert str(adapter.folder) in str(refused.value)
 
 
@@ -292,20 +292,20 @@ def test_a_file_that_is_missing_or_damaged_is_refused_by_its_name(adapter, name,
     else:
         path.write_text("[1]" if damage == "no such format" else "")
     with pytest.raises(FileError, match=name.replace(".", r"\.")) as refused:
-        import_lora(adapter.folder, adapter.base)
+        import_lora(adapter.folder, adapter.base, adapter.module)
     assert ("is no JSON" in str(refused.value)) is (damage == "empty" and name == "adapter_config.json")
 
 
 def test_an_adapter_of_fused_attention_is_refused_since_peft_applies_part_of_it_twice(tmp_path):
     tower = image_tower()
     trained(tower, tmp_path / "adapter", target_modules=["attn"], r=3)
-    with pytest.raises(FileError, match="merge the adapter with peft, and compress the merged model"):
-        import_lora(tmp_path / "adapter", tower.state_dict())
+    with pytest.raises(FileError, match=r"adapts twice; merge it with peft \(merge_and_unload\), save that model"):
+        import_lora(tmp_path / "adapter", tower.state_dict(), tower)
 
 
 def test_an_adapter_of_another_model_is_refused(adapter):
     with pytest.raises(StateError, match="which the base has no weight for; pass its own base"):
-        import_lora(adapter.folder, make("linear").state_dict())
+        import_lora(adapter.folder, make("linear").state_dict(), make("linear"))
 
 
 def test_export_refuses_another_base_training_mode_and_files_in_the_way_and_writes_nothing(tmp_path):

@@ -1,6 +1,7 @@
 """``dts-mini export-lora`` and ``import-lora``, on a model that transformers saved."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,20 @@ def test_an_adapter_exported_and_imported_again_is_the_same_expert(run):
         assert torch.allclose(merged[name], tensor, atol=1e-6)
 
 
+def test_export_tells_the_bytes_before_it_writes_and_without_writing_and_takes_a_cap_and_sixteen_bits(run):
+    sizes = {}
+    for options in ("", "--rank 2", "--dtype bfloat16", "--rank 2 --dtype float16"):
+        code, told, err = run(f"{EXPORT} --dry-run {options}")
+        assert (code, err) == (0, "") and not Path("adapter").exists()
+        code, out, err = run(f"{EXPORT} {options}")
+        assert (code, err) == (0, "") and out.startswith(told)
+        assert ("of what the factors hold" in out) is ("rank" in options)
+        sizes[options] = int(told.split()[1].replace(",", ""))
+        assert 0 < Path("adapter/adapter_model.safetensors").stat().st_size - sizes[options] < 2**14
+        shutil.rmtree("adapter")
+    assert sizes[""] == 2 * sizes["--dtype bfloat16"] > sizes["--rank 2"] == 2 * sizes["--rank 2 --dtype float16"]
+
+
 def test_import_tells_the_files_bytes_and_inspect_shows_the_factors(run):
     run(EXPORT)
     code, out, err = run(IMPORT)
@@ -97,7 +112,7 @@ def test_what_no_adapter_can_hold_is_refused_or_left_out(run, refused):
         line = "export-lora --base owner --delta o.dts.safetensors --out part"
         assert "no LoRA adapter can hold 'shift', which the model itself owns; pass --partial" in refused(line)
         code, out, _ = run(f"{line} --partial")
-        assert code == 0 and out.endswith("left out shift\n")
+        assert code == 0 and out.endswith("written, without shift\n")
     finally:
         del transformers.OwnerModel
 

@@ -1,6 +1,8 @@
 """The server: many tasks over one module, within a bound on memory, for any number of threads."""
 
+import os
 import random
+import shutil
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,6 +229,85 @@ def test_a_removed_task_takes_no_memory_and_is_unknown(shop):
             act()
 
 
+# --- files that change under a task's name ---
+
+
+def replaced(shop, task: str, by: str) -> None:
+    """The file of one task put in the place of another's, as a copy that keeps size and times."""
+    path, fresh = shop.folder / f"{task}.dts.safetensors", shop.folder / "fresh"
+    shutil.copy2(shop.folder / f"{by}.dts.safetensors", fresh)
+    times = path.stat()
+    os.utime(fresh, ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.replace(fresh, path)
+
+
+@pytest.mark.parametrize("memory", [1, PLENTY])
+def test_a_file_that_is_replaced_is_served_from_the_next_request_on(shop, memory):
+    server = Server(shop.module, shop.folder, memory=memory)
+    server("task 0", shop.x)
+    replaced(shop, "task 0", by="task 1")
+    assert apart(server("task 0", shop.x), shop.wanted["task 1"]) < 1e-5
+    replaced(shop, "task 0", by="task 2")
+    found = server(["task 0"] * 4 + ["task 3"] * 4, shop.x)
+    assert apart(found[0], shop.wanted["task 2"][0]) < 1e-5 and apart(found[7], shop.wanted["task 3"][7]) < 1e-5
+    assert server.held <= server.memory and len(server.tasks) == 8
+
+
+def test_a_file_written_over_in_its_place_is_noticed_too(shop):
+    server, path = Server(shop.module, shop.folder, memory=PLENTY), shop.folder / "task 0.dts.safetensors"
+    server("task 0", shop.x)
+    path.write_bytes((shop.folder / "task 1.dts.safetensors").read_bytes())
+    assert apart(server("task 0", shop.x), shop.wanted["task 1"]) < 1e-5
+
+
+def test_what_is_not_replaced_is_read_once(shop, readings):
+    server = Server(shop.module, shop.folder, memory=PLENTY)
+    replaced(shop, "task 0", by="task 1")
+    for _ in range(3):
+        for task in shop.deltas:
+            server(task, shop.x)
+    assert sorted(readings) == sorted([*shop.deltas, "task 0"])
+
+
+def test_a_replacement_that_is_damaged_or_of_another_base_is_refused_until_it_is_mended(shop):
+    server, path = Server(shop.module, shop.folder, memory=PLENTY), shop.folder / "task 0.dts.safetensors"
+    whole = path.read_bytes()
+    server("task 0", shop.x)
+    path.write_bytes(whole[:-9])
+    for _ in range(2):
+        with pytest.raises(FileError, match=r"task 0\.dts\.safetensors"):
+            server("task 0", shop.x)
+    other = make("transformer layer")
+    other.layer.linear1.weight += 1
+    experts_of(other, 1)[0].save(path, overwrite=True)
+    with pytest.raises(StateError, match=r"that .*task 0\.dts\.safetensors was made for"):
+        server("task 0", shop.x)
+    assert apart(server("task 1", shop.x), shop.wanted["task 1"]) < 1e-5
+    path.write_bytes(whole)
+    assert apart(server("task 0", shop.x), shop.wanted["task 0"]) < 1e-5
+
+
+def test_files_replaced_while_threads_ask_for_them_are_one_expert_or_the_other(shop):
+    server, wrong = Server(shop.module, shop.folder, memory=2 * shop.expert + 8 * shop.file), []
+
+    def work() -> None:
+        for _ in range(20):
+            found = server("task 0", shop.x)
+            wrong.extend([1] if min(apart(found, shop.wanted[f"task {i}"]) for i in (0, 1)) > 1e-5 else [])
+
+    shutil.copy2(shop.folder / "task 0.dts.safetensors", shop.folder / "kept")
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for turn in range(10):
+        shutil.copy2(shop.folder / ("kept" if turn % 2 else "task 1.dts.safetensors"), shop.folder / "fresh")
+        os.replace(shop.folder / "fresh", shop.folder / "task 0.dts.safetensors")
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert apart(server("task 0", shop.x), shop.wanted["task 0"]) < 1e-5
+
+
 # --- what is refused ---
 
 
@@ -281,5 +362,21 @@ def test_a_folder_without_deltas_and_a_bound_of_nothing_are_refused(shop, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match=r"empty: holds no file \*\.dts\.safetensors"):
         Server(shop.module, tmp_path / "empty", memory=PLENTY)
-    with pytest.raises(DTSError, match="memory is 0: give a number of bytes"):
-        Server(shop.module, shop.folder, memory=0)
+    for memory in (0, -1, 0.5, float("nan"), "1 GB", None):
+        with pytest.raises(DTSError, match=f"memory is {memory!r}: give a number of bytes"):
+            Server(shop.module, shop.folder, memory=memory)
+
+
+def test_an_untied_expert_of_a_tied_module_and_a_module_that_hides_its_weights_are_refused_before_anything_is_served(
+    tmp_path,
+):
+    module = make("embedding, tied")
+    base = {name: x.clone() for name, x in module.state_dict().items()}
+    compress(base, base | {"out.weight": base["out.weight"] + 1}).save(tmp_path / "a.dts.safetensors")
+    with pytest.raises(StateError, match=r"a\.dts\.safetensors changes 'table.weight' and 'out.weight' apart"):
+        Server(module, tmp_path, memory=PLENTY)
+    experts_of(module, 1)[0].save(tmp_path / "a.dts.safetensors", overwrite=True)
+    assert Server(module, tmp_path, memory=PLENTY).tasks == ["a"]
+    module.inner.compile(backend="eager")
+    with pytest.raises(StateError, match="'inner', a Linear, is compiled"):
+        Server(module, tmp_path, memory=PLENTY)

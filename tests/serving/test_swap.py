@@ -5,7 +5,7 @@ import torch
 from served import MODELS, bits, experts_of, image_tower, make, same
 from torch import nn
 
-from dts_mini import rebuild
+from dts_mini import compress, rebuild
 from dts_mini.core import delta as delta_module
 from dts_mini.core.errors import StateError
 from dts_mini.serving import Swapper, unpacked
@@ -73,7 +73,46 @@ def test_a_swap_writes_what_differs_and_no_other_tensor():
     assert {name for name, count in version().items() if count != before[name]} == {second}
 
 
+def test_a_module_built_under_inference_mode_is_swapped_as_any_in_any_mode():
+    with torch.inference_mode():
+        module = make("linear")
+    before, deltas = bits(module), experts_of(module, 2)
+    swapper = Swapper(module)
+    swapper.to(deltas[0])
+    assert has(module, rebuild(before, deltas[0]))
+    with torch.inference_mode():
+        swapper.to(deltas[1])
+    assert has(module, rebuild(before, deltas[1]))
+    swapper.to(None)
+    assert same(module, before)
+
+
+def test_weights_that_could_be_trained_are_swapped_as_any():
+    module = make("linear").requires_grad_(True)
+    before, (delta,) = bits(module), experts_of(module.requires_grad_(False), 1)
+    Swapper(module.requires_grad_(True)).to(delta)
+    assert has(module, rebuild(before, delta)) and all(x.requires_grad for x in module.parameters())
+
+
+def test_autocast_does_not_round_what_is_written():
+    module = make("convolutions 2d").to(memory_format=torch.channels_last)
+    before, deltas = bits(module), experts_of(module, 1, method="drc", notch=384)
+    with torch.autocast("cpu", torch.bfloat16):
+        Swapper(module).to(deltas[0])
+    wanted = rebuild(before, deltas[0])
+    assert all(torch.equal(module.state_dict()[name], x) for name, x in wanted.items())
+
+
 # --- what is refused ---
+
+
+def test_an_untied_expert_of_a_tied_module_is_refused_and_nothing_is_written():
+    module = make("embedding, tied")
+    base = bits(module)
+    delta = compress(base, base | {"out.weight": base["out.weight"] + torch.randn(50, 24)})
+    with pytest.raises(StateError, match=r"'table.weight' and 'out.weight' apart, which are one tensor of the module"):
+        Swapper(module).to(delta)
+    assert same(module, base)
 
 
 def test_a_delta_of_another_base_is_refused_and_the_module_keeps_its_expert():

@@ -26,9 +26,7 @@ def length_of_a_prompt_does_not_count(candidate):
     text = torch.linspace(-1, 1, 24).view(2, 3, 4)
     longer = text * torch.tensor([1.0, 5.0, 0.1])[:, None]
     if not torch.allclose(candidate(text), candidate(longer), atol=1e-5):
-        raise Wrong(
-            "expected the same head when a prompt's vector is made longer, got another", "The longer prompt wins"
-        )
+        raise Wrong("expected the same head when a prompt's vector is made longer, got another")
 
 
 def half_width(p: float, n: int) -> float:
@@ -97,8 +95,8 @@ EXERCISES = (
         minutes=5,
         reference=head_of,
         checks=(
-            case(head_of, HEAD_WRONG, torch.tensor([[[4.0, 0], [0, 1]], [[0, 2], [0, 3]], [[-1, 0], [-3, -3]]])),
-            case(head_of, HEAD_WRONG, torch.tensor([[[3.0, 4.0]]])),  # one class, one prompt
+            case(head_of, torch.tensor([[[4.0, 0], [0, 1]], [[0, 2], [0, 3]], [[-1, 0], [-3, -3]]])),
+            case(head_of, torch.tensor([[[3.0, 4.0]]])),  # one class, one prompt
             length_of_a_prompt_does_not_count,
         ),
         hints=(
@@ -128,9 +126,9 @@ EXERCISES = (
         minutes=5,
         reference=half_width,
         checks=(
-            case(half_width, WIDTH_WRONG, 0.9, 400),
-            case(half_width, WIDTH_WRONG, 1.0, 50),  # all right: nothing varies
-            case(half_width, WIDTH_WRONG, 0.5, 1),
+            case(half_width, 0.9, 400),
+            case(half_width, 1.0, 50),  # all right: nothing varies
+            case(half_width, 0.5, 1),
             four_times_the_images_halve_it,
         ),
         hints=(
@@ -157,9 +155,9 @@ EXERCISES = (
         minutes=6,
         reference=paired_half_width,
         checks=(
-            case(paired_half_width, PAIRED_WRONG, torch.arange(20) < 15, torch.arange(20) < 9),
-            case(paired_half_width, PAIRED_WRONG, torch.arange(10) < 6, torch.arange(10) >= 6),  # they never agree
-            case(paired_half_width, PAIRED_WRONG, torch.arange(8) < 5, torch.arange(8) < 5),  # they always agree
+            case(paired_half_width, torch.arange(20) < 15, torch.arange(20) < 9),
+            case(paired_half_width, torch.arange(10) < 6, torch.arange(10) >= 6),  # they never agree
+            case(paired_half_width, torch.arange(8) < 5, torch.arange(8) < 5),  # they always agree
             the_order_does_not_count,
         ),
         hints=(

@@ -215,11 +215,11 @@ EXERCISES = (
         minutes=8,
         reference=codes_of,
         checks=(
-            case(codes_of, CODES_WRONG, LOPSIDED),
-            case(codes_of, CODES_WRONG, ODD),
-            case(codes_of, CODES_WRONG, ZEROS),
-            case(codes_of, CODES_WRONG, TIES),
-            case(codes_of, CODES_WRONG, torch.tensor([-0.4])),  # half of one, rounded down, is none
+            case(codes_of, LOPSIDED),
+            case(codes_of, ODD),
+            case(codes_of, ZEROS),
+            case(codes_of, TIES),
+            case(codes_of, torch.tensor([-0.4])),  # half of one, rounded down, is none
             half_of_each_sign_is_strong,
         ),
         hints=(
@@ -237,7 +237,8 @@ EXERCISES = (
             ),
             (
                 "My exact zeros have a code below 4",
-                "A zero is neither positive nor negative. It has the code 4, and it does not count when a sign is halved.",
+                "A zero is neither positive nor negative. "
+                "It has the code 4, and it does not count when a sign is halved.",
             ),
             (
                 "With equal elements, too many are strong",
@@ -253,9 +254,9 @@ EXERCISES = (
         minutes=5,
         reference=entropy_bits,
         checks=(
-            case(entropy_bits, ENTROPY_WRONG, [5, 5, 5, 5]),
-            case(entropy_bits, ENTROPY_WRONG, [40, 10, 10, 40]),
-            case(entropy_bits, ENTROPY_WRONG, [3, 0, 1, 0]),
+            case(entropy_bits, [5, 5, 5, 5]),
+            case(entropy_bits, [40, 10, 10, 40]),
+            case(entropy_bits, [3, 0, 1, 0]),
             no_code_needs_more_than_equal_shares,
         ),
         hints=(
@@ -283,11 +284,11 @@ EXERCISES = (
         minutes=8,
         reference=same_bits_rank,
         checks=(
-            case(same_bits_rank, RANK_WRONG, 768, 192, 19, 8),
-            case(same_bits_rank, RANK_WRONG, 64, 32, 13, 8),
-            case(same_bits_rank, RANK_WRONG, 64, 32, 13, 2),
-            case(same_bits_rank, RANK_WRONG, 100, 100, 30, 4),  # four groups again: nothing changes
-            case(same_bits_rank, RANK_WRONG, 192, 192, 150, 2),  # more bits than there are components for
+            case(same_bits_rank, 768, 192, 19, 8),
+            case(same_bits_rank, 64, 32, 13, 8),
+            case(same_bits_rank, 64, 32, 13, 2),
+            case(same_bits_rank, 100, 100, 30, 4),  # four groups again: nothing changes
+            case(same_bits_rank, 192, 192, 150, 2),  # more bits than there are components for
             no_more_bits_and_no_rank_left,
         ),
         hints=(
@@ -315,10 +316,10 @@ EXERCISES = (
         minutes=15,
         reference=best_cut,
         checks=(
-            case(best_cut, CUT_WRONG, FEW),
-            case(best_cut, CUT_WRONG, TWO_HEAPS),
-            case(best_cut, CUT_WRONG, TAIL),
-            case(best_cut, CUT_WRONG, torch.tensor([0.3, 0.8])),
+            case(best_cut, FEW),
+            case(best_cut, TWO_HEAPS),
+            case(best_cut, TAIL),
+            case(best_cut, torch.tensor([0.3, 0.8])),
             no_other_cut_loses_less,
         ),
         hints=(

@@ -110,9 +110,9 @@ EXERCISES = (
         minutes=5,
         reference=group_value,
         checks=(
-            case(group_value, VALUE_WRONG, torch.tensor([-0.3, -0.5, -0.2, -0.9])),
-            case(group_value, VALUE_WRONG, torch.tensor([0.1, 0.2, 0.4])),
-            case(group_value, VALUE_WRONG, torch.tensor([-2.0])),  # a group of one is its own value
+            case(group_value, torch.tensor([-0.3, -0.5, -0.2, -0.9])),
+            case(group_value, torch.tensor([0.1, 0.2, 0.4])),
+            case(group_value, torch.tensor([-2.0])),  # a group of one is its own value
             the_length_is_kept,
         ),
         hints=(
@@ -136,9 +136,9 @@ EXERCISES = (
         minutes=8,
         reference=best_value,
         checks=(
-            case(best_value, BEST_WRONG, torch.tensor([-0.3, -0.5, -0.2, -0.9]), torch.tensor([1.0, 2.0, 4.0, 0.5])),
-            case(best_value, BEST_WRONG, torch.tensor([0.4, 0.6, 5.0]), torch.tensor([2.0, 1.0, 0.0])),
-            case(best_value, BEST_WRONG, torch.tensor([0.1, 0.2, 0.4]), torch.ones(3)),  # equal weights: the mean
+            case(best_value, torch.tensor([-0.3, -0.5, -0.2, -0.9]), torch.tensor([1.0, 2.0, 4.0, 0.5])),
+            case(best_value, torch.tensor([0.4, 0.6, 5.0]), torch.tensor([2.0, 1.0, 0.0])),
+            case(best_value, torch.tensor([0.1, 0.2, 0.4]), torch.ones(3)),  # equal weights: the mean
             no_value_is_better,
         ),
         hints=(
@@ -169,9 +169,9 @@ EXERCISES = (
         minutes=8,
         reference=information_bits,
         checks=(
-            case(information_bits, BITS_WRONG, 768, 192, 19),
-            case(information_bits, BITS_WRONG, 40, 60, 1),
-            case(information_bits, BITS_WRONG, 64, 64, 64),  # full rank: more codes than the matrix has elements
+            case(information_bits, 768, 192, 19),
+            case(information_bits, 40, 60, 1),
+            case(information_bits, 64, 64, 64),  # full rank: more codes than the matrix has elements
             a_component_more,
         ),
         hints=(
@@ -196,11 +196,11 @@ EXERCISES = (
         minutes=10,
         reference=rank_within_bits,
         checks=(
-            case(rank_within_bits, RANK_WRONG, 768, 192, 37_500),
-            case(rank_within_bits, RANK_WRONG, 768, 192, 37_343),  # a bit short of rank 19
-            case(rank_within_bits, RANK_WRONG, 768, 192, 37_344),  # and just enough
-            case(rank_within_bits, RANK_WRONG, 40, 60, 1_000_000),
-            case(rank_within_bits, RANK_WRONG, 30, 20, 100),  # less than the scales alone
+            case(rank_within_bits, 768, 192, 37_500),
+            case(rank_within_bits, 768, 192, 37_343),  # a bit short of rank 19
+            case(rank_within_bits, 768, 192, 37_344),  # and just enough
+            case(rank_within_bits, 40, 60, 1_000_000),
+            case(rank_within_bits, 30, 20, 100),  # less than the scales alone
             it_fits_and_one_more_does_not,
         ),
         hints=(

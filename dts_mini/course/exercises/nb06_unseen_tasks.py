@@ -218,8 +218,8 @@ EXERCISES = (
         minutes=5,
         reference=descriptor_of,
         checks=(
-            case(descriptor_of, DESCRIPTOR_WRONG, HEAD),
-            case(descriptor_of, DESCRIPTOR_WRONG, torch.tensor([[0.0, 5.0]])),  # one class: its own direction
+            case(descriptor_of, HEAD),
+            case(descriptor_of, torch.tensor([[0.0, 5.0]])),  # one class: its own direction
             the_temperature_changes_nothing,
         ),
         hints=(
@@ -243,9 +243,9 @@ EXERCISES = (
         minutes=5,
         reference=my_weights,
         checks=(
-            case(my_weights, WEIGHTS_WRONG, ONE, MANY),
-            case(my_weights, WEIGHTS_WRONG, 3 * ONE, torch.tensor([[0.5, 0.5]])),  # one task has all the weight
-            case(my_weights, WEIGHTS_WRONG, ONE, torch.tensor([[0.0, 1.0], [1.0, 0.0]])),  # a right angle: nothing
+            case(my_weights, ONE, MANY),
+            case(my_weights, 3 * ONE, torch.tensor([[0.5, 0.5]])),  # one task has all the weight
+            case(my_weights, ONE, torch.tensor([[0.0, 1.0], [1.0, 0.0]])),  # a right angle: nothing
             the_core_agrees,
         ),
         hints=(
@@ -267,9 +267,9 @@ EXERCISES = (
         minutes=8,
         reference=fused,
         checks=(
-            case(fused, FUSED_WRONG, BASE, REMAINDERS, [0.5, 0.3, 0.2]),
-            case(fused, FUSED_WRONG, BASE, REMAINDERS[:1], [1.0]),  # one task alone: its expert
-            case(fused, FUSED_WRONG, BASE, REMAINDERS, [0.0, 0.0, 0.0]),
+            case(fused, BASE, REMAINDERS, [0.5, 0.3, 0.2]),
+            case(fused, BASE, REMAINDERS[:1], [1.0]),  # one task alone: its expert
+            case(fused, BASE, REMAINDERS, [0.0, 0.0, 0.0]),
             equal_weights_give_the_base,
         ),
         hints=(
@@ -294,10 +294,10 @@ EXERCISES = (
         minutes=10,
         reference=told_apart,
         checks=(
-            case(told_apart, TOLD_WRONG, 0.52 + SHARED + OWN, 0.5 + SHARED),  # clear, though two intervals overlap
-            case(told_apart, TOLD_WRONG, 0.5 + SHARED + OWN, 0.7 + SHARED),
-            case(told_apart, TOLD_WRONG, 0.5 + SHARED, 0.5 + SHARED),  # the same row twice
-            case(told_apart, TOLD_WRONG, 0.507 + SHARED + OWN, 0.5 + SHARED),  # likely better, not surely
+            case(told_apart, 0.52 + SHARED + OWN, 0.5 + SHARED),  # clear, though two intervals overlap
+            case(told_apart, 0.5 + SHARED + OWN, 0.7 + SHARED),
+            case(told_apart, 0.5 + SHARED, 0.5 + SHARED),  # the same row twice
+            case(told_apart, 0.507 + SHARED + OWN, 0.5 + SHARED),  # likely better, not surely
         ),
         hints=(
             (
@@ -322,11 +322,11 @@ EXERCISES = (
         minutes=8,
         reference=fuse_from,
         checks=(
-            case(fuse_from, FUSE_WRONG, [0.1, 0.4, 0.9], [-0.2, 0.1, 0.3]),
-            case(fuse_from, FUSE_WRONG, [0.2, 0.5], [-0.1, -0.3]),  # nothing gains: above all of them
-            case(fuse_from, FUSE_WRONG, [0.3, 0.6, 0.8], [0.02, -0.3, 0.1]),  # a small gain below a great loss
-            case(fuse_from, FUSE_WRONG, [0.2, 0.4, 0.6], [0.5, 0.0, 0.25]),
-            case(fuse_from, FUSE_WRONG, [0.2, 0.4, 0.6], [0.25, -0.25, 0.5]),  # two thresholds gain alike
+            case(fuse_from, [0.1, 0.4, 0.9], [-0.2, 0.1, 0.3]),
+            case(fuse_from, [0.2, 0.5], [-0.1, -0.3]),  # nothing gains: above all of them
+            case(fuse_from, [0.3, 0.6, 0.8], [0.02, -0.3, 0.1]),  # a small gain below a great loss
+            case(fuse_from, [0.2, 0.4, 0.6], [0.5, 0.0, 0.25]),
+            case(fuse_from, [0.2, 0.4, 0.6], [0.25, -0.25, 0.5]),  # two thresholds gain alike
             the_core_chooses_alike,
         ),
         hints=(
@@ -354,10 +354,10 @@ EXERCISES = (
         minutes=6,
         reference=safest,
         checks=(
-            case(safest, SAFEST_WRONG, SHARE_ROWS, [0.4, 0.6]),  # every mistake has its own answer
-            case(safest, SAFEST_WRONG, {0.0: [0.5, 0.5], 1.0: [0.9, 0.3]}, [0.5, 0.5]),  # a great gain, a loss
-            case(safest, SAFEST_WRONG, {0.0: [0.5, 0.6], 1.0: [0.45, 0.8]}, [0.5, 0.8]),  # a low bar, a high one
-            case(safest, SAFEST_WRONG, {0.0: [0.4, 0.4, 0.4], 1.0: [0.5, 0.5, 0.3]}, [0.5, 0.5, 0.5]),
+            case(safest, SHARE_ROWS, [0.4, 0.6]),  # every mistake has its own answer
+            case(safest, {0.0: [0.5, 0.5], 1.0: [0.9, 0.3]}, [0.5, 0.5]),  # a great gain, a loss
+            case(safest, {0.0: [0.5, 0.6], 1.0: [0.45, 0.8]}, [0.5, 0.8]),  # a low bar, a high one
+            case(safest, {0.0: [0.4, 0.4, 0.4], 1.0: [0.5, 0.5, 0.3]}, [0.5, 0.5, 0.5]),
             the_core_is_as_safe,
         ),
         hints=(

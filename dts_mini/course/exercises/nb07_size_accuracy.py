@@ -128,9 +128,9 @@ EXERCISES = (
         minutes=6,
         reference=dominated,
         checks=(
-            case(dominated, DOMINATED_WRONG, [1.0, 3.0, 2.0, 2.0, 4.0], [0.5, 0.2, 0.3, 0.4, 0.25]),
-            case(dominated, DOMINATED_WRONG, [1.0, 1.0], [0.5, 0.5]),  # equal points: neither beats the other
-            case(dominated, DOMINATED_WRONG, [1.0], [0.5]),  # a single point
+            case(dominated, [1.0, 3.0, 2.0, 2.0, 4.0], [0.5, 0.2, 0.3, 0.4, 0.25]),
+            case(dominated, [1.0, 1.0], [0.5, 0.5]),  # equal points: neither beats the other
+            case(dominated, [1.0], [0.5]),  # a single point
             the_smallest_and_the_best_survive,
         ),
         hints=(
@@ -164,8 +164,8 @@ EXERCISES = (
         minutes=10,
         reference=share_out,
         checks=(
-            case(share_out, SHARE_WRONG, [[9.0, 9.0, 8.0], [8.0, 7.0, 1.0]], [3.0, 2.0], 8.0),
-            case(share_out, SHARE_WRONG, [[2.0, 1.0]], [3.0], 2.0),  # not even one fits
+            case(share_out, [[9.0, 9.0, 8.0], [8.0, 7.0, 1.0]], [3.0, 2.0], 8.0),
+            case(share_out, [[2.0, 1.0]], [3.0], 2.0),  # not even one fits
             the_budget_is_kept,
         ),
         hints=(
@@ -189,8 +189,8 @@ EXERCISES = (
         minutes=10,
         reference=water_level,
         checks=(
-            case(water_level, LEVEL_WRONG, [4.0, 1.0, 0.1], 0.5),
-            case(water_level, LEVEL_WRONG, [2.0, 2.0], 0.25),
+            case(water_level, [4.0, 1.0, 0.1], 0.5),
+            case(water_level, [2.0, 2.0], 0.25),
             above_all_variances_nothing_is_coded,
         ),
         hints=(

@@ -191,15 +191,16 @@ EXERCISES = (
         minutes=6,
         reference=low_rank_forward,
         checks=(
-            case(low_rank_forward, FORWARD_WRONG, *SQUARE),
-            case(low_rank_forward, FORWARD_WRONG, *TALL),
+            case(low_rank_forward, *SQUARE),
+            case(low_rank_forward, *TALL),
             without_a_remainder_it_is_the_plain_layer,
             a_token_is_served_alike_alone_and_in_a_batch,
         ),
         hints=(
             (
                 "My rows and columns have changed places",
-                "Tokens are the rows of x, and they stay the rows. So what stands left in the formula stands right here.",
+                "Tokens are the rows of x, and they stay the rows. "
+                "So what stands left in the formula stands right here.",
             ),
             (
                 "I have mixed up W and its transpose",
@@ -224,9 +225,9 @@ EXERCISES = (
         minutes=8,
         reference=mixed_forward,
         checks=(
-            case(mixed_forward, MIXED_WRONG, TOKENS, SHARED, THIN, torch.tensor([1, 0, 2, 1])),
-            case(mixed_forward, MIXED_WRONG, TOKENS[:3], SHARED, THIN, torch.tensor([2, 2, 2])),  # a batch of one task
-            case(mixed_forward, MIXED_WRONG, TOKENS[:1], SHARED, THIN, torch.tensor([1])),
+            case(mixed_forward, TOKENS, SHARED, THIN, torch.tensor([1, 0, 2, 1])),
+            case(mixed_forward, TOKENS[:3], SHARED, THIN, torch.tensor([2, 2, 2])),  # a batch of one task
+            case(mixed_forward, TOKENS[:1], SHARED, THIN, torch.tensor([1])),
             the_matrices_agree,
         ),
         hints=(
@@ -254,11 +255,11 @@ EXERCISES = (
         minutes=6,
         reference=who_goes,
         checks=(
-            case(who_goes, GOES_WRONG, ["aerial", "digits"], SIZES, 5),  # they just fit
-            case(who_goes, GOES_WRONG, REQUESTS, SIZES, 7),
-            case(who_goes, GOES_WRONG, REQUESTS, SIZES, 1),
-            case(who_goes, GOES_WRONG, ["aerial", "aerial", "scenes", "digits"], SIZES, 5),
-            case(who_goes, GOES_WRONG, [], SIZES, 5),
+            case(who_goes, ["aerial", "digits"], SIZES, 5),  # they just fit
+            case(who_goes, REQUESTS, SIZES, 7),
+            case(who_goes, REQUESTS, SIZES, 1),
+            case(who_goes, ["aerial", "aerial", "scenes", "digits"], SIZES, 5),
+            case(who_goes, [], SIZES, 5),
         ),
         hints=(
             ("I count a task twice", "However often it was asked for, an expert lies in memory once."),
@@ -280,9 +281,9 @@ EXERCISES = (
         minutes=7,
         reference=subspace_share,
         checks=(
-            case(subspace_share, SHARE_WRONG, INPUTS, ALONG),
-            case(subspace_share, SHARE_WRONG, INPUTS, torch.eye(4)),  # all directions: exactly chance
-            case(subspace_share, SHARE_WRONG, 10 * INPUTS[:2], ALONG[:1]),
+            case(subspace_share, INPUTS, ALONG),
+            case(subspace_share, INPUTS, torch.eye(4)),  # all directions: exactly chance
+            case(subspace_share, 10 * INPUTS[:2], ALONG[:1]),
         ),
         hints=(
             ("A long input lies more along V", "Divide by the squared length of each input."),
