@@ -10,17 +10,30 @@ from functools import partial
 
 from dts_mini.peers.binary import bitdelta, t_switch
 from dts_mini.peers.direct import direct, direct_low_rank
+from dts_mini.peers.entropy_coded import rounding
 from dts_mini.peers.low_rank import low_rank
 from dts_mini.peers.masks import emr, tall
 from dts_mini.peers.peer import Peer, bytes_per_task
 from dts_mini.peers.pruned import pruned
 from dts_mini.peers.quantised import rtvq, tvq
+from dts_mini.peers.rounded import delta_come, delta_mix, low_rank_int
 from dts_mini.peers.subspace import subspace
+from dts_mini.peers.twin import twin_merging
+from dts_mini.peers.ultra import ultra_delta
 
 BUDGETED: dict[str, Callable[..., Peer]] = {
-    "TSV-C": low_rank,
-    "low-rank, water-filling": partial(low_rank, ranks="water-filling", vector_bits=4),
+    "TSV-C": partial(low_rank, vector_bits=4),
+    "low-rank, water-filling": partial(low_rank, ranks="water-filling", weight=0.5, vector_bits=4),
+    "low-rank INT2": partial(low_rank_int, widths=(2,), norm=0.5),
+    "low-rank INT3": low_rank_int,
+    "low-rank INT4": partial(low_rank_int, widths=(4,)),
+    "Delta-CoMe": delta_come,
+    "DeltaMix": delta_mix,
+    "UltraDelta": ultra_delta,
+    "Twin-Merging": twin_merging,
     "T-Switch": t_switch,
+    "T-Switch, a scale a tensor": partial(t_switch, per="tensor"),
+    "rounding, entropy-coded": rounding,
     "magnitude pruning": pruned,
     "shared subspace": partial(subspace, vector_bits=4),
     "expert itself, low-rank": partial(direct_low_rank, ranks="water-filling"),
@@ -29,7 +42,7 @@ BUDGETED: dict[str, Callable[..., Peer]] = {
 }
 """Methods of any size, by name: they need a budget.
 
-Our own two spend 4 bits on an element of a 1-D tensor, not 16: chosen on validation images.
+Those that are about matrices spend 4 bits on an element of a 1-D tensor, not 16: chosen on validation images.
 """
 
 NATURAL: dict[str, Callable[..., Peer]] = {
@@ -40,6 +53,7 @@ NATURAL: dict[str, Callable[..., Peer]] = {
     "BitDelta": bitdelta,
     "EMR-Merging": emr,
     "TALL masks": tall,
+    "UltraDelta, 97 % sparse": partial(ultra_delta, density=0.03),
 }
 """Methods of one size, by name: a budget that is smaller is an error."""
 

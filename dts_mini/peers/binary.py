@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
-from dts_mini.peers.peer import Frame, Half, Peer, densest, frames, within
+from dts_mini.peers.peer import Frame, Half, Peer, Ranked, densest, frames, within
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,8 @@ class Signs(Part):
 def bitdelta(theta_0: State, experts: Mapping[str, State], budget: int | str | None = None) -> Peer:
     """BitDelta: of each matrix its signs, times the mean magnitude, which is the best scale for them. One size.
 
-    The paper then distils the scales on data; this is the data-free start. 1-D tensors, which it leaves in full
-    precision, are kept in half.
+    Zero counts as positive. The paper then distils the scales on data; this is the data-free start. 1-D tensors, which
+    it leaves in full precision, are kept in half.
     """
     made = frames(theta_0, experts)
     deltas = {}
@@ -60,7 +60,7 @@ def bitdelta(theta_0: State, experts: Mapping[str, State], budget: int | str | N
 
 
 def _signs(x: Tensor) -> Signs:
-    return Signs((x.reshape(-1) > 0).cpu(), x.abs().mean().float().cpu())
+    return Signs((x.reshape(-1) >= 0).cpu(), x.abs().mean().float().cpu())
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,24 +95,68 @@ class Switch(Part):
         return entropy(self.active) + len(self.positive) + 32
 
 
+@dataclass(frozen=True, eq=False)
+class SharedKnob(Switch):
+    """A switch whose scale the file holds once, for all tensors."""
+
+    def write(self, writer: Writer) -> list:
+        writer.add("codes", pack(self.positive.to(torch.uint8), 1))
+        return write_bits(self.active, writer)
+
+    @classmethod
+    def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "SharedKnob":
+        codes, count = reader.take("codes", -(-arguments[0] // 8)), arguments[0]
+        active = read_bits(reader, torch.Size(shape).numel(), *arguments)
+        return cls(active, unpack(codes, count, 1).bool(), torch.tensor(reader.settings["scale"], dtype=torch.float32))
+
+    @property
+    def bits(self) -> int:
+        return super().bits - 32
+
+
 @torch.no_grad()
 def t_switch(
-    theta_0: State, experts: Mapping[str, State], budget: int | str | None = None, *, density: float | None = None
+    theta_0: State,
+    experts: Mapping[str, State],
+    budget: int | str | None = None,
+    *,
+    density: float | None = None,
+    per: Literal["vector", "tensor"] = "vector",
 ) -> Peer:
-    """T-Switch: of each tensor, 1-D ones too, the share ``density`` of its positive elements and of its negative ones
-    that is largest in magnitude; each becomes its sign times the root mean square of those that stay.
+    """T-Switch: the share ``density`` of a task vector's elements that is largest in magnitude, over all tensors, 1-D
+    ones too; each becomes its sign times the root mean square of those that stay.
 
-    A budget chooses the density, one for all tensors. The task is known, so that Auto-Switch has no part.
+    ``per="tensor"``, as in the authors' public code: the share is taken of each tensor's positive elements and of its
+    negative ones, and each tensor has a scale. A budget chooses the density. The task is known, so that Auto-Switch
+    has no part.
     """
     if (budget is None) == (density is None):
         raise DTSError("t_switch needs a budget or a density, and one of them alone")
     if density is not None and not 0 < density <= 1:
         raise DTSError(f"density is {density}: it must lie in (0, 1]")
+    if per not in ("vector", "tensor"):
+        raise DTSError(f"per is {per!r}: choose vector or tensor")
+    switched = _by_vector if per == "vector" else _by_tensor
     made = frames(theta_0, experts)
-    return Peer(theta_0, {task: _switched(frame, budget, density) for task, frame in made.items()})
+    return Peer(theta_0, {task: switched(frame, budget, density) for task, frame in made.items()})
 
 
-def _switched(frame: Frame, budget: int | str | None, density: float | None) -> TaskDelta:
+def _by_vector(frame: Frame, budget: int | str | None, density: float | None) -> TaskDelta:
+    ranked = Ranked.of(frame)
+
+    def at(density: float) -> TaskDelta:
+        kept = ranked.largest(density)
+        chosen = torch.cat([torch.empty(0), *(ranked.flat[name][mask] for name, mask in kept.items())])
+        scale = chosen.double().square().mean().sqrt().float() if len(chosen) else torch.zeros(())
+        parts = {name: SharedKnob(mask, ranked.flat[name][mask] > 0, scale) for name, mask in kept.items()}
+        return frame.delta("T-Switch", parts, {"density": density, "scale": scale.item()})
+
+    if budget is None:
+        return at(density)
+    return densest(at, frame.budget(budget), ranked.elements, bits=1)
+
+
+def _by_tensor(frame: Frame, budget: int | str | None, density: float | None) -> TaskDelta:
     sides = {}
     for name, x in frame.items():
         flat = x.reshape(-1).float().cpu()

@@ -76,13 +76,16 @@ def low_rank(
     *,
     share: float | None = None,
     ranks: Literal["even", "water-filling"] = "even",
+    weight: float = 0.0,
     vector_bits: int = 16,
 ) -> Peer:
     """Rank-r task vectors in half precision.
 
     ``share`` of the components of each matrix, in [0, 1], without a budget: 1 / N as TSV-C takes it. With a budget
     components are added until the file is full: ``even`` raises the share of all matrices alike (TSV-C),
-    ``water-filling`` takes the component that buys most energy for its bytes (ours, the strongest such peer).
+    ``water-filling`` takes the component that buys most energy for its bytes (ours). In half precision: factors of
+    few bits (``peers.rounded``) are stronger by far. ``weight``: from 0, where squared errors of all matrices count
+    alike, to 1, where they count relative to ||M||.
     ``vector_bits``: of the elements of 1-D tensors; below 16 they are quantised as TVQ does it.
     """
     if ranks not in ("even", "water-filling"):
@@ -91,13 +94,17 @@ def low_rank(
         raise DTSError("both a budget and a share are given: pass one of them")
     if share is not None and not 0 <= share <= 1:
         raise DTSError(f"share is {share}: it must lie in [0, 1]")
+    if not 0 <= weight <= 1:
+        raise DTSError(f"weight is {weight}: it must lie in [0, 1]")
     check_vector_bits(vector_bits)
     made = frames(theta_0, experts)
     share = 1 / len(made) if share is None else share
-    return Peer(theta_0, {task: _delta(frame, budget, share, ranks, vector_bits) for task, frame in made.items()})
+    settings = {"ranks": ranks, "weight": weight}
+    return Peer(theta_0, {task: _delta(frame, budget, share, settings, vector_bits) for task, frame in made.items()})
 
 
-def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vector_bits: int) -> TaskDelta:
+def matrices_and_vectors(frame: Frame, vector_bits: int) -> tuple[dict[str, Part], dict[str, Decomposition]]:
+    """The parts of 1-D tensors, and the decompositions of the others as matrices, all components of them."""
     vectors, found = {}, {}
     for name, x in frame.items():
         if x.dim() == 1:
@@ -105,16 +112,23 @@ def _delta(frame: Frame, budget: int | str | None, share: float, ranks: str, vec
         else:
             matrix = x.reshape(len(x), -1)
             found[name] = decompose(matrix, min(matrix.shape), "full")
+    return vectors, found
+
+
+def _delta(frame: Frame, budget: int | str | None, share: float, settings: Mapping, vector_bits: int) -> TaskDelta:
+    vectors, found = matrices_and_vectors(frame, vector_bits)
 
     def of(kept: Mapping[str, int]) -> TaskDelta:
         parts = {name: HalfLowRank.of(found[name].first(kept[name])) for name in found if kept[name]}
-        return frame.delta("low-rank", vectors | parts, {"ranks": ranks})
+        return frame.delta("low-rank", vectors | parts, settings)
 
     if budget is None:
         return of({name: round(share * len(x.s)) for name, x in found.items()})
     costs = {name: 2 * (len(x.u) + x.vh.shape[1]) + 4 for name, x in found.items()}
+    sizes = {name: torch.linalg.vector_norm(x.s).item() ** settings["weight"] for name, x in found.items()}
+    even = settings["ranks"] == "even"
     offers = sorted(
-        ((number + 1) / len(x.s) if ranks == "even" else -value * value / costs[name], name, number)
+        ((number + 1) / len(x.s) if even else -((value / sizes[name]) ** 2) / costs[name], name, number)
         for name, x in found.items()
         for number, value in enumerate(x.s.tolist())
     )

@@ -112,6 +112,31 @@ def shared_delta(base: State, parts: Mapping[str, Part], method: str, settings: 
     return TaskDelta(dict(parts), shapes, dtypes, method, dict(settings or {}), fingerprint(base), "")
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """A task vector's tensors, flat, and the order of all their elements together, the largest magnitude first."""
+
+    flat: dict[str, Tensor]
+    order: Tensor
+
+    @classmethod
+    def of(cls, frame: Frame) -> "Ranked":
+        flat = {name: x.reshape(-1).float().cpu() for name, x in frame.items()}
+        every = torch.cat([torch.empty(0), *(x.abs() for x in flat.values())])
+        return cls(flat, every.argsort(descending=True, stable=True))
+
+    @property
+    def elements(self) -> int:
+        return len(self.order)
+
+    def largest(self, density: float) -> dict[str, Tensor]:
+        """Which elements (n, bool) of each tensor are among the share ``density`` of all; no entry where none is."""
+        kept = torch.zeros(self.elements, dtype=torch.bool)
+        kept[self.order[: int(density * self.elements + 1e-9)]] = True
+        masks = zip(self.flat, kept.split([len(x) for x in self.flat.values()]), strict=True)
+        return {name: mask for name, mask in masks if mask.any()}
+
+
 def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int) -> TaskDelta:
     """The delta of the largest density, in [0, 1], whose file is within the budget.
 

@@ -14,7 +14,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
-from dts_mini.peers.peer import Frame, Peer, densest, frames
+from dts_mini.peers.peer import Frame, Peer, Ranked, densest, frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,17 +60,12 @@ def pruned(
 
 
 def _pruned(frame: Frame, budget: int | str | None, density: float | None) -> TaskDelta:
-    flat = {name: x.reshape(-1).float().cpu() for name, x in frame.items()}
-    every = torch.cat([torch.empty(0), *(x.abs() for x in flat.values())])
-    order, sizes = every.argsort(descending=True, stable=True), [len(x) for x in flat.values()]
+    ranked = Ranked.of(frame)
 
     def at(density: float) -> TaskDelta:
-        kept = torch.zeros(len(every), dtype=torch.bool)
-        kept[order[: int(density * len(every) + 1e-9)]] = True
-        chosen = zip(flat.items(), kept.split(sizes), strict=True)
-        parts = {name: Sparse(mask, x[mask].half()) for (name, x), mask in chosen if mask.any()}
+        parts = {n: Sparse(mask, ranked.flat[n][mask].half()) for n, mask in ranked.largest(density).items()}
         return frame.delta("pruned", parts, {"density": density})
 
     if budget is None:
         return at(density)
-    return densest(at, frame.budget(budget), len(every), bits=16)
+    return densest(at, frame.budget(budget), ranked.elements, bits=16)

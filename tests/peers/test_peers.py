@@ -14,11 +14,15 @@ from dts_mini.peers import BUDGETED, NATURAL, PEERS, Peer, bytes_per_task
 from dts_mini.peers.binary import bitdelta, t_switch
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.direct import direct, direct_low_rank
+from dts_mini.peers.entropy_coded import SparseIntegers, rounding
 from dts_mini.peers.low_rank import low_rank
 from dts_mini.peers.masks import elect, emr, tall
 from dts_mini.peers.pruned import pruned
 from dts_mini.peers.quantised import Quantised, rtvq, tvq
+from dts_mini.peers.rounded import FewBits, delta_come, delta_mix, low_rank_int
 from dts_mini.peers.subspace import subspace
+from dts_mini.peers.twin import twin_merging
+from dts_mini.peers.ultra import Sampled, ultra_delta
 
 HALF = 2**-11  # the relative rounding error of half precision
 ENOUGH = 30_000  # bytes: more than an expert of the small model takes in half precision
@@ -99,7 +103,7 @@ def test_a_budget_is_never_exceeded(base, tasks, name, budget):
 def test_a_larger_budget_rebuilds_closer(base, tasks, name):
     each = [BUDGETED[name](base, tasks, budget) for budget in (1_380, 1_530, 1_730)]
     errors = [error(peer.rebuild("a"), tasks["a"], peer.base) for peer in each]
-    if name == "T-Switch":  # its file is full below these: all signs
+    if name.startswith("T-Switch"):  # its file is full below these: all signs
         assert errors[0] == errors[2] < 1
     else:
         assert errors[0] > errors[2]
@@ -208,6 +212,23 @@ def test_quantised_vectors_make_a_smaller_file_and_are_off_by_half_a_step(bits):
 # --- quantised ---
 
 
+def test_a_weight_looks_after_the_matrix_that_changed_little():
+    generator = torch.Generator().manual_seed(0)
+    base = {name: torch.zeros(40, 30) for name in ("little", "much")}
+    expert = {"little": torch.randn(40, 30, generator=generator), "much": 9 * torch.randn(40, 30, generator=generator)}
+    settings = {"ranks": "water-filling", "vector_bits": 4}
+    for weight, wanted in ((0.0, "much"), (1.0, "little")):
+        parts = low_rank(base, {"a": expert}, 1_500, weight=weight, **settings).deltas["a"].parts
+        ranks = {name: parts[name].rank for name in base}
+        assert ranks["little"] == 0 if wanted == "much" else ranks["little"] >= ranks["much"] - 1
+
+
+def test_a_zero_counts_as_positive_in_bitdelta():
+    expert = {"w": torch.tensor([[0.0, -1.0], [2.0, 1.0]])}
+    found = bitdelta({"w": torch.zeros(2, 2)}, {"a": expert}).rebuild("a")["w"]
+    assert torch.equal(found, torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
+
+
 @given(st.integers(1, 8), st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40))
 def test_a_quantised_element_is_off_by_half_a_step_and_zero_is_kept(bits, values):
     x = torch.tensor(values)
@@ -257,8 +278,30 @@ def test_the_mean_magnitude_is_the_best_scale_of_the_signs(base, tasks):
 
 
 @pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
-def test_t_switch_keeps_the_largest_of_each_sign_and_their_norm(base, tasks, density):
-    peer = t_switch(base, tasks, density=density)
+def test_t_switch_keeps_the_largest_of_all_tensors_and_their_norm_under_one_scale(base, tasks, density):
+    delta = t_switch(base, tasks, density=density).deltas["a"]
+    names = [name for name in base if base[name].dim()]
+    wanted = torch.cat([(tasks["a"][name] - base[name]).reshape(-1) for name in names])
+    found = [delta.remainder(name) for name in names]
+    found = torch.cat(
+        [torch.zeros(base[n].numel()) if x is None else x.reshape(-1) for n, x in zip(names, found, strict=True)]
+    )
+    kept = found != 0
+    assert kept.sum() == int(density * len(wanted))
+    assert density == 1 or wanted[kept].abs().min() >= wanted[~kept].abs().max()
+    assert torch.equal(found[kept].sign(), wanted[kept].sign())
+    assert len(found[kept].abs().unique()) == 1
+    assert found.norm().item() == pytest.approx(wanted[kept].norm().item(), rel=1e-4)
+
+
+def test_t_switch_is_of_one_of_two_kinds(base, tasks):
+    with pytest.raises(DTSError, match="per is 'row'"):
+        t_switch(base, tasks, density=0.1, per="row")
+
+
+@pytest.mark.parametrize("density", [0.1, 0.5, 1.0])
+def test_t_switch_per_tensor_keeps_the_largest_of_each_sign_and_their_norm(base, tasks, density):
+    peer = t_switch(base, tasks, density=density, per="tensor")
     wanted = (tasks["a"]["embedding"] - base["embedding"]).reshape(-1)
     found = peer.deltas["a"].remainder("embedding").reshape(-1)
     for sign in (1, -1):
@@ -370,3 +413,135 @@ def test_the_expert_itself_goes_through_the_core(base, tasks, method):
     peer = direct(base, tasks, 1_430, method=method)
     assert {delta.method for delta in peer.deltas.values()} == {method}
     assert error(peer.rebuild("a"), tasks["a"], peer.base) < 0.8
+
+
+# --- low rank in few bits ---
+
+
+@pytest.fixture(scope="module")
+def wide(layered) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    base, expert = layered
+    return base, {"a": expert}
+
+
+@pytest.mark.parametrize("width, limit", [(1, 0.4), (2, 0.15), (3, 0.05), (4, 0.016), (8, 1e-4)])
+def test_a_rounded_vector_errs_about_as_a_gaussian_does(width, limit):
+    generator = torch.Generator().manual_seed(0)
+    u, vt = torch.randn(400, 1, generator=generator), torch.randn(1, 300, generator=generator)
+    peer = low_rank_int({"w": torch.zeros(400, 300)}, {"a": {"w": u @ vt}}, 3_000, widths=(width,), norm=0.0)
+    found = peer.rebuild("a")["w"]
+    assert isinstance(peer.deltas["a"].parts["w"], FewBits)
+    assert ((found - u @ vt).norm() / (u @ vt).norm()).item() ** 2 < 2 * limit
+
+
+def test_a_width_costs_its_bits_and_no_more():
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(64, 48, generator=generator)
+    for width in (2, 3, 4):
+        part = low_rank_int({"w": torch.zeros(64, 48)}, {"a": {"w": w}}, 3_000, widths=(width,)).deltas["a"].parts["w"]
+        assert part.bits == part.rank * (width * (64 + 48) + 16) + 32
+
+
+def test_the_stronger_component_never_has_fewer_bits(wide):
+    widths = [part.widths for part in delta_mix(*wide, "4%").deltas["a"].parts.values() if isinstance(part, FewBits)]
+    assert all(list(found) == sorted(found, reverse=True) for found in widths)
+    assert len({width for found in widths for width in found}) > 2
+
+
+def test_a_choice_of_widths_beats_one_width_for_all(wide):
+    base, tasks = wide
+    errors = {
+        widths: error(
+            low_rank_int(base, tasks, "4%", widths=widths, weight=0.0, norm=0.0).rebuild("a"), tasks["a"], base
+        )
+        for widths in ((2,), (3,), (4,), (2, 3, 4, 8))
+    }
+    assert min(errors, key=errors.get) == (2, 3, 4, 8)
+
+
+def test_a_second_factor_that_knows_the_first_is_closer(wide):
+    base, tasks = wide
+    errors = [
+        error(delta_come(base, tasks, "4%", fitted=fitted, norm=0.0).rebuild("a"), tasks["a"], base)
+        for fitted in (True, False)
+    ]
+    assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("settings", [{"widths": (5,)}, {"widths": ()}, {"weight": 2.0}, {"norm": -1.0}])
+def test_settings_of_few_bits_out_of_range_are_refused(base, tasks, settings):
+    with pytest.raises(DTSError, match=r"widths are|must lie in"):
+        low_rank_int(base, tasks, 2_000, **settings)
+
+
+# --- the task vector rounded ---
+
+
+@given(st.lists(st.integers(-300, 300), min_size=1, max_size=60))
+def test_sparse_integers_come_back_as_they_were(values):
+    part, writer = SparseIntegers(torch.tensor(values, dtype=torch.int16), torch.tensor(0.5)), Writer()
+    arguments = part.write(writer)
+    again = SparseIntegers.read(Reader(writer.tensors(), {}, writer.rows), (len(values),), *arguments)
+    assert again == part
+
+
+def test_without_a_dead_zone_an_element_is_off_by_half_a_step(base, tasks):
+    delta = rounding(base, tasks, 2_200, norm=0.0).deltas["a"]
+    steps = {name: part.unit for name, part in delta.parts.items() if isinstance(part, SparseIntegers)}
+    assert max(steps.values()) == min(steps.values())  # one for all tensors
+    for name, step in steps.items():
+        off = delta.remainder(name) - (tasks["a"][name] - base[name])
+        assert off.abs().max() <= 0.501 * step
+
+
+# --- UltraDelta ---
+
+
+def test_of_each_level_the_same_share_is_kept_and_more_where_the_variance_is_larger():
+    generator = torch.Generator().manual_seed(0)
+    base = {name: torch.zeros(60, 50) for name in ("quiet", "middle", "loud")}
+    sizes = {"quiet": 0.1, "middle": 1.0, "loud": 3.0}
+    expert = {name: size * torch.randn(60, 50, generator=generator) for name, size in sizes.items()}
+    parts = ultra_delta(base, {"a": expert}, density=0.3, bits=2).deltas["a"].parts
+    kept = {name: parts[name].kept.float().mean().item() for name in sizes}
+    assert kept == pytest.approx({"quiet": 0.2, "middle": 0.3, "loud": 0.4}, abs=2e-3)
+    for name, x in expert.items():
+        step = (x.max() - x.min()) / 3
+        levels = ((x - x.min()) / step).round().flatten()
+        for level in range(4):
+            here = levels == level
+            assert parts[name].kept[here].sum().item() == pytest.approx(kept[name] * here.sum().item(), abs=2)
+
+
+def test_what_is_kept_of_ultra_delta_is_its_level_over_the_share_kept():
+    w = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    part = ultra_delta({"w": torch.zeros(40, 30)}, {"a": {"w": w}}, density=0.25, shrink=0.0).deltas["a"].parts["w"]
+    found, flat = part.restore()[part.kept] * 0.25, w.flatten()[part.kept]
+    assert (found - flat).abs().max() <= 0.501 * (w.max() - w.min()) / 15
+
+
+def test_the_task_with_the_longest_vector_is_shortened_most(base, tasks):
+    far = {"near": tasks["a"], "far": {n: base[n] + 3 * (x - base[n]) for n, x in tasks["a"].items()}}
+    peer = ultra_delta(base, far, density=0.5)
+    alone = ultra_delta(base, {"far": far["far"]}, density=0.5)
+    name = "embedding"
+    ratio = peer.deltas["far"].remainder(name) / alone.deltas["far"].remainder(name)
+    assert ratio[ratio.isfinite()].mean().item() == pytest.approx(1 / 3, rel=1e-3)
+
+
+def test_ultra_delta_draws_alike_from_one_seed(base, tasks):
+    one, same, other = (ultra_delta(base, tasks, seed=seed).deltas["a"].to_bytes() for seed in (0, 0, 1))
+    assert one == same != other
+    assert any(isinstance(part, Sampled) for part in ultra_delta(base, tasks).deltas["a"].parts.values())
+
+
+# --- Twin-Merging ---
+
+
+def test_twin_merging_stores_what_a_task_has_beyond_the_merged_model(base, tasks):
+    peer = twin_merging(base, tasks, share=1.0, vector_bits=16)
+    for name, x in peer.base.items():
+        if x.is_floating_point():
+            wanted = base[name] + 0.3 * sum(expert[name] - base[name] for expert in tasks.values())
+            assert torch.allclose(x, wanted, atol=1e-5)
+    assert error(peer.rebuild("a"), tasks["a"], peer.base) < 4 * HALF
