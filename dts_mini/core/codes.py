@@ -199,7 +199,10 @@ class Coded(Content):
             codes, _ = lloyd_max(part, codes, groups)
         # A value for each vector is stored in half precision: there are hundreds, and codes err far more.
         dtype = torch.float16 if per == "vector" and len(x) > 1 else torch.float32
-        scales = scale(part, codes, groups, how).to(dtype)
+        scales = scale(part, codes, groups, how)
+        if levels == "lloyd-max":  # which may move a code past zero: a group's sign is that of its mean
+            scales = scales.abs() * scale(part, codes, groups, "mean").sign()
+        scales = scales.to(dtype)
         flat = codes.reshape(-1)
         zeros = torch.nonzero(flat == groups).reshape(-1).to(torch.int32)
         packed = pack(flat.masked_fill(flat == groups, 0), width(groups))

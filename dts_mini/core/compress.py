@@ -1,7 +1,9 @@
 """What an expert adds to a base, compressed: ``compress``, above the methods that do it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import Field, fields
+from operator import index
 from types import ModuleType
 from typing import Literal
 
@@ -73,7 +75,19 @@ def settings_of(method: str, given: Mapping[str, object], budget: int | str | No
         raise DTSError(f"{method} has no setting {min(unknown)!r}: choose among {', '.join(allowed)}")
     if budget is not None and kind.sized_by in given:
         raise DTSError(f"both a budget and {kind.sized_by} are given: pass one of them")
-    return kind(**given)
+    return kind(**{field.name: _typed(field, given[field.name]) for field in fields(kind) if field.name in given})
+
+
+def _typed(field: Field, value: object) -> object:
+    """The value as the setting's own type, whoever's number it is; DTSError where it is none."""
+    wanted = int if field.default is None else type(field.default)
+    if wanted in (int, float) and not isinstance(value, bool | str):
+        with suppress(TypeError, ValueError):
+            return index(value) if wanted is int else float(value)
+    elif isinstance(value, wanted):
+        return value
+    what = {int: "a whole number", float: "a number", bool: "True or False", str: "a word"}[wanted]
+    raise DTSError(f"{field.name} is {value!r}: give {what}")
 
 
 @exactly

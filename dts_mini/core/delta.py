@@ -112,7 +112,8 @@ class TaskDelta:
 
     def size(self) -> int:
         """Bytes of the file, or a few more: without the count of information, which takes as long as the rest."""
-        return len(self._encoded(_model_bytes(self)))
+        kept = sum(part.value.nbytes for part in self.parts.values() if isinstance(part, Kept | Exact))
+        return len(self._encoded(_model_bytes(self) + kept))  # a number of no fewer digits
 
     @exactly
     def _encoded(self, information: int) -> bytes:

@@ -225,6 +225,7 @@ def corrected(x: Tensor, rank: int, settings: Settings) -> tuple[Tensor, Tensor,
         if blocks and not s[0] > 1e-6 * blocks[0][1][0]:
             break
         blocks.append((u, s, vh))
-        coded_u, coded_vh = settings.coded(u.T).restore().T, settings.coded(vh).restore()
+        coded_u, coded_vh = (settings.coded(side).restore().to(x) for side in (u.T, vh))
+        coded_u = coded_u.T
         residual = residual - (coded_u * refit(residual, coded_u, coded_vh)) @ coded_vh
     return tuple(torch.cat(pieces, dim) for pieces, dim in zip(zip(*blocks, strict=True), (1, 0, 0), strict=True))

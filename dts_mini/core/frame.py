@@ -44,22 +44,22 @@ class Frame(Mapping[str, Tensor]):
     ) -> None:
         self._states, self._mapper = (base, expert), mapper
         self._outline = check_pair(base, expert, what)
-        for option, patterns in (("keep", keep), ("stacks", stacks)):
-            if unknown := [pattern for pattern in patterns if not matching(self._outline, pattern)]:
-                raise DTSError(f"{option}: no tensor is called {unknown[0]!r}; give names, or patterns as in '*.bias'")
+        chosen = [named(self._outline, patterns, o) for o, patterns in (("keep", keep), ("stacks", stacks))]
         self._digests: dict[str, tuple[str, str]] = {}
         self.parts: dict[str, Part] = {}
         self.pieces: dict[str, Piece] = {}
         first: dict[tuple, str] = {}
-        found = mapper(Look(base, expert, tuple(keep), tuple(stacks), convolutions, frozen, what), list(self._outline))
+        found = mapper(Look(base, expert, *chosen, convolutions, frozen, what), list(self._outline))
         for name, (digests, part) in zip(self._outline, found, strict=True):
             self._digests[name] = digests
-            if not isinstance(part, Unchanged):  # of two that are equal, the second is tied to the first
-                same = first.setdefault((*digests, isinstance(part, Exact)), name)
+            if not isinstance(part, Kept | Exact | Unchanged):  # of two that are equal, the second is tied to the first
+                same = first.setdefault(digests, name)
                 part = part if same == name else Tied(same)
             if isinstance(part, Part):
                 self.parts[name] = part
             else:
+                if clash := part.keys() & (self.pieces.keys() | self._outline.keys() - {name}):
+                    raise DTSError(f"stacks: a tensor is called {min(clash)!r}, as a matrix of a stack is; rename it")
                 self.pieces |= part
         self._prints = seals(self._digests)
         counted = (tensor for name, tensor in self._outline.items() if not isinstance(self.parts.get(name), Tied))
@@ -159,14 +159,14 @@ class Look:
 
     base: State
     expert: State
-    keep: tuple[str, ...]
-    stacks: tuple[str, ...]
+    keep: frozenset[str]
+    stacks: frozenset[str]
     convolutions: Convolutions
     frozen: bool
     what: str
 
     def __call__(self, name: str) -> tuple[tuple[str, str], Part | dict[str, Piece]]:
-        kept = any(matching([name], pattern) for pattern in self.keep)
+        kept = name in self.keep
         digests, same, statistic = examine(self.base, self.expert, name, self.what, any_value=kept)
         if same:
             return digests, Unchanged()
@@ -182,10 +182,17 @@ class Look:
             raise StateError(f"tensor {name!r}: {self.what} - base does not fit into float32; check both values")
         if x.dim() == 0:
             return digests, Kept(x.cpu())
-        stacked = any(matching([name], pattern) for pattern in self.stacks)
-        return digests, pieces_of(name, x, stacked, self.convolutions, self.frozen)
+        if x.dim() == 1 and base.min() >= 0 and expert.min() >= 0 and base.min() < max(-low, high):
+            return digests, Exact(expert.cpu().clone())  # a count, a variance: coded, it could come back negative
+        return digests, pieces_of(name, x, name in self.stacks, self.convolutions, self.frozen)
 
 
-def matching(names: Iterable[str], pattern: str) -> list[str]:
-    """The names that a pattern fits; a name fits itself, whatever signs it holds."""
-    return [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+def named(names: Iterable[str], patterns: Sequence[str], option: str) -> frozenset[str]:
+    """The names that patterns fit, a name being itself whatever signs it holds; DTSError for one that fits none."""
+    names, found = list(names), set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        fitting = [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise DTSError(f"{option}: no tensor is called {pattern!r}; give names, or patterns as in '*.bias'")
+        found.update(fitting)
+    return frozenset(found)

@@ -95,7 +95,8 @@ def joined(pieces: list[Piece], parts: Mapping[str, Part], shape: torch.Size) ->
     if pieces[0].index is None:
         return placed.get(None, Unchanged())
     count = shape[:-2].numel()
-    return Stack(tuple(placed.get(i, Unchanged()) for i in range(count)), shape[-2:]) if placed else Unchanged()
+    parts = tuple(placed.get(i, Unchanged()) for i in range(count))
+    return Stack(parts, tuple(shape[-2:])) if placed else Unchanged()
 
 
 @torch.no_grad()

@@ -57,9 +57,14 @@ def scale(x: Tensor, codes: Tensor) -> Tensor:
     return values
 
 
+def coarse(x: Tensor) -> Tensor:
+    """Each element of x becomes its group's value."""
+    codes = threshold(x)
+    return scale(x, codes)[codes]
+
+
 def dts(x: Tensor, keep_ratio: float = 0.1) -> Tensor:
     """What is left of one tensor. Only matrices are decomposed; any other tensor is thresholded and scaled as it is."""
-    coarse = lambda x: scale(x, codes := threshold(x))[codes]  # each element its group's value
     if x.dim() == 0:
         return x
     if x.dim() != 2:

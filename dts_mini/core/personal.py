@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from dts_mini.core.compress import compressed, settings_of
 from dts_mini.core.delta import TaskDelta, check_base
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.frame import Frame, Mapper
 from dts_mini.core.parts import Exact
-from dts_mini.core.state import State, compute_dtype, exactly
+from dts_mini.core.state import State, all_finite, compute_dtype, exactly
 
 
 def personalise(
@@ -85,15 +85,20 @@ def fuse(base: State, deltas: Sequence[TaskDelta], weights: Sequence[float] | Te
         if not tensor.is_floating_point():
             result[name] = tensor.clone()
             continue
-        x = tensor.to(compute_dtype(tensor), copy=True)
+        x, counted = tensor.to(compute_dtype(tensor), copy=True), False
         for delta, weight in zip(deltas, weights, strict=True):
             part = delta.resolved(name)
+            counted |= isinstance(part, Exact)
             remainder = part.value.to(x) - tensor.to(x) if isinstance(part, Exact) else delta.remainder(name)
             if remainder is not None:
                 x += float(weight) * remainder.to(x.device)
-        if name.endswith("running_var") and (x < 0).any() and not (tensor < 0).any():
+        fused = x.to(tensor.dtype)
+        if not all_finite(fused) and all_finite(tensor):
+            raise StateError(f"tensor {name!r}: fused, it is not finite in {tensor.dtype}; give other weights")
+        if counted and (fused < 0).any() and not (tensor < 0).any():
             raise DTSError(
-                f"tensor {name!r}: these weights make a variance negative; give weights of 0 or more, of sum 1 at most"
+                f"tensor {name!r}: these weights make it negative, which it never is, as variances and counts are; "
+                "give weights of 0 or more, of sum 1 at most"
             )
-        result[name] = x.to(tensor.dtype)
+        result[name] = fused
     return result

@@ -35,10 +35,8 @@ _RANGE = 150 * NOTCHES  # either way from a tensor's weighted norm: any norm tha
 _LEAST = 1e-32  # a norm below which products of steps are none of float32
 _2PIE = 2 * math.pi * math.e  # of a Gaussian's entropy, log2(2 pi e variance) / 2
 _FIRST = 7 * NOTCHES  # where a search begins
-_FULL, _TRIES = (
-    0.97,
-    8,
-)  # a file that takes this share of its budget is full; finer steps that are tried for one that is not
+_FULL = 0.97  # a file that takes this share of its budget is full
+_TRIES = 8  # finer steps that are tried for one that is not
 
 
 @dataclass(frozen=True)
@@ -150,18 +148,29 @@ class RoundedFlat(Part):
 @dataclass(frozen=True)
 class Spectrum:
     """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row): ``s`` are its singular
-    values, falling, float64, of which the leading ones are ``known`` and others supposed; ``norm`` is ||M||."""
+    values, falling, float64, of which the leading ones are ``known`` and others supposed; ``norm`` is ||M||; ``single``:
+    of a tensor of one dimension.
+    """
 
     sides: tuple[int, int]
     s: Tensor
     norm: float
     known: int
+    single: bool = False
 
     @classmethod
     def of(cls, x: Tensor) -> "Spectrum":
         """All singular values of a tensor."""
+        if x.dim() == 1:
+            return cls.row(x[None])
         matrix = as_matrix(x).double()
         return cls.leading(matrix, torch.linalg.svdvals(matrix))
+
+    @classmethod
+    def row(cls, matrix: Tensor) -> "Spectrum":
+        """Of a tensor of one dimension, as a single row (1 x n)."""
+        norm = frobenius(matrix)
+        return cls(tuple(matrix.shape), torch.tensor([norm], dtype=torch.float64, device="cpu"), norm, 1, single=True)
 
     @classmethod
     def leading(cls, matrix: Tensor, s: Tensor, whole: bool = False) -> "Spectrum":
@@ -179,8 +188,12 @@ class Spectrum:
         return cls(tuple(matrix.shape), torch.cat([s, line]), norm, len(s))
 
     def step(self, settings: Settings) -> float:
-        coarser = settings.flat if self.sides[0] == 1 else 1.0
-        return coarser * 2 ** (-settings.notch / NOTCHES) * self.norm**settings.weight
+        """What an integer stands for; never so small that an element needs more than half the largest integer."""
+        return max(2 ** (-settings.notch / NOTCHES) * self._coarse(settings), 2 * self.s[0].item() / PEAK)
+
+    def _coarse(self, settings: Settings) -> float:
+        """The step at notch 0."""
+        return (settings.flat if self.single else 1.0) * self.norm**settings.weight
 
     def rank(self, settings: Settings) -> int:
         """Components whose longer vector, times s, has a root mean square of ``cut`` steps or more; s of 0 are none."""
@@ -205,9 +218,9 @@ class Spectrum:
         return codes + 32 * len(ratio)
 
     def finest(self, settings: Settings) -> int:
-        """The finest notch at which no element needs more than half the largest integer."""
-        room = PEAK / 2 * self.step(replace(settings, notch=0)) / self.s[0].item()
-        return max(-_RANGE, min(_RANGE, math.floor(NOTCHES * math.log2(room))))
+        """The notch beyond which the step stays."""
+        room = PEAK / 2 * self._coarse(settings) / self.s[0].item()
+        return max(-_RANGE, min(_RANGE, math.ceil(NOTCHES * math.log2(room))))
 
 
 def as_matrix(x: Tensor) -> Tensor:
@@ -235,8 +248,8 @@ def compress(
     if budget is None:
         survey.deepen(settings)
         return survey.bounded(survey.delta(settings))
-    at = lambda number: replace(settings, notch=number - _RANGE)
-    limit = min((spectrum.finest(settings) for spectrum in survey.spectra.values()), default=_RANGE) + _RANGE
+    at = lambda number: replace(settings, notch=number - _RANGE)  # numbers count from the coarsest step
+    limit = max((spectrum.finest(settings) for spectrum in survey.spectra.values()), default=0) + _RANGE
     about = lambda number: survey.bits(at(number)) / 8
     best = fit(lambda number: int(about(number)), budget, limit, _FIRST + _RANGE)
     while True:  # the estimate's notch and an eighth of an octave more; that again as often as it was too careful
@@ -245,9 +258,8 @@ def compress(
         delta = largest(lambda number: survey.delta(at(number)), budget, finest, best, about)
         best = delta.settings["notch"] + _RANGE
         if best < finest or finest == limit:
-            return survey.bounded(
-                survey.filled(delta, settings, budget, range(best - _RANGE + 1, limit - _RANGE, NOTCHES // 4))
-            )
+            finer = range(best - _RANGE + 1, limit - _RANGE, NOTCHES // 4)
+            return survey.bounded(survey.filled(delta, settings, budget, finer))
 
 
 class Survey:
@@ -340,9 +352,7 @@ def _survey(x: Tensor, rank: int) -> tuple[Spectrum, Tensor | Decomposition]:
     """A tensor's spectrum, and what rounding takes: the elements (1 x n) of one dimension, else leading components."""
     matrix = as_matrix(x)
     if x.dim() == 1:
-        return Spectrum.leading(
-            matrix, torch.tensor([frobenius(matrix)], dtype=torch.float64, device="cpu")
-        ), matrix.float().cpu()
+        return Spectrum.row(matrix), matrix.float().cpu()
     small = min(matrix.shape)
     rank = small if small <= 256 else min(small, rank + rank // 8 + 8)  # small ones cost little
     found = decompose(matrix, rank)

@@ -32,7 +32,10 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
         if not all(isinstance(job, Job) for job in jobs):  # a look at a tensor is not worth a file
             yield from mapper(work, jobs)
             return
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{folder}: cannot be a folder of results ({error.strerror}); name another") from error
         paths = [folder / f"{seal({'job': job.key})}.safetensors" for job in jobs]
         there = [path.exists() for path in paths]
         new = iter(mapper(work, [job for job, done in zip(jobs, there, strict=True) if not done]))
