@@ -81,6 +81,8 @@ def settings_of(method: str, given: Mapping[str, object], budget: int | str | No
 def _typed(field: Field, value: object) -> object:
     """The value as the setting's own type, whoever's number it is; DTSError where it is none."""
     wanted = int if field.default is None else type(field.default)
+    if wanted is float and type(value) in (int, float):
+        return value
     if wanted in (int, float) and not isinstance(value, bool | str):
         with suppress(TypeError, ValueError):
             return index(value) if wanted is int else float(value)
@@ -99,6 +101,9 @@ def compressed(
         progress(name)
     limit = None if budget is None else frame.budget(budget)
     try:
-        return METHODS[method].compress(frame, settings, limit, progress)
+        delta = METHODS[method].compress(frame, settings, limit, progress)
+        if negative := frame.negative(delta):  # they are kept, and all is done again within the budget
+            delta = METHODS[method].compress(frame.keeping(negative), settings, limit, str)
+        return delta
     except BudgetError as error:
         raise BudgetError(f"{error}{frame.advice()}") from None

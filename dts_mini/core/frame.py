@@ -1,6 +1,7 @@
 """One task's file but for what a method makes: two state dicts looked at, and their differences, piece by piece."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -87,14 +88,34 @@ class Frame(Mapping[str, Tensor]):
         pieces: dict[str, list[Piece]] = {}
         for piece in self.pieces.values():
             pieces.setdefault(piece.name, []).append(piece)
-        every = {
-            name: self.parts.get(name) or joined(pieces[name], parts, tensor.shape)
-            for name, tensor in self._outline.items()
+        every = self.parts | {
+            name: parts.get(name, Unchanged()) if _is_all(own) else joined(own, parts, self._outline[name].shape)
+            for name, own in pieces.items()
         }
+        every = {name: every[name] for name in self._outline}
         shapes = {name: tuple(tensor.shape) for name, tensor in self._outline.items()}
         dtypes = {name: tensor.dtype for name, tensor in self._outline.items()}
         known = {key: bound.stored() for key, bound in (bounds or {}).items() if key in every}
         return TaskDelta(every, shapes, dtypes, method, dict(settings), *self._prints, known)
+
+    def negative(self, delta: TaskDelta) -> list[str]:
+        """Tensors of one dimension that are nowhere negative, in the base nor in the expert, but rebuilt are: counts and
+        variances whose names do not tell."""
+        found = []
+        for name, piece in self.pieces.items():
+            if len(piece.shape) == 1 and (remainder := delta.remainder(name)) is not None:
+                base, expert = (state[name].detach() for state in self._states)
+                least = (base.to(remainder) + remainder).min()
+                if least < 0 <= base.min() and expert.min() >= 0:
+                    found.append(name)
+        return found
+
+    def keeping(self, names: Sequence[str]) -> "Frame":
+        """The same frame, these tensors kept exactly."""
+        kept = copy(self)
+        kept.parts = self.parts | {name: Exact(self._states[1][name].detach().cpu().clone()) for name in names}
+        kept.pieces = {key: piece for key, piece in self.pieces.items() if piece.name not in names}
+        return kept
 
     def part_of(self, delta: TaskDelta, key: str) -> Part:
         """The part that a delta of this frame has for a piece, in the piece's shape."""
@@ -182,9 +203,13 @@ class Look:
             raise StateError(f"tensor {name!r}: {self.what} - base does not fit into float32; check both values")
         if x.dim() == 0:
             return digests, Kept(x.cpu())
-        if x.dim() == 1 and base.min() >= 0 and expert.min() >= 0 and base.min() < max(-low, high):
-            return digests, Exact(expert.cpu().clone())  # a count, a variance: coded, it could come back negative
         return digests, pieces_of(name, x, name in self.stacks, self.convolutions, self.frozen)
+
+
+def _is_all(pieces: list[Piece]) -> bool:
+    """Whether a tensor is one piece, with nothing left out."""
+    first = pieces[0]
+    return first.index is None and first.rows is None and first.columns is None
 
 
 def named(names: Iterable[str], patterns: Sequence[str], option: str) -> frozenset[str]:

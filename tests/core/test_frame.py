@@ -1,6 +1,7 @@
 """What did not change, and what is no weight, comes back as it was, whichever method codes the rest."""
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -174,8 +175,14 @@ def test_fused_statistics_are_a_mean_and_weights_that_make_a_variance_negative_a
     found = fuse(base, deltas, [0.25, 0.75])[name]
     wanted = 0.25 * experts["a"][name] + 0.75 * experts["b"][name]
     assert torch.allclose(found, wanted, atol=1e-6)
-    with pytest.raises(DTSError, match=r"running_var.*negative"):
+    with pytest.raises(DTSError, match=r"'1.running_(mean|var)'.*negative"):
         fuse(base, deltas, [3.0, -2.0])
+    half = [
+        compress(state, expert, keep=["k"])
+        for state, expert in [({"k": torch.ones(3).half()}, {"k": torch.full((3,), 6e4).half()})]
+    ]
+    with pytest.raises(StateError, match="'k'"):
+        fuse({"k": torch.ones(3).half()}, half, [9.0])
 
 
 @every_method
@@ -320,3 +327,79 @@ def test_deltas_are_equal_by_content_and_short_in_a_line():
     assert len(repr(delta)) < 100 and "2 tensors" in repr(delta)
     table = delta._repr_html_()
     assert "&lt;b&gt;" in table and "<b>" not in table and table.count("<tr>") == 3 and "50 × 40" in table
+
+
+@every_method
+def test_what_is_nowhere_negative_comes_back_so_whatever_it_is_called(options):
+    g = torch.Generator().manual_seed(0)
+    base = {"w": draw(12, 9), "codebook.used": torch.rand(40, generator=g)}
+    expert = {"w": draw(12, 9, seed=1), "codebook.used": base["codebook.used"] * torch.rand(40, generator=g)}
+    options = {**options, "budget": 1_100} if "budget" in options else options
+    found = again(base, expert, **options)
+    assert found["codebook.used"].min() >= 0
+    signed = {"w": base["w"], "b": draw(40)}
+    assert not isinstance(compress(signed, {"w": expert["w"], "b": draw(40, seed=1)}).parts["b"], Exact)
+
+
+@pytest.mark.parametrize("per", ["matrix", "vector"])
+@pytest.mark.parametrize("how", ["rms", "mean"])
+def test_lloyd_max_levels_keep_the_signs_of_one_signed_values(per, how):
+    x = draw(40, 30).abs()
+    lloyd, halves = (
+        again({"w": torch.zeros(40, 30)}, {"w": x}, per=per, scale=how, levels=levels)["w"]
+        for levels in ("lloyd-max", "halves")
+    )
+    assert (lloyd - x).norm() < 1.2 * (halves - x).norm()
+    bias = torch.arange(1.0, 30)
+    assert (again({"b": torch.zeros(29)}, {"b": bias}, scale=how, levels="lloyd-max")["b"] > 0).all()
+
+
+def test_a_tensor_that_is_called_as_a_matrix_of_a_stack_is_refused():
+    base = {"w": draw(2, 4, 4), "w[0]": draw(4, 4)}
+    with pytest.raises(DTSError, match=r"'w\[0\]'"):
+        compress(base, {name: x + 1 for name, x in base.items()}, stacks=["w"])
+
+
+def test_counters_are_each_layers_own():
+    base = {"1.num_batches_tracked": torch.tensor(3), "2.num_batches_tracked": torch.tensor(3), "w": draw(4, 4)}
+    expert = {name: x + 1 for name, x in base.items()}
+    found = again(base, expert)
+    assert found["1.num_batches_tracked"].data_ptr() != found["2.num_batches_tracked"].data_ptr()
+    assert found["2.num_batches_tracked"] == 4
+
+
+def test_a_budget_holds_where_what_is_kept_outweighs_the_model():
+    base = {"w": draw(20, 20), "ids": torch.zeros(13_000, dtype=torch.int64)}
+    expert = {"w": draw(20, 20, seed=1), "ids": torch.arange(13_000)}
+    for budget in range(105_050, 105_400, 7):
+        assert len(compress(base, expert, budget=budget, weight=0.11111).to_bytes()) <= budget
+
+
+def test_blocks_are_corrected_in_float64_too():
+    base, expert = {"w": draw(20, 12).double()}, {"w": draw(20, 12, seed=1).double()}
+    assert again(base, expert, per="vector", block=2)["w"].dtype == torch.float64
+
+
+@pytest.mark.parametrize("value", [4.0, "4", True, 1.5])
+def test_a_setting_of_another_type_is_refused_and_any_number_of_the_right_kind_taken(value):
+    base, expert = {"w": draw(4, 4)}, {"w": draw(4, 4, seed=1)}
+    with pytest.raises(DTSError, match="groups is"):
+        compress(base, expert, groups=value)
+    one, other = (compress(base, expert, keep_ratio=ratio) for ratio in (0.5, torch.tensor(0.5)))
+    assert one == other and one == compress(base, expert, keep_ratio=np.float32(0.5), groups=np.int64(4))
+
+
+def test_the_model_is_counted_once_where_tensors_are_tied_and_places_are_information():
+    base, expert = draw(6, 5), draw(6, 5, seed=1)
+    assert Frame({"a": base, "b": base}, {"a": expert, "b": expert}).model == 4 * 30
+    few = base.clone()
+    few[2] += 1
+    part = compress({"w": base}, {"w": few}).parts["w"]
+    assert part.bits == part.part.bits + 6  # a bit a row
+
+
+def test_fusing_is_computed_in_float32_whatever_the_base_is_stored_in():
+    base, expert = draw(30, 20).bfloat16(), draw(30, 20, seed=1).bfloat16()
+    deltas = [compress({"w": base}, {"w": expert})] * 8
+    wanted = base.float() + sum(0.125 * delta.remainder("w") for delta in deltas)
+    assert torch.equal(fuse({"w": base}, deltas, [0.125] * 8)["w"], wanted.bfloat16())

@@ -191,12 +191,29 @@ def test_magnitudes_below_dead_are_zero_and_those_below_one_more_are_one(dead):
     assert set(part.integers.abs().unique().tolist()) >= {0, 1, 2}
 
 
-def test_no_integer_is_beyond_the_peak_however_fine_the_step_and_a_finer_notch_is_refused():
+def test_no_integer_is_beyond_the_peak_however_fine_the_step():
     x = matrix(40, 30)
-    parts = one(x, budget=10**6).parts["w"]
-    assert 1_000 < max(int(parts.left.abs().max()), int(parts.right.abs().max())) <= 32_767
-    with pytest.raises(DTSError, match="beyond 32,767"):
-        one(x, notch=40 * NOTCHES)
+    finest = one(x, budget=10**6)
+    part = finest.parts["w"]
+    assert 1_000 < max(int(part.left.abs().max()), int(part.right.abs().max())) <= 32_767
+    assert one(x, notch=60 * NOTCHES).parts["w"] == one(x, notch=40 * NOTCHES).parts["w"] == part
+
+
+def test_a_tensor_of_large_values_does_not_keep_the_others_from_a_budget():
+    state = {"w": matrix(64, 64, power=0.2), "bias": 1e6 * torch.arange(1.0, 33)}
+    zeros = {name: torch.zeros_like(x) for name, x in state.items()}
+    error = lambda share: (rebuild(zeros, compress(zeros, state, method="drc", budget=share))["w"] - state["w"]).norm()
+    assert error("60%") < 0.2 * error("30%")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_changed_row_of_a_matrix_is_coded_as_finely_as_more_of_them(count):
+    base, change = torch.zeros(400, 64), torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    expert = base.clone()
+    expert[:count] = change[:count]
+    found = compress({"w": base}, {"w": expert}, method="drc", notch=5 * NOTCHES, weight=0.0, norm=0.0)
+    spacing = (found.remainder("w") - expert).abs().max()
+    assert spacing <= 2 * 2.0**-5  # steps of one size, a dead zone and two rounded factors
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
