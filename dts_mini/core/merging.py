@@ -2,8 +2,9 @@
 
 Each returns a state dict in the dtypes of its first argument's tensors. What is no weight is not merged as one:
 statistics (``is_statistic``) are averaged over the experts, other integers and constants that need not be finite, like
-a mask of -inf, are those of the first argument. Experts must share names and shapes, and not be quantised; a
-StateError names the tensor that does not fit, or whose merged values the dtype cannot hold.
+a mask of -inf, are those of the first argument. What only was rounded in an expert that is stored in fewer bits did not
+change, as in ``compress``. Experts must share names and shapes, and not be quantised; a StateError names the tensor
+that does not fit, or whose merged values the dtype cannot hold.
 """
 
 import math
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import DTSError, StateError
-from dts_mini.core.state import State, all_finite, check_alike, compute_dtype, is_statistic
+from dts_mini.core.state import State, all_finite, check_alike, compute_dtype, is_statistic, outline
 
 Merged = Callable[[Tensor, Iterator[Tensor]], Tensor]
 """What a merge makes of a tensor of the base (of the first expert, where there is none) and of those of the experts."""
@@ -139,7 +140,7 @@ def tsv_m(base: State, experts: Sequence[State], *, coefficient: float = 1.0) ->
         if not real.any():
             return torch.zeros_like(matrices[0])
         u, vh = torch.cat(list(u), 1)[:, real.reshape(-1)], torch.cat(list(vh))[real.reshape(-1)]
-        shared = 10 * noise / s.max().item()  # singular vectors are known no better: what is less is one, twice
+        shared = noise / s.max().item()  # singular vectors are known no better: what is less is one, twice
         return _polar(u, shared)[0] * s[real] @ _polar(vh, shared)[0]
 
     return _by_matrix(base, experts, merged, coefficient)
@@ -221,7 +222,6 @@ def check_experts(experts: Sequence[State], base: State | None = None) -> None:
     check_alike(numbered if base is None else {"base": base, **numbered})
 
 
-@torch.no_grad()
 def merge_tensors(like: State, experts: Sequence[State], merged: Merged) -> dict[str, Tensor]:
     """A merge from what it makes of one tensor, once ``check_experts`` has found no fault.
 
@@ -234,10 +234,18 @@ def merge_tensors(like: State, experts: Sequence[State], merged: Merged) -> dict
     >>> merge_tensors(like, [expert], lambda x, thetas: x - sum(thetas))
     {'w': tensor([-2.]), 'bn.running_var': tensor([3.])}
     """
+    return _merge_named(like, experts, lambda name, x, thetas: merged(x, thetas))
+
+
+@torch.no_grad()
+def _merge_named(
+    like: State, experts: Sequence[State], merged: Callable[[str, Tensor, Iterator[Tensor]], Tensor]
+) -> dict[str, Tensor]:
+    """``merge_tensors`` for merges that ask for the tensor's name, too."""
     result = {}
     for name, x, thetas in _weights(like, experts):
         try:
-            found = merged(x, thetas).to(like[name].dtype)
+            found = merged(name, x, thetas).to(like[name].dtype)
         except (OverflowError, torch.linalg.LinAlgError):
             found = torch.full_like(x, math.inf)
         if not all_finite(found):
@@ -261,8 +269,18 @@ def _weights(like: State, experts: Sequence[State]) -> Iterator[tuple[str, Tenso
     for name in sorted(like):
         x = like[name]
         if x.is_floating_point() and not is_statistic(name) and all_finite(x):
-            x = x.to(compute_dtype(x))
-            yield name, x, (expert[name].to(x) for expert in experts)
+            yield name, x.to(compute_dtype(x)), (_unrounded(x, expert[name]) for expert in experts)
+
+
+def _unrounded(base: Tensor, expert: Tensor) -> Tensor:
+    """The expert's tensor in the base's dtype or float32, the better; where it only was rounded, the base's values.
+
+    The rule of ``layout.difference``: of an expert that is stored in fewer bits, what training left alone stays.
+    """
+    theta = expert.to(base.device, compute_dtype(base))
+    if torch.promote_types(base.dtype, expert.dtype) == expert.dtype:
+        return theta
+    return torch.where(base.to(expert.dtype).to(theta.dtype) == theta, base.to(theta.dtype), theta)
 
 
 def _task_vectors(x: Tensor, thetas: Iterator[Tensor]) -> Tensor:
@@ -288,23 +306,25 @@ def _by_matrix(
     """
     check_experts(experts, base)
 
-    def merged(x: Tensor, thetas: Iterator[Tensor]) -> Tensor:
+    def merged(name: str, x: Tensor, thetas: Iterator[Tensor]) -> Tensor:
         if x.dim() != 2 or not x.numel():
             return x + coefficient * _task_vectors(x, thetas).mean(0)
         thetas = list(thetas)
         vectors = _finite(_task_vectors(x, thetas)).double()
         scale = 2.0 ** math.frexp(min(max(vectors.abs().max().item(), 2.0**-1000), 2.0**1020))[1]
-        noise = _noise([theta.double() / scale for theta in (x, *thetas)], torch.finfo(x.dtype).eps)
+        eps = max(torch.finfo(outline(state)[name].dtype).eps for state in (base, *experts))  # as they are stored
+        noise = _noise([theta.double() / scale for theta in (x, *thetas)], eps)
         moved = (vectors != 0).any(0)
         moved = moved.any(1, keepdim=True) & moved.any(0)
         return x + coefficient * torch.where(moved, merge(vectors / scale, noise) * scale, 0).to(x.dtype)
 
-    return merge_tensors(base, experts, merged)
+    return _merge_named(base, experts, merged)
 
 
 def _noise(matrices: Sequence[Tensor], eps: float) -> float:
     """How large a singular value of a task matrix (m x n) may be that is rounding alone: of weights and of the SVD.
 
+    ``eps``: of the coarsest dtype that the weights are stored in, whatever dtype they are computed in.
     The largest singular value of theta's rounding is about eps / 2 * ||theta|| / sqrt(min(m, n)) and less; four times
     that is allowed for. A rank by numpy's rule, relative to the largest singular value, would drop real directions.
     """

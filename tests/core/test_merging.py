@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dts_mini import DTSError, StateError, average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
+from dts_mini.core.layout import difference
 from dts_mini.core.merging import MERGES
 
 WITH_BASE = [task_arithmetic, ties, dare, tsv_m, iso_c, consensus]
@@ -176,6 +177,15 @@ def test_values_that_cancel_take_the_sign_of_most_positions_of_the_whole_model(o
         assert found["a"].item() == wanted
 
 
+def test_votes_are_counted_to_the_last_one_where_float32_cannot_count():
+    """2^24 + 1 positions elect the positive sign and 2^24 the negative: one more, which a float32 sum loses."""
+    votes = {"most": torch.ones(1).expand(2**24 + 1), "rest": -torch.ones(1).expand(2**24)}
+    base = {"cancels": torch.zeros(1), **{name: torch.zeros(1).expand(len(x)) for name, x in votes.items()}}
+    nothing = {**base, "cancels": torch.tensor([-2.0])}
+    found = ties(base, [{"cancels": torch.tensor([2.0]), **votes}, nothing], density=1, coefficient=1)
+    assert found["cancels"].item() == 2
+
+
 # --- DARE ---
 
 
@@ -311,6 +321,58 @@ def test_merges_of_matrices_average_all_other_tensors(method, base, experts):
 def test_an_empty_matrix_stays_empty(method, base, experts):
     several = [{**one, "none": torch.zeros(0, 3)} for one in (base, *experts)]
     assert method(several[0], several[1:])["none"].shape == (0, 3)
+
+
+# --- what half precision rounds ---
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("method", [tsv_m, iso_c])
+@pytest.mark.parametrize(("start", "ends"), [(None, HALVES[:1]), (None, HALVES[1:]), (torch.float32, HALVES)])
+def test_merges_of_low_rank_in_half_precision_are_those_in_float32_but_for_rounding(method, start, ends):
+    """Rounded weights make task matrices of full rank: by float32's eps all of that is taken for directions."""
+    left, right = random_matrices(3, (96, 4), seed=1), random_matrices(3, (4, 64), seed=2)
+    base = 0.05 * random_matrices(1, (96, 64), seed=3)[0].float()
+    experts = [base + 0.003 * (a @ b).float() for a, b in zip(left, right, strict=True)]
+    experts.append(experts[0])  # one task twice, perhaps rounded otherwise
+    low = base.to(start or ends[0])
+    halved = [{"w": one.to(ends[i % len(ends)])} for i, one in enumerate(experts)]
+    step = method({"w": low}, halved)["w"].float() - low.float()
+    wanted = method({"w": base}, [{"w": one} for one in experts])["w"] - base
+    assert (step - wanted).norm() < 0.05 * wanted.norm()
+
+
+PAIRS = [(x, y) for x in (*HALVES, torch.float32, torch.float64) for y in (*HALVES, torch.float32) if x != y]
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+@pytest.mark.parametrize(("stored", "dtype"), PAIRS)
+def test_what_an_expert_stored_in_fewer_bits_only_rounded_is_left_alone_as_a_delta_does(method, stored, dtype):
+    """The elements that ``difference`` finds unchanged; of the rows that changed at least one did."""
+    base = {
+        "w": random_matrices(1, (12, 10))[0].to(stored),
+        "v": random_matrices(1, (30, 1), seed=1)[0, :, 0].to(stored),
+    }
+    experts = [{n: x.to(dtype) for n, x in base.items()} for _ in range(3)]
+    for one in experts:
+        one["w"][:4], one["v"][:9] = one["w"][:4] + 1, one["v"][:9] + 1
+    found = method([base, *experts]) if method is average else method(base, experts)
+    for n, x in base.items():
+        changed = torch.stack([difference(x, one[n]) != 0 for one in experts]).any(0)
+        rows = changed if x.dim() == 1 else changed.any(1)
+        if torch.promote_types(stored, dtype) != dtype:
+            assert rows.tolist() == [i < {"w": 4, "v": 9}[n] for i in range(len(x))]
+        assert torch.equal(found[n][~rows], x[~rows]) and found[n].dtype == stored
+        assert method in (ties, dare, consensus) or not torch.equal(found[n][rows], x[rows])
+
+
+@pytest.mark.parametrize(("stored", "dtype"), PAIRS)
+def test_the_average_of_one_expert_in_two_dtypes_is_that_expert(stored, dtype):
+    expert = {"w": random_matrices(1, (40, 30))[0].to(stored)}
+    other = {"w": expert["w"].to(dtype)}
+    assert torch.equal(average([expert, other])["w"], expert["w"])
+    assert torch.equal(average([other, expert, expert])["w"], other["w"])
 
 
 # --- rank, and numbers at the edge ---
@@ -460,7 +522,9 @@ def test_a_merge_is_in_the_dtype_it_came_in_and_computed_in_float32_or_better(me
     wanted = merge(method, better[0], better[1:])
     # One rounding, that of the result, half a unit in the last place.
     eps = max(torch.finfo(dtype).eps, 1e-6 if dtype == torch.float64 else 0)
-    for n in base:
+    # Of the singular vectors of the three tasks bfloat16 knows too little to tell whether they share a direction.
+    names = [n for n in base if not (method is tsv_m and dtype is torch.bfloat16 and base[n].dim() == 2)]
+    for n in names:
         error = (found[n].double() - wanted[n]).abs()
         assert (error <= 0.51 * eps * wanted[n].abs() + 1e-6).float().mean() > 0.99, n  # TIES may trim a tie otherwise
 
@@ -632,6 +696,15 @@ def test_statistics_are_averaged_over_the_experts_and_no_variance_falls_below_ze
     assert torch.allclose(found["bn.running_var"], torch.tensor(0.3)) and found["bn.num_batches_tracked"] == 21
     wanted = merge(method, base, experts)
     assert all(torch.equal(found[n], wanted[n]) for n in base), "statistics take part in no count of the weights"
+
+
+@pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_the_mean_of_integer_statistics_is_rounded_to_the_nearest(method, dtype, base, experts):
+    counts = torch.tensor([[0, 0, 0, 0], [10, 7, 1, 0], [11, 7, 0, 0], [11, 8, 0, 0]])
+    several = [{**one, "bn.running_count": x.to(dtype)} for one, x in zip((base, *experts), counts, strict=True)]
+    found = merge(method, several[0], several[1:])["bn.running_count"]
+    assert found.dtype == dtype and found.tolist() == counts[1:].double().mean(0).round().tolist() == [11, 7, 0, 0]
 
 
 @pytest.mark.parametrize("method", MERGES.values(), ids=MERGES)
