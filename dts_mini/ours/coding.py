@@ -77,7 +77,7 @@ class Decoder:
         self._again = constriction.stream.queue.RangeEncoder()
 
     def take(self, rows: int, n: int) -> Tensor:
-        """int16 (rows x n), both at least 1."""
+        """int16 (rows x n), of at least one row."""
         self._left, self._room = self._left - rows, self._room - rows * n
         if self._left < 0 or self._room < 0:
             raise self._fault(f"takes {rows:,} more rows of {n:,} integers, which are not there")
@@ -90,7 +90,7 @@ class Decoder:
                 raise self._fault("has words that are no code") from error
             self._again.encode(taken[-1], model)
         integers = np.stack(taken) - self._peak
-        self._seen = max(self._seen, int(np.abs(integers).max()))
+        self._seen = max(self._seen, int(np.abs(integers).max(initial=0)))
         return torch.from_numpy(integers).to(torch.int16)
 
     def close(self) -> None:

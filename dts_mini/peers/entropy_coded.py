@@ -68,7 +68,8 @@ class SparseIntegers(Part):
     @property
     def bits(self) -> int:
         some, beyond, ones = self._split()
-        return entropy(some) + len(ones) + round(code_bits(beyond[None], int(beyond.abs().max()))) + 32
+        peak = int(beyond.abs().max()) if len(beyond) else 0
+        return entropy(some) + len(ones) + round(code_bits(beyond[None], peak)) + 32
 
 
 @torch.no_grad()

@@ -274,8 +274,9 @@ class _Plan:
         """
         module, weight = self.module.get_submodule(name), self.base.tensors[f"{name}.weight"]
         leaves, rank, shares = self.factored[name], self.adapter.ranks[name], (0.0, 0.0)
-        a, b = torch.zeros(len(weight), 1), torch.zeros(1, weight[0].numel())
-        if "weight" in leaves:
+        if "weight" not in leaves:
+            a, b = _zeros(len(weight), 1), _zeros(1, weight[0].numel())
+        else:
             a, b = leaves["weight"].factors()
             if self._rank is not None:
                 a, b, shares = _capped(a, b, rank)
@@ -289,9 +290,15 @@ class _Plan:
         found = {"lora_A.weight": b.reshape(len(b), *weight.shape[1:]) if inner else b}
         found["lora_B.weight"] = a.reshape(*a.shape, *(1,) * inner)
         if self._lora_bias:
-            bias = self.delta.remainder(self._source[f"{name}.bias"]) if "bias" in leaves else None
-            found["lora_B.bias"] = torch.zeros(len(a)) if bias is None else bias
+            found["lora_B.bias"] = self._gained(f"{name}.bias") if "bias" in leaves else _zeros(len(a))
         return {key: value.to(self._dtype) for key, value in found.items()}, shares
+
+    def _gained(self, name: str) -> Tensor:
+        """What a tensor adds to the base's; of one that is kept as the expert has it the part knows no difference."""
+        source, known = self._source[name], self.base.tensors[name].detach()
+        if (gained := self.delta.remainder(source)) is None:
+            gained = rebuild_tensor(known, self.delta, source).cpu().double() - known.cpu().double()
+        return gained
 
     def config(self) -> dict:
         """What stands in ``adapter_config.json``."""
@@ -319,6 +326,11 @@ class _Plan:
 def _rank(part: Part) -> int | None:
     """Components of a part; None of one without factors."""
     return part.rank or (None if (factors := part.factors()) is None else len(factors[1]))
+
+
+def _zeros(*shape: int) -> Tensor:
+    """Whatever the caller's defaults."""
+    return torch.zeros(shape, dtype=torch.float32, device="cpu")
 
 
 def _is_pefts_own(name: str) -> bool:

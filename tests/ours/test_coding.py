@@ -47,6 +47,14 @@ def test_blocks_of_different_shapes_and_scales_come_back(scale):
     assert all(torch.equal(decoder.take(*block.shape), block) for block in blocks)
 
 
+def test_a_row_of_nothing_comes_back_among_others():
+    blocks = [rows(1.0, (1, 0)), rows(1.0, (2, 7)), rows(1.0, (1, 0))]
+    for some in (blocks, blocks[:1]):
+        decoder = Decoder(coded(*some), sum(map(len, some)))
+        assert all(torch.equal(decoder.take(*block.shape), block) for block in some)
+        decoder.close()
+
+
 def test_the_largest_integers_of_either_sign_are_coded():
     block = torch.tensor([[PEAK, -PEAK, 0, 1]], dtype=torch.int16)
     assert torch.equal(Decoder(coded(block), 1).take(1, 4), block)

@@ -481,8 +481,10 @@ def test_settings_of_few_bits_out_of_range_are_refused(base, tasks, settings):
 def test_sparse_integers_come_back_as_they_were(values):
     part, writer = SparseIntegers(torch.tensor(values, dtype=torch.int16), torch.tensor(0.5)), Writer()
     arguments = part.write(writer)
-    again = SparseIntegers.read(Reader(writer.tensors(), {}, writer.rows), (len(values),), *arguments)
-    assert again == part
+    reader = Reader(writer.tensors(), {}, writer.rows)
+    again = SparseIntegers.read(reader, (len(values),), *arguments)
+    reader.close()
+    assert again == part and again.bits == part.bits >= 32
 
 
 def test_without_a_dead_zone_an_element_is_off_by_half_a_step(base, tasks):

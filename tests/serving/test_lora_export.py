@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from served import apart
 from served import make as make_plain
 from torch import nn
@@ -57,6 +59,23 @@ def test_peft_gives_the_experts_outputs_from_its_adapter_merged_or_not_and_so_do
         assert apart(adapted.answer(with_peft.merge_and_unload()), wanted) < 1e-5
         again = rebuild(base, import_lora(folder, base, module))
         assert apart(adapted.answer(adapted.with_weights(module, again)), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_biases_that_are_kept_exactly_are_in_the_adapter_as_they_are(dtype, tmp_path):
+    module = adapted.make("gpt")
+    base, draw = module.state_dict(), torch.Generator().manual_seed(0)
+    biases = [name for name in base if ".c_" in name and name.endswith(".bias")]
+    some = {name: base[name] + 0.1 * torch.randn(base[name].shape, generator=draw) for name in biases}
+    for extra in ({}, {"transformer.h.0.mlp.c_fc.weight": base["transformer.h.0.mlp.c_fc.weight"] + 0.1}):
+        expert = {**base, **some, **extra}
+        adapter = export_lora(
+            compress(base, expert, keep=["*.bias"]), module, tmp_path / "adapter", dtype=dtype, overwrite=True
+        )
+        assert not adapter.modules_to_save and len(adapter.ranks) == len(biases)
+        merged = adapted.with_peft(module, tmp_path / "adapter").merge_and_unload().state_dict()
+        for name in biases:
+            assert (merged[name] - expert[name]).abs().max() <= (1e-6 if dtype == "float32" else 4e-3), name
 
 
 def test_an_untied_expert_of_a_tied_model_is_refused_with_both_ends_and_the_mend(tmp_path):
@@ -156,6 +175,78 @@ def test_what_peft_would_make_something_else_of_is_held_with_all_its_tensors(tmp
     found = adapted.with_peft(module, tmp_path / "adapter")
     assert apart(found(ids), other(ids)) < 1e-5
     assert apart(found.merge_and_unload()(ids), other(ids)) < 1e-5
+
+
+class Mats(nn.Module):
+    """A stack of matrices, as mixtures of experts have one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, 16, 16) / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.unsqueeze(-3) @ self.w).sum(-3)
+
+
+class Mixed(nn.Module):
+    """A layer of each kind that is held in its own way: with a bias and without, statistics, a stack, an attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.line, self.norm = nn.Embedding(50, 16), nn.Conv1d(16, 16, 3, padding=1), nn.BatchNorm1d(16)
+        self.mats, self.attention = Mats(), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.first, self.last = nn.Linear(16, 16), nn.Linear(16, 8, bias=False)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.mats(self.norm(self.line(self.table(ids).mT)).mT)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return self.last(self.first(x).relu())
+
+
+def mixed() -> nn.Module:
+    torch.manual_seed(0)
+    return Mixed().eval().requires_grad_(False)
+
+
+FLOATING = sorted(name for name, x in mixed().state_dict().items() if x.is_floating_point())
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_whatever_kinds_of_parts_a_delta_has_peft_answers_as_the_expert_and_so_does_the_way_back(
+    data, tmp_path_factory
+):
+    """Tensors kept as they are, frozen rows and columns, stacks; once from DTS and once from the adapter read back."""
+    module, tmp_path = mixed(), tmp_path_factory.mktemp("adapters")
+    base, ids = module.state_dict(), torch.randint(50, (4, 6), generator=torch.Generator().manual_seed(0))
+    kept = data.draw(st.one_of(st.just(["*.bias"]), st.lists(st.sampled_from(FLOATING), unique=True)), label="kept")
+    how = st.sampled_from(["moved", "still", "rows", "columns"])
+    bare = {"table.weight", "last.weight"}  # beside layers that have one: biases then take the place of the base's
+    still = bare if data.draw(st.booleans(), label="layers without a bias stay") else set()
+    expert, draw = {name: x.clone() for name, x in base.items()}, torch.Generator().manual_seed(1)
+    for name in FLOATING:
+        moves, x = "still" if name in still else data.draw(how, label=name), expert[name]
+        step = 0.2 * torch.randn(x.shape, generator=draw)
+        if moves == "rows":
+            step[: len(step) // 2] = 0
+        if moves == "columns":
+            step[..., : step.shape[-1] // 2] = 0
+        x += step.abs() if "running" in name else 0 if moves == "still" else step
+    expert["first.weight"][3] += 1  # one matrix has factors, whatever happens to the others
+    expert["norm.num_batches_tracked"] += 7
+    kept = [name for name in kept if name != "first.weight"]
+    delta = compress(base, expert, keep_ratio=0.5, keep=kept, stacks=["mats.w"])
+    for turn in ("there", "back"):
+        rebuilt, other = rebuild(base, delta), copy.deepcopy(module)
+        other.load_state_dict(rebuilt)
+        assert not export_lora(delta, module, tmp_path / turn).lost
+        found = adapted.with_peft(module, tmp_path / turn)
+        assert apart(found(ids), other(ids)) < 1e-5
+        merged = found.merge_and_unload()
+        assert apart(merged(ids), other(ids)) < 1e-5
+        for name, x in merged.state_dict().items():
+            assert torch.allclose(x, rebuilt[name], rtol=1e-5, atol=1e-6), name
+        delta = import_lora(tmp_path / turn, base, module)
 
 
 # --- its size ---
