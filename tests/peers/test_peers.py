@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dts_mini import DTSError, StateError, TaskDelta
+from dts_mini import DTSError, FileError, StateError, TaskDelta
 from dts_mini.core.parts import Kept, Reader, Tied, Unchanged, Writer
 from dts_mini.peers import BUDGETED, NATURAL, PEERS, Peer, bytes_per_task
 from dts_mini.peers.binary import bitdelta, t_switch
@@ -173,6 +173,16 @@ def test_bits_come_back_as_they_were(values):
     bits, writer = torch.tensor(values), Writer()
     arguments = write_bits(bits, writer)
     assert torch.equal(read_bits(Reader(writer.tensors(), {}, 0), len(bits), *arguments), bits)
+
+
+@pytest.mark.parametrize(("count", "length"), [(9, 0), (6, 4), (5, 4), (0, 4), (2, 3), (2, 0), (3, 4), (2, 8)])
+def test_bits_of_other_counts_and_lengths_than_are_there_are_refused(count, length):
+    writer = Writer()
+    assert write_bits(torch.tensor([True, False, True, False, False]), writer) == [2, 4]
+    with pytest.raises(FileError, match="the delta"):
+        read_bits(
+            Reader(writer.tensors() | {"bits": torch.cat([writer.tensors()["bits"]] * 2)}, {}, 0), 5, count, length
+        )
 
 
 @pytest.mark.parametrize("density", [0.001, 0.02, 0.3, 0.5])
