@@ -32,13 +32,14 @@ from torch import Tensor
 import dts_mini
 from benchmarks.compress import commit, hardware
 from dts_mini import FileError, StateError, TaskDelta, compress, rebuild
-from dts_mini.core.file import DTYPES, write_json
+from dts_mini.core.file import DTYPES, write_bytes, write_json
 from dts_mini.core.parts import Exact, Factors, Part, Unchanged
 from dts_mini.core.state import fingerprint
 from dts_mini.peers import BUDGETED, NATURAL
 from dts_mini.peers.peer import Relative
 
-PATH = Path(__file__).parents[1] / "data" / "forged.json"
+ROOT = Path(__file__).parents[1]
+PATH, PAGE = ROOT / "data" / "forged.json", ROOT / "docs" / "files.md"
 CHUNK, MEMORY = 2_000, 2**30  # files a process, and the bytes that it may ask for beside what it begins with
 OUTCOMES = ("the delta itself", "another delta, whole", "refused")
 Sources = Mapping[str, tuple[dict[str, Tensor], bytes]]
@@ -333,7 +334,7 @@ def run(count: int) -> dict:
     for first in range(0, count, CHUNK):
         last = min(first + CHUNK, count)
         command = [sys.executable, "-m", "benchmarks.forged", "--seeds", str(first), str(last)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=PATH.parents[1])
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
             total["anything else"] += 1
             wrong.append(f"{first} to {last}: the process ended with {done.returncode}: {done.stderr[-300:]}")
@@ -355,6 +356,14 @@ def run(count: int) -> dict:
     }
 
 
+def markdown(found: Mapping[str, Any]) -> str:
+    """The table of ``docs/files.md``."""
+    rows = [f"| {outcome} | {count:,} |" for outcome, count in found["outcomes"].items()]
+    rows += [f"| longest | {found['longest_s']:.1f} s |", f"| most memory | {found['memory'] / 2**20:.0f} MiB |"]
+    head = f"| {found['files']:,} files, of {found['kinds']} kinds | |\n|---|--:|"
+    return "\n".join([head, *rows, "", f"Measured at commit {found['commit'][:12]} on {found['hardware']['cpu']}."])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forged", description=__doc__.splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000, help="how many (10000)")
@@ -369,6 +378,10 @@ def main() -> int:
     print(json.dumps(result, indent=1))
     if options.json:
         write_json(result, options.json, overwrite=True)
+        if options.json.resolve() == PATH:
+            from dts_mini.results import fill  # which takes seconds to import
+
+            write_bytes(fill(PAGE.read_text(), {"forged": markdown(result)}).encode(), PAGE, overwrite=True)
     return int(result["outcomes"]["anything else"] > 0)
 
 

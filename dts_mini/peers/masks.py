@@ -24,6 +24,7 @@ class Masked(Relative):
     """The shared vector where ``mask`` (n, bool), times ``rescaler``, which the file holds once for all tensors."""
 
     arguments: ClassVar[Any] = tuple[Count, Count]
+    over: ClassVar[type[Part]] = Half
     mask: Tensor
     rescaler: float
 

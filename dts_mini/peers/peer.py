@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,10 +37,19 @@ class Peer:
             raise DTSError(f"task {task!r} is unknown: choose one of {', '.join(self.deltas)}")
         delta = self.deltas[task]
         parts = {
-            name: part.join(self.shared.parts[name]) if isinstance(part, Relative) else part
+            name: part.join(self._shared(delta, name, part)) if isinstance(part, Relative) else part
             for name, part in delta.parts.items()
         }
         return rebuild(self.base, replace(delta, parts=parts))
+
+    def _shared(self, delta: TaskDelta, name: str, part: "Relative") -> Part:
+        """The shared file's part of a tensor; StateError where it is of another model."""
+        shared = self.shared
+        if shared is None or shared.base != delta.base or shared.shapes.get(name) != delta.shapes[name]:
+            raise StateError(f"tensor {name!r}: the shared file is not the one that the delta was made with; pass that")
+        if not (isinstance(shared.parts[name], part.over) and part.fits(shared.parts[name])):
+            raise StateError(f"tensor {name!r}: the shared file keeps it otherwise than the delta; pass its own")
+        return shared.parts[name]
 
     def bytes_per_task(self) -> dict[str, float]:
         """Bytes that each task takes: see the function of that name."""
@@ -53,7 +63,13 @@ def bytes_per_task(deltas: Mapping[str, TaskDelta], shared: TaskDelta | None = N
 
 
 class Relative(Part):
-    """A part that is read against the shared file's part of the same tensor."""
+    """A part that is read against the shared file's part of the same tensor, which is an ``over``."""
+
+    over: ClassVar[type[Part]] = Part
+
+    def fits(self, shared: Part) -> bool:
+        """Whether the two go together, their tensors being of one shape."""
+        return True
 
     def join(self, shared: Part) -> Part:
         """The part that both are together."""

@@ -83,6 +83,7 @@ def check_vector_bits(bits: int) -> None:
 class Offset(Relative, Quantised):
     """What a task's tensor adds to the shared one, quantised."""
 
+    over: ClassVar[type[Part]] = Quantised
     restore = Relative.restore
 
     def join(self, shared: Quantised) -> Part:

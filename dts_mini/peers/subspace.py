@@ -69,6 +69,7 @@ class Core(Relative):
     """C_n (p x q): half precision, times ``unit``, float32, a scalar."""
 
     arguments: ClassVar[Any] = tuple[Rank, Rank]
+    over: ClassVar[type[Part]] = Subspace
     values: Tensor
     unit: Tensor
 
@@ -76,6 +77,9 @@ class Core(Relative):
     def of(cls, core: Tensor) -> "Core":
         unit = core.abs().max().float()
         return cls((core / (unit if unit > 0 else 1)).half(), unit)
+
+    def fits(self, shared: Subspace) -> bool:
+        return tuple(self.values.shape) == (len(shared.left), len(shared.right))
 
     def join(self, shared: Subspace) -> Part:
         return Joined(self.values.float() * self.unit, shared)

@@ -85,7 +85,7 @@ def test_an_outcome_that_is_none_is_told(sources):
 
 def test_the_run_over_thousands_of_files_tells_what_it_counted():
     command = [sys.executable, "-m", "benchmarks.forged", "--seeds", "0", "20"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=forged.PATH.parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=forged.ROOT)
     assert sum(forged.json.loads(done.stdout)["counts"].values()) == 20
 
 
@@ -189,6 +189,56 @@ def test_counts_beyond_what_is_there_and_what_is_no_count_are_refused(sources, k
         found[2] = held
 
 
+@pytest.mark.parametrize("shape", [[], [20], [280]])
+def test_a_matrix_of_less_than_two_dimensions_is_refused(sources, shape):
+    for kind in ("dts", "drc", "factors", "TSV-C", "shared subspace", "shared subspace, shared"):
+        manifest, table, tensors = apart(sources[kind][1])
+        for is_a in {"LowRank", "RoundedMatrix", "Factors", "HalfLowRank", "Core", "Subspace"} & {
+            row[1] for row in table
+        }:
+            row(table, is_a)[2] = shape
+            assert "with shape" in refused(manifest, table, tensors)
+
+
+def test_a_rank_above_the_shorter_side_is_refused_though_its_bytes_are_there():
+    base = {"w": torch.zeros(2, 3)}
+    manifest, table, tensors = apart(compress(base, {"w": torch.randn(2, 3)}, keep_ratio=1).to_bytes())
+    table[0][5] = 3
+    tensors["codes"] = "U8", [5], bytes(5)  # 3 vectors of 2 elements and 3 of 3, at 2 bits
+    tensors["values"] = "F32", [3 + 8], bytes(4 * 11)
+    assert "said to be of rank 3" in refused(manifest, table, tensors)
+
+
+@pytest.mark.parametrize("kind", ["Joined", "Relative", "Part", "Content", "nn", "Submatrix", "Stack", ""])
+def test_kinds_that_no_file_holds_are_refused(sources, kind):
+    manifest, table, tensors = apart(sources["dts"][1])
+    next(row for row in table if row[0] == "same")[1] = kind
+    refused(manifest, table, tensors)
+
+
+@pytest.mark.parametrize("kind", ["Kept", "Tied", "Exact", "Unchanged", "Stack", "Submatrix", "Flat", "Masked"])
+def test_parts_within_parts_are_those_of_matrices_alone(sources, kind):
+    manifest, table, tensors = apart(sources["dts"][1])
+    row(table, "Submatrix")[5] = kind
+    assert f"holds a matrix as {kind!r}" in refused(manifest, table, tensors)
+    manifest, table, tensors = apart(sources["dts, stacks"][1])
+    row(table, "Stack")[5][0] = kind
+    refused(manifest, table, tensors)
+
+
+def test_places_are_as_many_as_is_said_within_the_tensor_and_rise():
+    base = {"list": torch.zeros(200), "mask": torch.zeros(40)}
+    expert = {"list": (torch.arange(200) % 60 > 0).float(), "mask": (torch.arange(40) % 2).float()}
+    manifest, table, tensors = apart(compress(base, expert).to_bytes())
+    dtype, shape, held = tensors["masks"]
+    assert "marks" in refused(manifest, table, tensors | {"masks": (dtype, shape, bytes([held[0] ^ 1]) + held[1:])})
+    dtype, shape, held = tensors["zeros"]
+    assert shape == [4]
+    for places in ([0, 60, 120, 200], [0, 120, 60, 180], [0, 60, 60, 180], [-1, 60, 120, 180]):
+        text = torch.tensor(places, dtype=torch.int32).numpy().tobytes()
+        assert "do not rise" in refused(manifest, table, tensors | {"zeros": (dtype, shape, text)})
+
+
 @pytest.mark.parametrize("key", ["tensors", "ranks", "rows", "storage", "attention", "settings", "method", "base"])
 def test_a_manifest_that_lacks_something_has_more_or_says_what_is_not_so_is_refused(sources, key):
     for kind in ("dts", "drc"):
@@ -230,8 +280,8 @@ def test_a_table_that_unpacks_to_more_than_it_may_has_no_end_or_nests_without_on
     manifest, table, tensors = apart(sources["dts"][1])
     plain = forged.json.dumps(table).encode()
     whole = zlib.compress(plain, 9)
+    assert "has no end" in refused(manifest, table, tensors, zlib.compress(plain + b" " * 2**25, 9))
     for wrong in (
-        zlib.compress(b" " * 2**28, 9),
         zlib.compress(b"[" * 10**6),
         whole[:-5],
         whole + b"x",
@@ -274,7 +324,7 @@ def test_names_reach_messages_and_inspect_without_control_characters(tmp_path, c
     name = "w\x1b[2J\n\r\u202e\x07"
     base = {name: torch.randn(6, 5), "b": torch.ones(3)}
     path = compress(base, {name: torch.randn(6, 5), "b": torch.zeros(3)}, keep_ratio=0.5).save(
-        tmp_path / "d.dts.safetensors"
+        tmp_path / "d\x1b[2J.dts.safetensors"
     )
     assert main(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out

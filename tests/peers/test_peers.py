@@ -1,6 +1,8 @@
 """The peers: each at its lossless limit or by what its paper says of it, in files that are counted alike."""
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dts_mini import DTSError, StateError, TaskDelta
+from dts_mini import DTSError, FileError, StateError, TaskDelta
 from dts_mini.core.parts import Kept, Reader, Tied, Unchanged, Writer
 from dts_mini.peers import BUDGETED, NATURAL, PEERS, Peer, bytes_per_task
 from dts_mini.peers.binary import bitdelta, t_switch
@@ -153,6 +155,20 @@ def test_a_difference_beyond_half_precision_is_refused_by_name(base, tasks):
         bitdelta(base, {"a": far})
 
 
+@pytest.mark.parametrize(
+    ("method", "other"), [(emr, rtvq), (rtvq, tall), (partial(subspace, budget=4_000), partial(subspace, budget=9_000))]
+)
+def test_a_shared_file_that_is_not_the_tasks_own_is_refused_with_the_tensor(base, tasks, method, other):
+    own, elsewhere = method(base, tasks), method({name: x + 1 for name, x in base.items()}, tasks)
+    kinds = other(base, tasks).shared.parts
+    mixed = replace(
+        own.shared, parts=own.shared.parts | {n: part for n, part in kinds.items() if n in own.shared.parts}
+    )
+    for shared in (None, elsewhere.shared, mixed):
+        with pytest.raises(StateError, match=r"^tensor '.*': the shared file"):
+            replace(own, shared=shared).rebuild("a")
+
+
 # --- bits ---
 
 
@@ -161,6 +177,16 @@ def test_bits_come_back_as_they_were(values):
     bits, writer = torch.tensor(values), Writer()
     arguments = write_bits(bits, writer)
     assert torch.equal(read_bits(Reader(writer.tensors(), {}, 0), len(bits), *arguments), bits)
+
+
+@pytest.mark.parametrize(("count", "length"), [(9, 0), (6, 4), (5, 4), (0, 4), (2, 3), (2, 0), (3, 4), (2, 8)])
+def test_bits_of_other_counts_and_lengths_than_are_there_are_refused(count, length):
+    writer = Writer()
+    assert write_bits(torch.tensor([True, False, True, False, False]), writer) == [2, 4]
+    with pytest.raises(FileError, match="the delta"):
+        read_bits(
+            Reader(writer.tensors() | {"bits": torch.cat([writer.tensors()["bits"]] * 2)}, {}, 0), 5, count, length
+        )
 
 
 @pytest.mark.parametrize("density", [0.001, 0.02, 0.3, 0.5])

@@ -16,7 +16,7 @@ from torch import nn
 from dts_mini import FileError
 from dts_mini.core.file import load_tensors
 from dts_mini.streaming.checkpoint import open_checkpoint
-from dts_mini.streaming.pickles import load_pickle
+from dts_mini.streaming.pickles import _check, load_pickle
 from dts_mini.suites.clip.keys import visual
 
 
@@ -237,6 +237,12 @@ def test_a_bomb_is_refused_in_a_moment(tmp_path, what):
     archive(tmp_path / "x.pt", bombs()[what])
     with pytest.raises(FileError, match=r"x\.pt: "):
         load_pickle(tmp_path / "x.pt")
+
+
+def test_pickles_that_ask_for_memory_are_not_even_begun():
+    for what in ("a memo of 4 billion", "a text memo", "an array of a terabyte"):
+        with pytest.raises(ValueError, match=r"its pickle|bytes in a bytearray8"):
+            _check(bombs()[what])
 
 
 def test_compressed_entries_and_entries_that_lie_over_each_other_are_refused(tmp_path):
