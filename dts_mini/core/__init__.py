@@ -9,10 +9,10 @@ One tensor
     state       state dicts: what must hold of them, what is no weight in them, how one is recognised
     svd         decomposition: how it is computed, and how far it is from the matrix
     file        files written at once or not at all
+    container   one file: a manifest, a few big tensors, one digest
     parts       what a delta holds of one tensor, and how that lies in a file
     codes       thresholding and scaling; two bits an element
     layout      what of a tensor is coded by itself: no frozen rows, each matrix of a stack
-    container   one file: a manifest, a few big tensors, one digest
 
 One task
     budget      bytes asked for, and the largest choice that fits

@@ -97,9 +97,9 @@ def encode(manifest: dict, table: list, tensors: dict[str, Tensor]) -> bytes:
 def decode(data: bytes, what: str, manifest_type: type = Manifest) -> tuple[dict, list, dict[str, Tensor]]:
     """Manifest, table and tensors of a file's bytes; FileError naming ``what`` when a single bit of it is off.
 
-    The digest tells damage, not intent: whoever knows the format can make a right one. So manifest and table are checked
-    against their schemas: the manifest against ``manifest_type``; of a delta's, the beginning of each row against ``Row``.
-    What they say of the tensors is for the ``Reader`` to check.
+    The digest tells damage, not intent: whoever knows the format can make a right one. So manifest and table are
+    checked against their schemas: the manifest against ``manifest_type``; of a delta's, the beginning of each row
+    against ``Row``. What they say of the tensors is for the ``Reader`` to check.
     """
     manifest = _manifest(data, what)
     digest = manifest.get("sha256")
@@ -124,7 +124,9 @@ def decode(data: bytes, what: str, manifest_type: type = Manifest) -> tuple[dict
 
 
 def _unpacked(squeezed: bytes) -> bytes:
-    """The table, as long as a table of so many bytes may be; zlib.error for a longer one, and for what is not all of it."""
+    """The table, as long as a table of so many bytes may be; zlib.error for a longer one, and for what is not all of
+    it.
+    """
     engine = zlib.decompressobj()
     table = engine.decompress(squeezed, _FREE + _RATIO * len(squeezed))
     if not engine.eof or engine.unused_data:

@@ -183,7 +183,9 @@ class TaskDelta:
         return delta
 
     def _weighs(self, information: int, tensors: Mapping[str, Tensor]) -> bool:
-        """Whether it holds so many bytes; roughly where parts lie in streams, whose exact count takes as long as reading."""
+        """Whether it holds so many bytes; roughly where parts lie in streams, whose exact count takes as long as
+        reading.
+        """
         if not tensors.keys() - {*TENSORS, "codes", "masks", "kept"}:
             return information == _information_bytes(self)
         return _near(information, sum(tensor.nbytes for tensor in tensors.values()) - 6 * len(self.bounds))

@@ -4,7 +4,8 @@ from importlib.util import find_spec
 
 
 def printable(text: object) -> str:
-    r"""The text with what no terminal should be sent escaped: control characters, line ends, marks that turn its direction.
+    r"""The text with what no terminal should be sent escaped: control characters, line ends, marks that turn its
+    direction.
 
     Names stand in files, and a file may be anybody's.
 

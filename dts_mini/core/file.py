@@ -160,7 +160,9 @@ def opened(path: str | Path) -> Iterator[safe_open]:
 
 
 def mistaken(head: bytes) -> str | None:
-    """What else a file is that was taken for safetensors, by its first bytes, and the mend; None where they do not tell."""
+    """What else a file is that was taken for safetensors, by its first bytes, and the mend; None where they do not
+    tell.
+    """
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself; run git lfs pull where it came from"
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):

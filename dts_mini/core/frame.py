@@ -99,8 +99,9 @@ class Frame(Mapping[str, Tensor]):
         return TaskDelta(every, shapes, dtypes, method, dict(settings), *self._prints, known)
 
     def negative(self, delta: TaskDelta) -> list[str]:
-        """Tensors of one dimension that are nowhere negative, in the base nor in the expert, but rebuilt are: counts and
-        variances whose names do not tell."""
+        """Tensors of one dimension that are nowhere negative, in the base nor in the expert, but rebuilt are: counts
+        and variances whose names do not tell.
+        """
         found = []
         for name, piece in self.pieces.items():
             if len(piece.shape) == 1 and (remainder := delta.remainder(name)) is not None:

@@ -49,8 +49,8 @@ def _same(one: Any, other: Any) -> bool:
 class Part(Content):
     """One tensor's share of a delta. Subclasses that can be read are known by their names, which files hold.
 
-    ``arguments``: of what types ``write`` returns what for the table. ``of_matrix``: whether it codes a matrix by itself, so
-    that it may be one of several in a tensor.
+    ``arguments``: of what types ``write`` returns what for the table. ``of_matrix``: whether it codes a matrix by
+    itself, so that it may be one of several in a tensor.
     """
 
     kinds: ClassVar[dict[str, type["Part"]]] = Registry()
@@ -292,9 +292,9 @@ class Writer:
 class Reader:
     """The big tensors of a file, read in the order in which they were filled; ``settings`` and ``rows`` are the file's.
 
-    A digest can be right and the content wrong, so that nothing is believed: what is handed out was there, counted once,
-    of its dtype and finite, and at the end nothing is left over. ``name`` and ``dtype`` are of the tensor that is being
-    read. FileError names it and the file, ``what``.
+    A digest can be right and the content wrong, so that nothing is believed: what is handed out was there, counted
+    once, of its dtype and finite, and at the end nothing is left over. ``name`` and ``dtype`` are of the tensor that is
+    being read. FileError names it and the file, ``what``.
     """
 
     def __init__(
@@ -350,7 +350,9 @@ class Reader:
         return values
 
     def within(self, most: float) -> None:
-        """Notes the largest magnitude of what a part is made of: it restores no more than their product, times its rank."""
+        """Notes the largest magnitude of what a part is made of: it restores no more than their product, times its
+        rank.
+        """
         if not most <= _FLOAT32:
             raise self.fault("holds NaN, infinity, or more than float32 does")
         self._most *= max(most, 1.0)
@@ -377,7 +379,9 @@ class Reader:
         return sides
 
     def room(self, n: int) -> int:
-        """The same n, once it is sure that so many elements that take hardly a byte are not more than the file can mean."""
+        """The same n, once it is sure that so many elements that take hardly a byte are not more than the file can
+        mean.
+        """
         self._room -= n
         if self._room < 0:
             raise self.fault(f"is said to have {n:,} elements, more than files of this size are read for")

@@ -285,7 +285,7 @@ def fingerprint(state: State) -> str:
 
 
 def recognise(base: State, known: Sequence[tuple[str, State]]) -> dict[str, str]:
-    """The digests of a base's tensors; StateError unless it is what each delta knows of its base: fingerprint, outline."""
+    """The digests of a base's tensors; StateError unless it is what deltas know of it: fingerprint and outline."""
     digests = {name: digest(base[name]) for name in base}
     found = seal(digests)
     for wanted, layout in known:

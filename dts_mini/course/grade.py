@@ -1,9 +1,9 @@
 """Grading (``dts-mini grade``): the exercises of submitted notebooks, by function name, in a box for each submission.
 
-A box (``sandbox.py``, ``box.py``) is only asked for values. The checks run here, where none of the learner's code is ever loaded or
-even parsed, so printing, exiting and tampering there cannot make a check pass: only right values can. What this does
-not stop: a function written to tell a check's inputs from others. A function that takes the library's or the published
-solution is flagged, for the instructor to judge.
+A box (``sandbox.py``, ``box.py``) is only asked for values. The checks run here, where none of the learner's code is
+ever loaded or even parsed, so printing, exiting and tampering there cannot make a check pass: only right values can.
+What this does not stop: a function written to tell a check's inputs from others. A function that takes the library's or
+the published solution is flagged, for the instructor to judge.
 """
 
 import ast
@@ -56,8 +56,8 @@ def grade_class(
 
     ``progress`` gets each report, how many are done, and how many there are. What ``out`` holds already is kept: a
     submission that was graded and has not changed is not graded again, so an interrupted run goes on and late work is
-    added; ``overwrite`` begins anew. Raises DTSError before any work when a limit is no limit, ``out`` cannot be written or holds another's files,
-    or no box can be made.
+    added; ``overwrite`` begins anew. Raises DTSError before any work when a limit is no limit, ``out`` cannot be
+    written or holds another's files, or no box can be made.
     """
     if not (0 < seconds < math.inf and memory > 0 and (jobs is None or jobs > 0)):
         raise DTSError(f"--seconds {seconds}, --memory {memory} and --jobs {jobs}: all must be above zero")

@@ -57,9 +57,9 @@ class Encoder:
 class Decoder:
     """Gives the rows back, in the order in which they were added; ``rows`` is how many there are in all.
 
-    ``fault`` makes the error of bytes that no ``Encoder`` wrote. The range coder itself would give any number of integers
-    from any words, and end the process where memory is short: it is asked for what words of their number can hold, and what
-    it gave is coded again, which must give these words.
+    ``fault`` makes the error of bytes that no ``Encoder`` wrote. The range coder itself would give any number of
+    integers from any words, and end the process where memory is short: it is asked for what words of their number can
+    hold, and what it gave is coded again, which must give these words.
     """
 
     def __init__(self, data: Tensor, rows: int, fault: Callable[[str], Exception] = FileError) -> None:

@@ -148,8 +148,8 @@ class RoundedFlat(Part):
 @dataclass(frozen=True)
 class Spectrum:
     """A tensor as an m x n matrix (a convolution is out x (in k k), one dimension a single row): ``s`` are its singular
-    values, falling, float64, of which the leading ones are ``known`` and others supposed; ``norm`` is ||M||; ``single``:
-    of a tensor of one dimension.
+    values, falling, float64, of which the leading ones are ``known`` and others supposed; ``norm`` is ||M||;
+    ``single``: of a tensor of one dimension.
     """
 
     sides: tuple[int, int]
@@ -290,11 +290,12 @@ class Survey:
         return self._counted(settings)[1]
 
     def _counted(self, settings: Settings) -> tuple[Tensor, float]:
-        """The rank of each spectrum, and about the bits of all components, were their elements Gaussian: log2(1 + 2 pi e (rms /
-        step)^2) / 2 each. In one go: a model may have 10,000 tensors."""
+        """The rank of each spectrum, and about the bits of all components, were their elements Gaussian: log2(1 + 2 pi
+        e (rms / step)^2) / 2 each. In one go: a model may have 10,000 tensors.
+        """
         if self._flat is None:
             spectra = list(self.spectra.values())
-            counts = torch.tensor([len(spectrum.s) for spectrum in spectra], device="cpu")
+            counts = torch.tensor([len(spectrum.s) for spectrum in spectra], dtype=torch.int64, device="cpu")
             sides = torch.tensor([spectrum.sides for spectrum in spectra], dtype=torch.float64, device="cpu")
             empty = torch.empty(0, dtype=torch.float64, device="cpu")
             owner = torch.repeat_interleave(torch.arange(len(spectra), device="cpu"), counts)

@@ -75,11 +75,10 @@ class Loaded(dict[str, Tensor]):
 def open_checkpoint(path: str | Path) -> Checkpoint | Loaded:
     """Opens a checkpoint: a ``.safetensors`` file, an index (``.safetensors.index.json``), or a folder with either.
 
-    Or what ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), without running any of it, at once into memory.
-    Or, where there is no such path, a name on the Hub (``OWNER/NAME``, ``OWNER/NAME@REVISION``): what the repository
-    holds, through huggingface_hub's cache. Of safetensors only headers are read. FileError names the file that is
-    missing, damaged or short, or the tensor that the index
-    and the shards disagree about.
+    Or what ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), without running any of it, at once into
+    memory. Or, where there is no such path, a name on the Hub (``OWNER/NAME``, ``OWNER/NAME@REVISION``): what the
+    repository holds, through huggingface_hub's cache. Of safetensors only headers are read. FileError names the file
+    that is missing, damaged or short, or the tensor that the index and the shards disagree about.
     """
     path = located(path).absolute()
     found = _in_folder(path) if path.is_dir() else path
@@ -113,9 +112,9 @@ def save_checkpoint(
     """Writes a state dict as safetensors, one tensor at a time in memory.
 
     Into one file where ``path`` ends in ``.safetensors``; else into a folder, in files of the names and with the
-    tensors of ``shards``, with an index where they are several, and with copies of the files ``beside``. What opens there,
-    even after a kill, is the old model or the new one (``streaming.folder``). FileError when ``path`` exists and ``overwrite``
-    is not set, or cannot be written.
+    tensors of ``shards``, with an index where they are several, and with copies of the files ``beside``. What opens
+    there, even after a kill, is the old model or the new one (``streaming.folder``). FileError when ``path`` exists and
+    ``overwrite`` is not set, or cannot be written.
     """
     path = check_output(path, overwrite=overwrite)
     if path.suffix == ".safetensors":

@@ -1,4 +1,6 @@
-"""An expert's names brought to the base's: prefixes that tools put before them, and buffers that not every version stores."""
+"""An expert's names brought to the base's: prefixes that tools put before them, and buffers that not every version
+stores.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,11 +35,12 @@ class Fitted(Mapping[str, Tensor]):
 
 
 def fitted(base: State, expert: State, what: str | Path) -> Fitted:
-    """The expert under the base's names, where wrappers, one shared prefix and buffers without weights are all the difference.
+    """The expert under the base's names, where wrappers, one shared prefix and buffers without weights are all the
+    difference.
 
-    Wrappers are those of ``torch.compile``, DataParallel and FSDP; the prefix is one component that all names of one side
-    have; the buffers ``position_ids`` and its like are taken from the base where the expert lacks them, and left where the
-    base does. StateError where more differs, with ``what``, the expert's path, and what to do.
+    Wrappers are those of ``torch.compile``, DataParallel and FSDP; the prefix is one component that all names of one
+    side have; the buffers ``position_ids`` and its like are taken from the base where the expert lacks them, and left
+    where the base does. StateError where more differs, with ``what``, the expert's path, and what to do.
     """
     ours, theirs = _plain(outline(base)), _plain(outline(expert))
     for one, other in ((ours, theirs), (ours, _without_lead(theirs)), (_without_lead(ours), theirs)):

@@ -1,8 +1,9 @@
-"""A model's folder, written in one step: whoever opens it meanwhile, or after a kill, finds one model and never two halves.
+"""A model's folder, written in one step: whoever opens it meanwhile, or after a kill, finds one model and never two
+halves.
 
-The new shards get names that the folder does not hold, and nobody reads them until the index, which says what is the model,
-is replaced; a rename is all or nothing. What is being made, and a list of what goes when it is done, lie in ``.new``
-within the folder, where the next run finds what a kill left, and sweeps it.
+The new shards get names that the folder does not hold, and nobody reads them until the index, which says what is the
+model, is replaced; a rename is all or nothing. What is being made, and a list of what goes when it is done, lie in
+``.new`` within the folder, where the next run finds what a kill left, and sweeps it.
 """
 
 import itertools
@@ -24,7 +25,8 @@ _OTHERS = {"trainer_state.json", "adapter_config.json", "all_results.json", "tra
 
 
 def pretrained_names(shards: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The same shards under names that ``from_pretrained`` finds: a single one has a fixed name, several stand in an index.
+    """The same shards under names that ``from_pretrained`` finds: a single one has a fixed name, several stand in an
+    index.
 
     >>> pretrained_names({"theta_0.safetensors": ["w"]})
     {'model.safetensors': ['w']}
@@ -33,8 +35,10 @@ def pretrained_names(shards: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 def companions(folder: Path) -> dict[str, Path]:
-    """What a model's own class reads beside its weights, by its place in the folder: configuration, tokenizer, generation and
-    pooling files, and the modules that sentence-transformers lists; none where there is no ``config.json``."""
+    """What a model's own class reads beside its weights, by its place in the folder: configuration, tokenizer,
+    generation and pooling files, and the modules that sentence-transformers lists; none where there is no
+    ``config.json``.
+    """
     if not (folder / "config.json").is_file():
         return {}
     found = [path for path in sorted(folder.iterdir()) if path.suffix in _TEXTS and path.name not in _OTHERS]
@@ -102,7 +106,7 @@ def write_folder(
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a run that was killed left in a folder: what belongs to no model, or to the one that was replaced."""
+    """Removes what a killed run left in a folder: what belongs to no model, or to the one that was replaced."""
     made = folder / _NEW
     if (made / _LIST).is_file():
         current = _model(folder)[0]

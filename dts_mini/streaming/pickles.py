@@ -1,9 +1,9 @@
 """Checkpoints that ``torch.save`` wrote, read without running a line of what is in them.
 
-Training scripts save state dicts beside their settings; the first checkpoints of task arithmetic (arXiv 2212.04089) and of
-TALL masks (arXiv 2405.07813) are whole modules, pickled: loading them as usual imports and calls whatever the file names.
-Here each name stands either for a tensor, for a plain container, or for an inert placeholder that holds attributes and
-does nothing; any other name is refused.
+Training scripts save state dicts beside their settings; the first checkpoints of task arithmetic (arXiv 2212.04089) and
+of TALL masks (arXiv 2405.07813) are whole modules, pickled: loading them as usual imports and calls whatever the file
+names. Here each name stands either for a tensor, for a plain container, or for an inert placeholder that holds
+attributes and does nothing; any other name is refused.
 """
 
 import io
@@ -121,10 +121,10 @@ def _tensor(storage: Tensor, offset: int, size: tuple, stride: tuple, *rest: obj
 def load_pickle(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """The tensors of a file that ``torch.save`` wrote, by name: of a state dict, or of a pickled module.
 
-    Of a training file they are those of its state dict; where there are several, as weights beside their moving average,
-    ``key`` says which. Raises FileError where it does not, and for a file that is missing, no such archive (PyTorch before
-    1.6 wrote another format), damaged, or that asks for anything beyond tensors, CLIP's own modules, and what training
-    scripts save beside weights. No code of the file is ever run.
+    Of a training file they are those of its state dict; where there are several, as weights beside their moving
+    average, ``key`` says which. Raises FileError where it does not, and for a file that is missing, no such archive
+    (PyTorch before 1.6 wrote another format), damaged, or that asks for anything beyond tensors, CLIP's own modules,
+    and what training scripts save beside weights. No code of the file is ever run.
     """
     what = str(path)
     try:

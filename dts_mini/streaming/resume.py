@@ -23,8 +23,8 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
 
         delta = compress(base, expert, mapper=resumable("large.parts"))  # after a kill it goes on
 
-    Files are written at once or not at all, and say of which work they are; one that is damaged, or of other work, is made
-    again. Results are tensors, numbers, strings, None, and tuples and dataclasses of this package that hold such.
+    Files are written at once or not at all, and say of which work they are; one that is damaged, or of other work, is
+    made again. Results are tensors, numbers, strings, None, and tuples and dataclasses of this package that hold such.
     """
     folder = Path(folder)
 

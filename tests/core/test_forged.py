@@ -47,15 +47,15 @@ def row(table, kind: str) -> list:
 
 
 @settings(max_examples=400)
-@given(seed=st.integers(0, 2**32 - 1), which=st.integers(0, 24))
+@given(seed=st.integers(0, 2**32 - 1), which=st.integers(0, 10**6))
 def test_any_change_behind_a_right_digest_gives_a_whole_delta_or_a_file_error(sources, seed, which):
-    base, honest = sources[sorted(sources)[which]]
+    base, honest = sources[sorted(sources)[which % len(sources)]]
     data = forged.forged(honest, random.Random(seed))
     assert outcome(base, honest, data, TaskDelta.from_bytes) in OUTCOMES
 
 
 def test_what_is_forged_are_files_of_every_kind_of_part_and_sealed_unchanged_they_are_themselves(sources):
-    assert len(sources) == 25
+    assert len(sources) >= 25
     kinds = {row[1] for _, data in sources.values() for row in apart(data).table}
     assert kinds >= {"LowRank", "Flat", "RoundedMatrix", "RoundedFlat", "Submatrix", "Stack", "Tied", "Kept", "Exact"}
     assert kinds >= {
@@ -310,7 +310,7 @@ def test_the_range_coder_is_never_asked_for_more_than_its_words_hold(sources):
 
 
 def test_the_hundred_thousandfold_mask_of_a_small_file_is_refused_before_it_is_laid_out(sources):
-    manifest, table, tensors = apart(sources["T-Switch"][1])
+    manifest, table, tensors = apart(sources["T-Switch, a scale a tensor"][1])
     row(table, "Switch")[2] = [2**40]
     assert "more than files of this size are read for" in refused(manifest, table, tensors)
 
