@@ -18,7 +18,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import NoReturn
 
-from dts_mini.core.errors import DTSError, FileError, needs
+from dts_mini.core.errors import DTSError, FileError, StateError, needs, printable
 from dts_mini.suites import CLIP, SUITES
 
 QUIET = 2.0  # seconds that a command may take without a word
@@ -63,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        kept = "; the same command goes on where it was" if options.command in ("compress", "reproduce") else ""
-        return _say(options, f"stopped{kept}", 130)
+        return _say(options, "stopped; nothing was changed, and what was finished is kept", 130)
     except BrokenPipeError:  # whoever read the output has enough of it, as in: dts-mini inspect FILE | head
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,8 +93,20 @@ def _extra_of(module: str) -> str:
 
 
 def _say(options: argparse.Namespace, text: str, code: int = 1) -> int:
-    print(f"dts-mini {options.command or ''}".rstrip() + f": {' '.join(text.split())}", file=sys.stderr)
+    print(f"dts-mini {options.command or ''}".rstrip() + f": {printable(' '.join(text.split()))}", file=sys.stderr)
     return code
+
+
+def _fitted(base: Mapping, expert: Mapping, path: object) -> Mapping:
+    """The expert under the base's names; what was done for that is said."""
+    from dts_mini.streaming.fit import fitted
+
+    if not base or not expert:
+        return expert  # which is refused as it is
+    found = fitted(base, expert, path)
+    for line in found.said:
+        print(printable(line), file=sys.stderr)
+    return found if found.said else expert
 
 
 def _compress(o: argparse.Namespace) -> None:
@@ -107,6 +118,7 @@ def _compress(o: argparse.Namespace) -> None:
 
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
+    expert = _fitted(base, expert, f"expert {o.expert}")
     settings = {name: value for name in SETTINGS if (value := getattr(o, name)) is not None}
     settings |= {"keep": o.keep, "stacks": o.stacks}
     settings["budget"] = int(o.budget) if o.budget and o.budget.isdecimal() else o.budget
@@ -130,32 +142,48 @@ def _workers(scheduler: str | None) -> AbstractContextManager:
 def _rebuild(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import Rebuilt, load
     from dts_mini.hub import delta_file
-    from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
+    from dts_mini.streaming.checkpoint import check_output, open_checkpoint
 
     check_output(o.out, overwrite=o.overwrite)
     base = open_checkpoint(o.base)
     expert = Rebuilt(base, load(delta_file(o.delta)))
     with _Progress("rebuild", len(expert)) as told:
-        save_checkpoint(_Told(expert, told), o.out, base.shards, metadata=base.metadata, overwrite=o.overwrite)
+        _save(_Told(expert, told), o, base)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
+
+
+def _save(state: Mapping, o: argparse.Namespace, like) -> None:
+    """A model in a file, or in a folder that its own class opens: laid out like another, with what lies beside that."""
+    from dts_mini.streaming.checkpoint import beside, save_checkpoint
+    from dts_mini.streaming.folder import pretrained_names
+
+    save_checkpoint(
+        state,
+        o.out,
+        pretrained_names(like.shards),
+        metadata=like.metadata,
+        beside=beside(like),
+        overwrite=o.overwrite,
+    )
 
 
 def _inspect(o: argparse.Namespace) -> None:
     from dts_mini.core.container import decode
-    from dts_mini.core.delta import load, storage
+    from dts_mini.core.delta import TaskDelta, storage
     from dts_mini.core.file import read_bytes
     from dts_mini.hub import delta_file
 
-    o.delta = delta_file(o.delta)
-    manifest = decode(read_bytes(o.delta), o.delta)[0]
+    path = delta_file(o.delta)
+    with _Progress("inspect"):
+        data = read_bytes(path)
+        delta, manifest = TaskDelta.from_bytes(data, str(path)), decode(data, str(path))[0]
+        counts = storage(delta)
     if o.json:
         print(json.dumps(manifest, indent=2))
         return
-    with _Progress("inspect"):
-        delta = load(o.delta)
-        counts = storage(delta)
-    print(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
-    print("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
+    show = lambda text: print(printable(text))  # names are the file's, which may be anybody's
+    show(f"{o.delta}: a {manifest['method']} delta, format {manifest['format']}")
+    show("settings     " + ", ".join(f"{key} {value}" for key, value in manifest["settings"].items()))
     print(f"made for     base {delta.base}\n             expert {delta.expert}")
     for count, meaning in (
         *([("paper", "3 bits a code, as the paper counts")] if counts.paper is not None else []),
@@ -164,36 +192,37 @@ def _inspect(o: argparse.Namespace) -> None:
     ):
         print(f"{count:<12} {getattr(counts, count):>12,} bytes {counts.share(count):>8.3%}   {meaning}")
     print(f"{'model':<12} {counts.model:>12,} bytes            the expert in float32\n")
-    width = max(map(len, delta.parts))
+    width = max((len(printable(name)) for name in delta.parts), default=0)
     for name, part in delta.parts.items():
         shape = " x ".join(map(str, delta.shapes[name])) or "scalar"
-        line = f"{name:<{width}}  {shape:<18} {type(part).__name__:<13}"
+        line = f"{printable(name):<{width}}  {shape:<18} {type(part).__name__:<13}"
         if name in delta.bounds:
             truncation, coding, error = delta.bounds[name]
             line += f" rank {part.rank:<4} error {error:.3f} <= {truncation:.3f} + {coding:.3f}"
-        print(line.rstrip())
+        show(line.rstrip())
     if delta.bounds:
         print("\nerror: ||M - M_hat|| / ||M||; at most what the rank leaves out, exactly, and what coding may add")
 
 
 def _merge(o: argparse.Namespace) -> None:
     from dts_mini.core import merging
-    from dts_mini.streaming.checkpoint import check_output, open_checkpoint, save_checkpoint
+    from dts_mini.streaming.checkpoint import check_output, open_checkpoint
 
     check_output(o.out, overwrite=o.overwrite)
-    named: dict[str, Path] = {}
-    for path in o.experts:
-        if path.stem in named:
-            raise DTSError(f"two experts go by one name: {named[path.stem]} and {path}; rename one, or pass it once")
-        named[path.stem] = path
     if o.method != "average" and o.base is None:
         raise DTSError(f"{o.method} needs the pretrained model: pass --base")
     experts = [open_checkpoint(path) for path in o.experts]
-    method = merging.MERGES[o.method]
-    with _Progress("merge") as told:
-        read = [_Told(expert, told) for expert in experts]
-        merged = method(read) if o.method == "average" else method(open_checkpoint(o.base), read)
-    save_checkpoint(merged, o.out, experts[0].shards, metadata=experts[0].metadata, overwrite=o.overwrite)
+    method, like = merging.MERGES[o.method], experts[0]
+    base = like if o.base is None else open_checkpoint(o.base)
+    experts = [_fitted(base, e, f"expert {path}") for path, e in zip(o.experts, experts, strict=True)]
+    try:
+        with _Progress("merge") as told:
+            read = [_Told(expert, told) for expert in experts]
+            merged = method(read) if o.method == "average" else method(base, read)
+    except StateError as error:  # a merge counts its experts, a command line has their paths
+        named = lambda found: f"expert {o.experts[int(found[1]) - 1]}"
+        raise StateError(re.sub(r"\bexpert (\d+)\b", named, str(error))) from error
+    _save(merged, o, like if set(like) == set(merged) else base)
     print(f"{o.out}: {o.method} of {len(experts)} experts")
 
 
@@ -534,7 +563,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
     sub.add_argument("adapter", type=Path, metavar="FOLDER", help="the adapter's folder")
-    sub.add_argument("--base", required=True, help=f"the model it was trained over: {CHECKPOINT}")
+    sub.add_argument("--base", required=True, help=f"the model it was trained over, with its config.json: {CHECKPOINT}")
     sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
 
     sub = command(

@@ -386,10 +386,120 @@ def test_an_output_that_exists_or_cannot_be_written_is_refused_before_any_input_
     assert message in refused(INPUTS[name][1].replace("out.safetensors", out))
 
 
-@pytest.mark.parametrize("again", ["a.safetensors", "sub/a.safetensors"])
-def test_two_experts_under_one_name_are_refused_by_their_paths(refused, again):
-    complaint = refused(f"merge --method average --experts a.safetensors b.safetensors {again} --out m.safetensors")
-    assert f"two experts go by one name: a.safetensors and {again};" in complaint
+def test_a_merge_uses_no_names_so_that_none_clash(run, files, experts):
+    for folder in ("runs/a/checkpoint-500", "runs/b/checkpoint-500", "bert-v1.5", "bert-v1.7"):
+        (files.folder / folder).mkdir(parents=True)
+        source = files.a if folder in ("runs/a/checkpoint-500", "bert-v1.5") else files.b
+        (files.folder / folder / "model.safetensors").write_bytes(source.read_bytes())
+    for number, pair in enumerate(("runs/a/checkpoint-500 runs/b/checkpoint-500", "bert-v1.5 bert-v1.7")):
+        assert run(f"merge --method average --experts {pair} --out {number}.safetensors")[0] == 0
+        assert equal(f"{number}.safetensors", average(experts))
+
+
+def test_messages_of_a_merge_name_the_experts_path(refused, files):
+    rewrite(files.b, lambda s: s["embedding"].fill_(float("nan")))
+    for method in ("average", "ties --base base.safetensors"):
+        line = f"merge --method {method} --experts a.safetensors b.safetensors --out m.safetensors"
+        assert "expert b.safetensors, tensor 'embedding'" in refused(line)
+
+
+@pytest.mark.parametrize("name", ["m.bin", "m.pt", "m.pth", "m.ckpt"])
+def test_a_model_is_not_written_as_a_pickle_nor_into_a_folder_of_such_a_name(refused, name):
+    line = f"merge --method average --experts a.safetensors b.safetensors --out {name}"
+    assert f"{name}: models are written as safetensors" in refused(line)
+
+
+def test_a_delta_given_as_an_expert_is_called_one(run, refused):
+    run("compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors")
+    line = "merge --method average --experts a.dts.safetensors b.safetensors --out m.safetensors"
+    assert "a.dts.safetensors: is a task delta, no model; rebuild the model first" in refused(line)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_prefixes_of_tools_are_recognised_and_said(run, files, base, experts, prefix):
+    rewrite(files.a, lambda s: [s.update({prefix + name: s.pop(name)}) for name in list(s)])
+    code, _, err = run("compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors")
+    assert code == 0
+    assert f"'{prefix}" in err and "differ by a prefix" in err
+    assert Path("a.dts.safetensors").read_bytes() == compress(base, experts[0]).to_bytes()
+    assert run("merge --method average --experts b.safetensors a.safetensors --out m.safetensors")[0] == 0
+    assert equal("m.safetensors", average([experts[1], experts[0]]))
+
+
+def test_buffers_that_one_side_does_not_store_are_no_reason_to_refuse(run, files, base, experts):
+    ids = {"embeddings.position_ids": torch.arange(7).expand(1, -1).contiguous()}
+    rewrite(files.a, lambda s: s.update(ids))
+    code, _, err = run("compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors")
+    assert code == 0
+    assert "stores 'embeddings.position_ids', which the base does not; left out" in err
+    assert Path("a.dts.safetensors").read_bytes() == compress(base, experts[0]).to_bytes()
+    rewrite(files.base, lambda s: s.update(ids))
+    rewrite(files.a, lambda s: s.pop("embeddings.position_ids"))
+    code, _, err = run("compress --base base.safetensors --expert a.safetensors --out a2.dts.safetensors")
+    assert code == 0
+    assert "lacks 'embeddings.position_ids', which the base stores; taken from there" in err
+    assert Path("a2.dts.safetensors").read_bytes() == compress(base | ids, experts[0] | ids).to_bytes()
+
+
+def test_a_vocabulary_that_grew_and_another_head_are_refused_with_what_to_do(refused, files):
+    line = "compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors"
+    rewrite(files.a, lambda s: s.update({"classifier.weight": torch.ones(2, 12)}))
+    complaint = refused(line)
+    assert "expert a.safetensors does not fit the base: it has beyond it 'classifier.weight'" in complaint
+    assert "AutoModel" in complaint
+    rewrite(files.a, lambda s: (s.pop("classifier.weight"), s.update(embedding=torch.ones(19, 12))))
+    assert "base.resize_token_embeddings(19), save it, and compress over that" in refused(line)
+
+
+def test_a_model_saved_by_torch_is_read_without_being_run(run, files, base, experts):
+    torch.save(experts[0], files.folder / "a.pt")
+    assert run("compress --base base.safetensors --expert a.pt --out a.dts.safetensors")[0] == 0
+    assert Path("a.dts.safetensors").read_bytes() == compress(base, experts[0]).to_bytes()
+
+
+def test_a_stop_by_hand_ends_in_one_line_and_loses_nothing(run, files, monkeypatch):
+    from dts_mini.core import dts
+
+    line, done, real = "compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors", [], dts.part
+
+    def part(*arguments):
+        done.append(1)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    part.__module__ = real.__module__
+    monkeypatch.setattr(dts, "part", part)
+    code, out, err = run(line)
+    assert (code, out) == (130, "")
+    assert err.strip() == "dts-mini compress: stopped; nothing was changed, and what was finished is kept"
+    assert len(list(Path("a.dts.safetensors.parts").iterdir())) == 2
+    assert run(line)[0] == 0
+
+
+def test_a_folder_that_transformers_saved_is_rebuilt_into_one_that_its_own_class_opens(run, files):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    model = transformers.BertModel(
+        transformers.BertConfig(
+            hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, vocab_size=50
+        )
+    ).eval()
+    model.save_pretrained("base")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    model.save_pretrained("expert", max_shard_size="10kB")
+    for name in ("tokenizer.json", "vocab.txt"):
+        Path("base", name).write_text("{}")
+    assert run("compress --base base --expert expert --out d.dts.safetensors --keep-ratio 1")[0] == 0
+    assert run("rebuild --base base --delta d.dts.safetensors --out again")[0] == 0
+    assert run("merge --method average --experts expert base --out merged")[0] == 0
+    assert {path.name for path in Path("again").iterdir()} == {path.name for path in Path("base").iterdir()}
+    for folder in ("again", "merged"):
+        found = transformers.AutoModel.from_pretrained(folder)
+        assert isinstance(found, transformers.BertModel)
+    assert found.state_dict().keys() == model.state_dict().keys()
 
 
 @pytest.mark.parametrize("method", [name for name in MERGES if name != "average"])
@@ -514,7 +624,7 @@ def test_ctrl_c_ends_in_one_line_with_130(files):
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert err == "dts-mini compress: stopped; the same command goes on where it was\n"
+    assert err == "dts-mini compress: stopped; nothing was changed, and what was finished is kept\n"
 
 
 def test_a_reader_that_has_enough_is_no_error(run, files):

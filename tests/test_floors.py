@@ -27,7 +27,7 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-LIBRARIES = {"constriction", "numpy", "safetensors", "torch", "xxhash"}
+LIBRARIES = {"constriction", "msgspec", "numpy", "safetensors", "torch", "xxhash"}
 
 
 def imported(source: str, module: str = "dts_mini.core.here") -> set[str]:

@@ -159,8 +159,14 @@ def write_places(writer: Writer, places: Tensor, n: int) -> int:
 def read_places(reader: Reader, count: int, n: int) -> Tensor:
     """What ``write_places`` added."""
     if 32 * count > n:
-        return torch.nonzero(unpack(reader.take("masks", -(-n // 8)), n, 1)).reshape(-1).to(torch.int32)
-    return reader.take("zeros", count).to(torch.int32)
+        places = torch.nonzero(unpack(reader.packed("masks", n, 1), n, 1)).reshape(-1).to(torch.int32)
+        if len(places) != count:
+            raise reader.fault(f"marks {len(places):,} of {n:,} elements, not {count:,}")
+        return places
+    places = reader.take("zeros", count)
+    if count and not (places[0] >= 0 and places[-1] < n and (places[1:] > places[:-1]).all()):
+        raise reader.fault(f"names places that do not rise within {n:,} elements")
+    return places
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,9 +221,9 @@ class Coded(Content):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, int], zeros: int) -> "Coded":
         """The rows (k x n) that ``write`` added."""
-        groups, n = reader.settings["groups"], shape[0] * shape[1]
-        codes = reader.take("codes", -(-n * (width(groups)) // 8))
-        vectors = shape[0] if reader.settings["per"] == "vector" else 1
+        groups, n = reader.setting("groups", Literal[GROUPS]), shape[0] * shape[1]
+        codes = reader.packed("codes", n, width(groups))
+        vectors = shape[0] if reader.setting("per", Literal["matrix", "vector"]) == "vector" else 1
         scales = reader.take("halves" if vectors > 1 else "values", vectors * groups)
         return cls(shape, codes, scales.view(vectors, groups), read_places(reader, zeros, n))
 

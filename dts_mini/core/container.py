@@ -8,16 +8,72 @@ holds: everything goes into a handful of tensors, and the table that says where 
 import hashlib
 import json
 import zlib
+from typing import Annotated, Any, Literal
 
+import msgspec
 import safetensors.torch
 import torch
+from msgspec import UNSET, Meta, Struct, UnsetType
 from safetensors import SafetensorError
 from torch import Tensor
 
 from dts_mini.core.errors import FileError
+from dts_mini.core.file import DTYPES, mistaken
 
 VERSION = 2
 _BLANK = "0" * 64
+_HEADER = 100_000_000  # the longest header that safetensors reads
+_FREE, _RATIO = 2**22, 32  # a table unpacks to 4 MiB and 32 times its bytes at most: regular names reach 20
+
+Count = Annotated[int, Meta(ge=0, le=2**48)]
+Rank = Annotated[int, Meta(ge=1, le=2**48)]
+Shape = Annotated[tuple[Count, ...], Meta(max_length=64)]
+Prints = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+WORDS = {str(d).removeprefix("torch."): d for word, d in DTYPES.items() if not word.startswith(("F8", "C"))}
+"""The dtypes of a delta's tensors, by the words that its table has for them."""
+Word = Literal[tuple(WORDS)]
+
+
+class Counts(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Bytes, as ``delta.Storage`` has them."""
+
+    information: Count
+    model: Count
+    paper: Count | UnsetType = UNSET
+    file: Count
+
+
+class Manifest(Struct, forbid_unknown_fields=True):
+    """What a delta's file says of itself."""
+
+    format: int
+    method: str
+    settings: dict[str, Any]
+    attention: Literal["fused", "split", "none"]
+    base: Prints
+    expert: Annotated[str, Meta(pattern=r"\A([0-9a-f]{32})?\Z")]  # what all tasks share is of no expert
+    tensors: Count
+    ranks: list[Count]
+    rows: Count
+    storage: Counts
+    sha256: str
+
+
+class Row(Struct, array_like=True, forbid_unknown_fields=True):
+    """How a row of a delta's table begins; what follows is for the kind of part."""
+
+    name: str
+    kind: str
+    shape: Shape
+    dtype: Word
+    bounded: Literal[0, 1]
+
+
+class _Entry(Struct):
+    """Where a tensor of any safetensors file lies, and of what it is."""
+
+    dtype: str
+    data_offsets: tuple[Count, Count]
 
 
 def encode(manifest: dict, table: list, tensors: dict[str, Tensor]) -> bytes:
@@ -38,38 +94,61 @@ def encode(manifest: dict, table: list, tensors: dict[str, Tensor]) -> bytes:
     return data.replace(_BLANK.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
 
 
-def decode(data: bytes, what: str) -> tuple[dict, list, dict[str, Tensor]]:
-    """Manifest, table and tensors of a file's bytes; FileError naming ``what`` when a single bit of it is off."""
+def decode(data: bytes, what: str, manifest_type: type = Manifest) -> tuple[dict, list, dict[str, Tensor]]:
+    """Manifest, table and tensors of a file's bytes; FileError naming ``what`` when a single bit of it is off.
+
+    The digest tells damage, not intent: whoever knows the format can make a right one. So manifest and table are checked
+    against their schemas: the manifest against ``manifest_type``; of a delta's, the beginning of each row against ``Row``.
+    What they say of the tensors is for the ``Reader`` to check.
+    """
     manifest = _manifest(data, what)
     digest = manifest.get("sha256")
-    if not isinstance(digest, str) or len(digest) != 64 or data.count(digest.encode()) != 1:
+    if not isinstance(digest, str) or len(digest) != 64 or data.count(digest.encode(errors="replace")) != 1:
         raise FileError(f"{what}: has no digest, it was altered; copy or make it again")
     if hashlib.sha256(data.replace(digest.encode(), _BLANK.encode())).hexdigest() != digest:
         raise FileError(f"{what}: was altered or damaged (its digest does not match); copy or make it again")
     try:
+        manifest = msgspec.to_builtins(msgspec.convert(manifest, manifest_type))
         tensors = safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise FileError(f"{what}: is no readable safetensors file ({error}); copy or make it again") from error
-    return manifest, json.loads(zlib.decompress(tensors.pop("table").numpy().tobytes())), tensors
+        table = msgspec.json.decode(_unpacked(tensors.pop("table").numpy().tobytes()), type=list)
+        if not all(tensor.numel() for tensor in tensors.values()):
+            raise SafetensorError("a tensor is empty")
+        if manifest_type is Manifest:
+            for row in table:
+                msgspec.convert(row[:5] if isinstance(row, list) else row, Row)
+    except (msgspec.MsgspecError, SafetensorError, KeyError, RecursionError, zlib.error, UnicodeDecodeError) as error:
+        raise FileError(
+            f"{what}: is no file that dts_mini wrote, though its digest is right ({error}); make it again"
+        ) from error
+    return manifest, table, tensors
+
+
+def _unpacked(squeezed: bytes) -> bytes:
+    """The table, as long as a table of so many bytes may be; zlib.error for a longer one, and for what is not all of it."""
+    engine = zlib.decompressobj()
+    table = engine.decompress(squeezed, _FREE + _RATIO * len(squeezed))
+    if not engine.eof or engine.unused_data:
+        raise zlib.error("its table has no end, or more behind it")
+    return table
 
 
 def _manifest(data: bytes, what: str) -> dict:
     """The manifest alone, and a clear word about what else the file may be."""
     size = int.from_bytes(data[:8], "little") if len(data) >= 8 else -1
-    if not 2 <= size <= 100_000_000:
-        raise FileError(f"{what}: is no safetensors file; give a file that dts-mini compress wrote")
+    if not 2 <= size <= _HEADER:
+        raise FileError(
+            f"{what}: {mistaken(data[:64]) or 'is no safetensors file'}; give a file that dts-mini compress wrote"
+        )
     if size + 8 > len(data):
         raise FileError(f"{what}: is truncated; copy it again")
     try:
-        header = json.loads(data[8 : 8 + size])
-        spans = [entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"]
-        if 8 + size + max((end for _, end in spans), default=0) > len(data):
+        header = msgspec.json.decode(data[8 : 8 + size], type=dict[str, msgspec.Raw])
+        notes = msgspec.json.decode(header.pop("__metadata__", b"{}"), type=dict[str, str])
+        entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in header.items()}
+        if 8 + size + max((entry.data_offsets[1] for entry in entries.values()), default=0) > len(data):
             raise FileError(f"{what}: is truncated; copy it again")
-        note = header.get("__metadata__", {}).get("dts")
-        manifest = json.loads(note) if note is not None else None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, FileError):
-            raise
+        manifest = msgspec.json.decode(notes["dts"]) if "dts" in notes else None
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise FileError(f"{what}: its header cannot be read, it was altered or damaged; copy it again") from error
     if not isinstance(manifest, dict):
         raise FileError(f"{what}: is a plain safetensors file, not a task delta; make one with dts-mini compress")
@@ -78,4 +157,9 @@ def _manifest(data: bytes, what: str) -> dict:
             f"{what}: has format version {manifest.get('format')!r}, this dts_mini reads {VERSION}; "
             "read it with the version that wrote it, or make it again"
         )
+    for name, entry in entries.items():
+        if entry.dtype not in DTYPES or (name == "table" and entry.dtype != "U8"):
+            raise FileError(
+                f"{what}: has tensor {name!r} of {entry.dtype}, which dts_mini does not write; make it again"
+            )
     return manifest

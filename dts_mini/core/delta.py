@@ -8,6 +8,7 @@ Nothing here knows by which method the parts were made: each part can say what i
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
+from math import prod
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +18,10 @@ from torch import Tensor
 from dts_mini.core import container
 from dts_mini.core.errors import StateError
 from dts_mini.core.file import read_bytes, write_bytes
-from dts_mini.core.parts import Bounds, Exact, Kept, Part, Reader, Tied, Unchanged, Writer, part_kind
-from dts_mini.core.state import State, exactly, fingerprint
+from dts_mini.core.parts import TENSORS, Bounds, Exact, Kept, Part, Reader, Tied, Unchanged, Writer
+from dts_mini.core.state import State, check_same_layout, digest, exactly, seal
+
+_LARGEST = 2**48  # elements of a tensor
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,12 @@ class TaskDelta:
         )
         return f"<table><caption>{escape(repr(self))}</caption><tr>{head}</tr>{''.join(rows)}</table>"
 
+    @property
+    def outline(self) -> dict[str, Tensor]:
+        """Meta tensors with the names, shapes and dtypes of the expert's."""
+        kinds = ((name, shape, self.dtypes[name]) for name, shape in self.shapes.items())
+        return {name: torch.empty(shape, dtype=dtype, device="meta") for name, shape, dtype in kinds}
+
     def remainder(self, name: str) -> Tensor | None:
         """What tensor ``name`` adds to the base's, in the tensor's shape; None where nothing, or no difference."""
         restored = self.resolved(name).restore()
@@ -113,10 +122,14 @@ class TaskDelta:
             if bounded := name in self.bounds:
                 writer.add("halves", torch.tensor(self.bounds[name], dtype=torch.float16, device="cpu"))
             table.append([*entry, int(bounded), *part.write(writer)])
+        return container.encode(self._manifest(information, writer.rows), table, writer.tensors())
+
+    def _manifest(self, information: int, rows: int) -> dict:
+        """What its file says of itself."""
         counts = {"information": information, "model": _model_bytes(self)}
         if (paper := _paper_bytes(self)) is not None:
             counts["paper"] = paper
-        manifest = {
+        return {
             "method": self.method,
             "settings": self.settings,
             "attention": _attention(self.parts),
@@ -124,24 +137,55 @@ class TaskDelta:
             "expert": self.expert,
             "tensors": len(self.parts),
             "ranks": [part.rank for part in self.parts.values() if part.rank],
-            "rows": writer.rows,
+            "rows": rows,
             "storage": counts,
         }
-        return container.encode(manifest, table, writer.tensors())
 
     @classmethod
     @exactly
     def from_bytes(cls, data: bytes, what: str = "the delta") -> "TaskDelta":
-        """The delta that ``to_bytes`` wrote, exactly; FileError naming ``what`` when a bit of it was altered."""
+        """The delta that ``to_bytes`` wrote, exactly; FileError naming ``what`` when a bit of it was altered.
+
+        Any other bytes are a FileError too, whatever their digest, in time and memory that their number bounds.
+        """
         manifest, table, tensors = container.decode(data, what)
         settings, parts, shapes, dtypes, bounds = manifest["settings"], {}, {}, {}, {}
-        reader = Reader(tensors, settings, manifest["rows"])
-        for name, kind, shape, dtype, bounded, *arguments in table:
-            shapes[name], dtypes[name] = tuple(shape), getattr(torch, dtype)
+        reader = Reader(tensors, settings, manifest["rows"], what)
+        for name, kind, shape, word, bounded, *arguments in table:
+            reader.name, reader.dtype = name, container.WORDS[word]
+            if name in parts or prod(max(n, 1) for n in shape) > _LARGEST:
+                raise reader.fault(f"stands there twice, or has shape {tuple(shape)}")
+            shapes[name], dtypes[name] = tuple(shape), reader.dtype
             if bounded:
                 bounds[name] = Bounds(*reader.take("halves", 3).tolist())
-            parts[name] = part_kind(kind, what).read(reader, shapes[name], *arguments)
-        return cls(parts, shapes, dtypes, manifest["method"], settings, manifest["base"], manifest["expert"], bounds)
+            parts[name] = reader.part(kind, shapes[name], arguments)
+            if not (reader.dtype.is_floating_point or isinstance(parts[name], Kept | Tied | Unchanged)):
+                raise reader.fault(f"is {reader.dtype}, and a {kind}")
+            if bounded and not (parts[name].rank and min(bounds[name]) >= 0):
+                raise reader.fault("has bounds of what is of no rank, or below 0")
+        for name, part in parts.items():
+            if isinstance(part, Tied):
+                reader.name, to = name, part.to
+                kind = (shapes.get(to), dtypes.get(to))
+                if isinstance(parts.get(to, part), Tied) or kind != (shapes[name], dtypes[name]):
+                    raise reader.fault(f"is tied to {to!r}, which is not there, tied itself, or of another kind")
+        reader.name = ""
+        reader.close()
+        delta = cls(parts, shapes, dtypes, manifest["method"], settings, manifest["base"], manifest["expert"], bounds)
+        said = manifest["storage"]
+        length = said.pop("file")  # other libraries may squeeze the table to a few bytes more or less
+        if not (_near(length, len(data)) and delta._weighs(said["information"], tensors)):
+            raise reader.fault("does not weigh what it says")
+        for key, value in delta._manifest(said["information"], reader.rows).items():
+            if manifest[key] != value:
+                raise reader.fault(f"says of its {key} what is not so")
+        return delta
+
+    def _weighs(self, information: int, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether it holds so many bytes; roughly where parts lie in streams, whose exact count takes as long as reading."""
+        if not tensors.keys() - {*TENSORS, "codes", "masks", "kept"}:
+            return information == _information_bytes(self)
+        return _near(information, sum(tensor.nbytes for tensor in tensors.values()) - 6 * len(self.bounds))
 
 
 def load(path: str | Path) -> TaskDelta:
@@ -162,10 +206,7 @@ class Rebuilt(Mapping[str, Tensor]):
 
     def __init__(self, base: State, delta: TaskDelta) -> None:
         check_base(base, delta)
-        self.base, self.delta = base, delta
-        self.outline = {
-            name: torch.empty(shape, dtype=delta.dtypes[name], device="meta") for name, shape in delta.shapes.items()
-        }
+        self.base, self.delta, self.outline = base, delta, delta.outline
 
     def __getitem__(self, name: str) -> Tensor:
         return rebuild_tensor(self.base[name], self.delta, name)
@@ -186,10 +227,9 @@ def rebuild(base: State, delta: TaskDelta) -> dict[str, Tensor]:
     >>> torch.allclose(rebuild(base, compress(base, expert))["w"], expert["w"])
     True
     """
-    rebuilt, result = Rebuilt(base, delta), {}
-    for name, part in delta.parts.items():
-        result[name] = result[part.to] if isinstance(part, Tied) else rebuilt[name]
-    return result
+    rebuilt = Rebuilt(base, delta)
+    result = {name: rebuilt[name] for name, part in delta.parts.items() if not isinstance(part, Tied)}
+    return {name: result[part.to if isinstance(part, Tied) else name] for name, part in delta.parts.items()}
 
 
 @exactly
@@ -220,14 +260,21 @@ def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None
 
 
 def check_base(base: State, *deltas: TaskDelta) -> None:
-    """StateError unless ``base`` is the state dict that the deltas were made for."""
-    found = fingerprint(base)
+    """StateError unless ``base`` is the state dict that the deltas were made for, and their tensors are its own."""
+    digests = {name: digest(base[name]) for name in base}
+    found = seal(digests)
     for delta in deltas:
         if found != delta.base:
             raise StateError(
                 f"this base (fingerprint {found}) is not the one that the delta was made for ({delta.base}); "
                 "pass that base, in the dtype it had"
             )
+        check_same_layout(base, delta.outline, "delta")
+        for name, part in delta.parts.items():
+            if isinstance(part, Tied) and digests[name] != digests[part.to]:
+                raise StateError(
+                    f"tensor {name!r} is tied to {part.to!r} in the delta and not in the base; make it again"
+                )
 
 
 def storage(delta: TaskDelta) -> Storage:
@@ -244,6 +291,11 @@ def _attention(names: Iterable[str]) -> str:
     """The layout of the attention weights, which changes bytes and subspaces: fused (open_clip), split or none."""
     text = " ".join(names)
     return "fused" if "in_proj_weight" in text else "split" if "q_proj" in text else "none"
+
+
+def _near(count: int, found: int) -> bool:
+    """Whether a count of bytes may be meant for another, up to what is between entropy and code."""
+    return abs(count - found) <= 256 + found // 20
 
 
 def _paper_bytes(delta: TaskDelta) -> int | None:

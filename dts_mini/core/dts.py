@@ -7,13 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from dts_mini.core.budget import largest, water_fill
 from dts_mini.core.codes import GROUPS, Coded, width
+from dts_mini.core.container import Count, Rank
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.frame import Frame
@@ -72,6 +73,8 @@ class Settings:
 class LowRank(Part):
     """A matrix, or a tensor of more dimensions as one, out x rest: U_hat^T (r x m), s (r), V_hat^T (r x n)."""
 
+    arguments: ClassVar[Any] = tuple[Rank, Count, Count]
+    of_matrix: ClassVar[bool] = True
     left: Coded
     s: Tensor
     right: Coded
@@ -91,8 +94,8 @@ class LowRank(Part):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "LowRank":
         rank, *zeros = arguments
+        sides = reader.sides(shape, rank)
         s = reader.take("values", rank)
-        sides = (shape[0], torch.Size(shape[1:]).numel())
         left, right = (Coded.read(reader, (rank, side), n) for side, n in zip(sides, zeros, strict=True))
         return cls(left, s, right)
 
@@ -113,6 +116,7 @@ class LowRank(Part):
 class Flat(Part):
     """A 1-D or more than 2-D tensor: thresholded and scaled as one row, without a decomposition."""
 
+    arguments: ClassVar[Any] = tuple[Count]
     coded: Coded
 
     def restore(self) -> Tensor:
@@ -123,7 +127,7 @@ class Flat(Part):
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Flat":
-        return cls(Coded.read(reader, (1, torch.Size(shape).numel()), *arguments))
+        return cls(Coded.read(reader, (1, math.prod(shape)), *arguments))
 
     @property
     def bits(self) -> int:
@@ -182,7 +186,7 @@ def compress(
 
 
 def component_bytes(shape: tuple[int, int], settings: Settings) -> float:
-    """What one component of a matrix takes in a file: codes of both vectors, its singular value, and scales of its own."""
+    """Bytes of one component of a matrix in a file: codes of both vectors, its singular value, scales of its own."""
     scales = 2 * 2 * settings.groups if settings.per == "vector" else 0  # half precision, U and V
     return sum(shape) * width(settings.groups) / 8 + 4 + scales
 

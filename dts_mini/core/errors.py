@@ -3,8 +3,22 @@
 from importlib.util import find_spec
 
 
+def printable(text: object) -> str:
+    r"""The text with what no terminal should be sent escaped: control characters, line ends, marks that turn its direction.
+
+    Names stand in files, and a file may be anybody's.
+
+    >>> printable("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 class DTSError(ValueError):
-    """Something about the input is wrong; nothing was changed."""
+    """Something about the input is wrong; nothing was changed. Its message is one printable line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class StateError(DTSError):

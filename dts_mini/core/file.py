@@ -153,9 +153,19 @@ def opened(path: str | Path) -> Iterator[safe_open]:
         with safe_open(path, "pt") as handle:
             yield handle
     except (SafetensorError, OSError) as error:
-        raise FileError(
-            f"{path}: is no readable safetensors file ({error}); it may be truncated: copy it again"
-        ) from error
+        with open(path, "rb") as file:
+            what = mistaken(file.read(64))
+        what = what or f"is no readable safetensors file ({error}); it may be truncated: copy it again"
+        raise FileError(f"{path}: {what}") from error
+
+
+def mistaken(head: bytes) -> str | None:
+    """What else a file is that was taken for safetensors, by its first bytes, and the mend; None where they do not tell."""
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file itself; run git lfs pull where it came from"
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
+        return "is a pickle, not safetensors; name it .pt or .bin, by which it is read as one, or convert it"
+    return None
 
 
 def _umask() -> int:

@@ -4,15 +4,17 @@ A piece is a matrix without its frozen rows and columns, one matrix of a stack, 
 What did not change costs no codes, and comes back as it was.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from dts_mini.core.codes import read_places, write_places
-from dts_mini.core.parts import Part, Reader, Unchanged, Writer, part_kind
+from dts_mini.core.parts import Part, Reader, Unchanged, Writer
 from dts_mini.core.state import State
 
 Convolutions = Literal["flat", "matrix"]
@@ -120,6 +122,7 @@ class Submatrix(Part):
     (int32) say where they stand, None where all did.
     """
 
+    arguments: ClassVar[Any] = Annotated[list[str | int | float], Meta(min_length=3)]
     part: Part
     sides: tuple[int, int]
     rows: Tensor | None
@@ -156,11 +159,12 @@ class Submatrix(Part):
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Submatrix":
-        kind, *counts = arguments[:3]
-        sides = (shape[0], torch.Size(shape[1:]).numel())
+        (kind, *counts), sides = arguments[:3], reader.sides(shape)
+        if not all(type(n) is int and -1 <= n <= side for n, side in zip(counts, sides, strict=True)):
+            raise reader.fault(f"is said to have changed in {counts} of {sides} rows and columns")
         places = [None if n < 0 else read_places(reader, n, side) for n, side in zip(counts, sides, strict=True)]
         inner = tuple(side if n < 0 else n for n, side in zip(counts, sides, strict=True))
-        return cls(part_kind(kind, "the file").read(reader, inner, *arguments[3:]), sides, *places)
+        return cls(_of_matrix(reader, inner, kind, arguments[3:]), sides, *places)
 
     @property
     def rank(self) -> int:
@@ -181,6 +185,7 @@ class Submatrix(Part):
 class Stack(Part):
     """Matrices (each m x n) that lie in one tensor, as mixtures of experts store them, each by itself."""
 
+    arguments: ClassVar[Any] = tuple[Annotated[list[str | int | float], Meta(min_length=1)], ...]
     parts: tuple[Part, ...]
     sides: tuple[int, int]
 
@@ -194,7 +199,10 @@ class Stack(Part):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Stack":
         sides = shape[-2:]
-        return cls(tuple(part_kind(kind, "the file").read(reader, sides, *more) for kind, *more in arguments), sides)
+        if len(shape) < 3 or len(arguments) != math.prod(shape[:-2]):
+            raise reader.fault(f"is said to hold {len(arguments):,} matrices, with shape {shape}")
+        parts = (_of_matrix(reader, sides, kind, more, Submatrix, Unchanged) for kind, *more in arguments)
+        return cls(tuple(parts), sides)
 
     @property
     def bits(self) -> int:
@@ -204,3 +212,11 @@ class Stack(Part):
     def paper_bits(self) -> int | None:
         counts = [part.paper_bits for part in self.parts]
         return None if None in counts else sum(counts)
+
+
+def _of_matrix(reader: Reader, sides: tuple[int, int], kind: str, arguments: Sequence, *more: type[Part]) -> Part:
+    """The part of one matrix, which a method made, or one of the kinds ``more``."""
+    known = Part.kinds.get(kind, Part)
+    if not known.of_matrix and known not in more:
+        raise reader.fault(f"holds a matrix as {kind!r}")
+    return reader.part(kind, sides, arguments)

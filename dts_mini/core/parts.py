@@ -4,15 +4,26 @@ A method adds its own kinds of ``Part``: a frozen dataclass that says how it is 
 is read back. Small pieces are gathered in a few big tensors, since an entry of a safetensors header costs 80 bytes.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import msgspec
 import torch
 from torch import Tensor
 
+from dts_mini.core.container import WORDS, Rank, Word
 from dts_mini.core.errors import FileError
 from dts_mini.core.registry import Registry
+
+TENSORS = {"values": torch.float32, "halves": torch.float16, "zeros": torch.int32}
+"""The big tensors of a file that hold numbers, with their dtypes; those of all other names hold bytes."""
+_FREE, _RATIO = (
+    2**27,
+    2**10,
+)  # elements that take hardly a byte, as those of masks: so many of any file, and a byte of it
+_FLOAT32 = torch.finfo(torch.float32).max
 
 
 class Content:
@@ -36,12 +47,19 @@ def _same(one: Any, other: Any) -> bool:
 
 
 class Part(Content):
-    """One tensor's share of a delta. Subclasses are known by their names, which files hold."""
+    """One tensor's share of a delta. Subclasses that can be read are known by their names, which files hold.
+
+    ``arguments``: of what types ``write`` returns what for the table. ``of_matrix``: whether it codes a matrix by itself, so
+    that it may be one of several in a tensor.
+    """
 
     kinds: ClassVar[dict[str, type["Part"]]] = Registry()
+    arguments: ClassVar[Any] = tuple[()]
+    of_matrix: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
-        Part.kinds[cls.__name__] = cls
+        if cls.read.__func__ is not Part.read.__func__:
+            Part.kinds[cls.__name__] = cls
 
     def restore(self) -> Tensor | None:
         """What is added to the base's tensor, its elements in order; None where nothing is, or no difference."""
@@ -57,8 +75,8 @@ class Part(Content):
 
     @classmethod
     def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Part":
-        """The part that ``write`` wrote."""
-        return cls()
+        """The part that ``write`` wrote, of arguments of those types; FileError where the file does not hold it."""
+        raise NotImplementedError
 
     @property
     def rank(self) -> int:
@@ -80,6 +98,7 @@ class Part(Content):
 class Kept(Part):
     """A 0-D difference, or an integer tensor of the expert, kept as it is."""
 
+    arguments: ClassVar[Any] = tuple[Word]
     value: Tensor
 
     def restore(self) -> Tensor | None:
@@ -91,9 +110,12 @@ class Kept(Part):
 
     @classmethod
     def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Kept":
-        dtype = getattr(torch, arguments[0])
-        held = reader.take("kept", torch.Size(shape).numel() * dtype.itemsize)
-        return cls(held.clone().view(dtype).reshape(shape))
+        value = reader.kept(WORDS[arguments[0]], shape)
+        if not value.is_floating_point() and value.dtype == reader.dtype:
+            return cls(value)
+        if not (value.is_floating_point() and reader.dtype.is_floating_point):
+            raise reader.fault(f"keeps {value.dtype} for {reader.dtype}")
+        return cls(reader.finite(value))
 
     @property
     def bits(self) -> int:
@@ -108,6 +130,7 @@ class Kept(Part):
 class Exact(Part):
     """A floating tensor of the expert as it is: the statistics of a norm layer, or what a caller wants kept."""
 
+    arguments: ClassVar[Any] = tuple[Word]
     value: Tensor
 
     def write(self, writer: "Writer") -> list:
@@ -116,7 +139,10 @@ class Exact(Part):
 
     @classmethod
     def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Exact":
-        return cls(Kept.read(reader, shape, *arguments).value)
+        value = reader.kept(WORDS[arguments[0]], shape)  # which may be infinite, as a mask is
+        if not (value.is_floating_point() and reader.dtype.is_floating_point):
+            raise reader.fault(f"keeps {value.dtype} for {reader.dtype}")
+        return cls(value)
 
     @property
     def bits(self) -> int:
@@ -134,6 +160,8 @@ class Factors(Part):
     It holds what others made, a LoRA adapter's for example; both factors have one floating dtype.
     """
 
+    arguments: ClassVar[Any] = tuple[Rank, Word, float]
+    of_matrix: ClassVar[bool] = True
     left: Tensor
     right: Tensor
     scale: float = 1.0
@@ -153,10 +181,13 @@ class Factors(Part):
 
     @classmethod
     def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Factors":
-        rank, name, scale = arguments
-        dtype, sides = getattr(torch, name), ((shape[0], rank), (rank, torch.Size(shape[1:]).numel()))
-        take = lambda m, n: reader.take("kept", m * n * dtype.itemsize).clone().view(dtype).view(m, n)
-        return cls(*(take(*side) for side in sides), scale)
+        (rank, word, scale), (m, n) = arguments, reader.sides(shape)
+        left, right = (reader.kept(WORDS[word], side) for side in ((m, rank), (rank, n)))
+        for factor in (left, right, torch.tensor(scale, dtype=torch.float64, device="cpu")):
+            if not factor.is_floating_point():
+                raise reader.fault(f"has factors of {factor.dtype}")
+            reader.finite(factor)
+        return cls(left, right, scale)
 
     @property
     def rank(self) -> int:
@@ -171,6 +202,10 @@ class Factors(Part):
 class Unchanged(Part):
     """A tensor that equals the base's."""
 
+    @classmethod
+    def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Unchanged":
+        return cls()
+
     @property
     def paper_bits(self) -> int:
         return 0
@@ -180,6 +215,7 @@ class Unchanged(Part):
 class Tied(Part):
     """A tensor that equals the tensor ``to``, in the base and in the expert."""
 
+    arguments: ClassVar[Any] = tuple[str]
     to: str
 
     def write(self, writer: "Writer") -> list:
@@ -219,6 +255,13 @@ class Stream(Protocol):
         """Its bytes (uint8)."""
 
 
+class Source(Protocol):
+    """A stream that is read back: it hands out no more than there is."""
+
+    def close(self) -> None:
+        """FileError where something is left over."""
+
+
 class Writer:
     """The big tensors of a file, filled from its parts in order."""
 
@@ -247,30 +290,119 @@ class Writer:
 
 
 class Reader:
-    """The big tensors of a file, read in the order in which they were filled; ``settings`` are the file's."""
+    """The big tensors of a file, read in the order in which they were filled; ``settings`` and ``rows`` are the file's.
 
-    def __init__(self, tensors: Mapping[str, Tensor], settings: Mapping, rows: int) -> None:
-        self.settings, self.rows = settings, rows
+    A digest can be right and the content wrong, so that nothing is believed: what is handed out was there, counted once,
+    of its dtype and finite, and at the end nothing is left over. ``name`` and ``dtype`` are of the tensor that is being
+    read. FileError names it and the file, ``what``.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], settings: Mapping, rows: int = 0, what: str = "the delta"
+    ) -> None:
+        self.settings, self.rows, self.what = settings, rows, what
+        self.name, self.dtype = "", torch.float32
         self._tensors = tensors
-        self._place: dict[str, int] = {}
-        self._streams: dict[str, Any] = {}
+        self._place = dict.fromkeys(tensors, 0)
+        self._streams: dict[str, Source] = {}
+        self._room = _FREE + _RATIO * sum(tensor.nbytes for tensor in tensors.values())
+        self._most = 1.0
+        for name, tensor in tensors.items():
+            if tensor.dim() != 1 or tensor.dtype != TENSORS.get(name, torch.uint8):
+                raise self.fault(f"has {tensor.dtype} {tuple(tensor.shape)} as {name!r}")
+
+    def fault(self, text: str) -> FileError:
+        """The error of a file that is not as it may be."""
+        where = f"{self.what}, tensor {self.name!r}" if self.name else self.what
+        return FileError(f"{where}: {text}; dts_mini writes no such file, though its digest is right: make it again")
+
+    def part(self, kind: str, shape: tuple[int, ...], arguments: Sequence) -> Part:
+        """The part of this kind that comes next."""
+        if kind not in Part.kinds:
+            raise FileError(f"{self.what}: holds parts of the kind {kind!r}; import the package that wrote it first")
+        try:
+            arguments = msgspec.convert(list(arguments), Part.kinds[kind].arguments)
+        except msgspec.ValidationError as error:
+            raise self.fault(f"is a {kind} of wrong counts ({error})") from error
+        if 0 in shape and not issubclass(Part.kinds[kind], Kept | Exact | Tied | Unchanged):
+            raise self.fault(f"is empty, and a {kind}")
+        outer, self._most = self._most, 1.0
+        found = Part.kinds[kind].read(self, shape, *arguments)
+        if self._most * max(found.rank, 1) > _FLOAT32:
+            raise self.fault("holds values whose products are beyond float32")
+        self._most = outer
+        return found
 
     def take(self, name: str, count: int) -> Tensor:
+        """The next ``count`` numbers, or bytes, of a big tensor."""
+        whole = self._tensors.get(name, torch.empty(0, dtype=TENSORS.get(name, torch.uint8), device="cpu"))
         start = self._place.get(name, 0)
+        if count > len(whole) - start:
+            raise self.fault(f"takes {count:,} of {name!r}, of which {len(whole) - start:,} are left")
         self._place[name] = start + count
-        return (
-            self._tensors[name][start : start + count] if count else torch.empty(0, dtype=torch.float32, device="cpu")
-        )
+        found = whole[start : start + count]
+        return self.finite(found) if found.is_floating_point() else found
 
-    def stream(self, name: str, open_: Callable[[Tensor, int], Any]) -> Any:
-        """The stream of this name, opened by ``open_(bytes, rows)`` where it is read from for the first time."""
+    def finite(self, values: Tensor) -> Tensor:
+        """The same, once it is sure that it holds neither NaN nor infinity."""
+        if values.numel():
+            self.within(values.abs().max().item())
+        return values
+
+    def within(self, most: float) -> None:
+        """Notes the largest magnitude of what a part is made of: it restores no more than their product, times its rank."""
+        if not most <= _FLOAT32:
+            raise self.fault("holds NaN, infinity, or more than float32 does")
+        self._most *= max(most, 1.0)
+
+    def packed(self, name: str, n: int, bits: int) -> Tensor:
+        """The bytes of n codes of so many bits, as ``pack`` made them: without a bit beyond the last."""
+        found = self.take(name, -(-n * bits // 8))
+        if (spare := 8 * len(found) - n * bits) and int(found[-1]) >> (8 - spare):
+            raise self.fault(f"has bits in {name!r} that are no codes")
+        return found
+
+    def kept(self, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """The next values that are kept as they are."""
+        held = self.take("kept", math.prod(shape) * dtype.itemsize)
+        if dtype == torch.bool and (held > 1).any():
+            raise self.fault("holds booleans that are neither 0 nor 1")
+        return held.clone().view(dtype).reshape(shape)
+
+    def sides(self, shape: tuple[int, ...], rank: int = 0) -> tuple[int, int]:
+        """The shape as a matrix, out x rest, which may be of that rank."""
+        sides = shape[:1] + (math.prod(shape[1:]),)
+        if len(shape) < 2 or rank > min(sides):
+            raise self.fault(f"is said to be of rank {rank}, with shape {shape}")
+        return sides
+
+    def room(self, n: int) -> int:
+        """The same n, once it is sure that so many elements that take hardly a byte are not more than the file can mean."""
+        self._room -= n
+        if self._room < 0:
+            raise self.fault(f"is said to have {n:,} elements, more than files of this size are read for")
+        return n
+
+    def setting(self, name: str, kind: Any) -> Any:
+        """A setting of the file, of this type."""
+        try:
+            return msgspec.convert(self.settings.get(name), kind)
+        except msgspec.ValidationError as error:
+            raise self.fault(f"its setting {name} is {self.settings.get(name)!r}") from error
+
+    def stream(self, name: str, open_: Callable[[Tensor, int, Callable[[str], Exception]], Source]) -> Any:
+        """The stream of this name, opened by ``open_(bytes, rows, fault)`` where it is read from for the first time."""
         if name not in self._streams:
-            self._streams[name] = open_(self._tensors[name], self.rows)
+            left = len(self._tensors.get(name, ())) - self._place.get(name, 0)
+            self._streams[name] = open_(self.take(name, left), self.rows, self.fault)
         return self._streams[name]
 
-
-def part_kind(name: str, what: str) -> type[Part]:
-    """The kind of part that the file ``what`` names; FileError when nothing that was imported knows it."""
-    if name not in Part.kinds:
-        raise FileError(f"{what}: holds parts of the kind {name!r}; import the package that wrote it first")
-    return Part.kinds[name]
+    def close(self) -> None:
+        """Checks that nothing is left over."""
+        for stream in self._streams.values():
+            stream.close()
+        for name, tensor in self._tensors.items():
+            if self._place[name] != len(tensor):
+                raise self.fault(f"holds {len(tensor) - self._place[name]:,} of {name!r} that belong to no tensor")
+        if self.rows and not self._streams:
+            raise self.fault(f"is said to have {self.rows:,} coded rows, and has none")

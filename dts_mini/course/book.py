@@ -1,4 +1,4 @@
-"""The book: the solved notebooks as static pages that open from disk, without a network: ``python -m dts_mini.course.book``.
+"""The book: the solved notebooks as static pages that open from disk, without a network (``make book``).
 
 Each notebook goes through nbconvert's bare template into our own page (``assets/page.html.j2``). Mathematics becomes
 MathML while the page is built, code is coloured by pygments, search and sliders are plain scripts with their data in
@@ -43,7 +43,7 @@ GENERATOR = '<meta name="generator" content="dts_mini.course.book">'
 
 @dataclass
 class Page:
-    """A page of the book: ``body`` is HTML; headings (level, id, text) and sections (id, heading, text) are read from it."""
+    """A page of the book: ``body`` is HTML; headings (level, id, text) and sections (id, heading, text) are its own."""
 
     file: str
     title: str
@@ -58,9 +58,9 @@ def build(notebooks: Path, out: Path, *, data: Mapping, grids: Mapping[str, Mapp
 
     ``data``: results (``{"headline": table, "unseen": table}``), paper, timings, and where they are known the recorded
     claims (a list) and the repository (owner/name), as ``main`` reads them. ``grids``: of ``sliders.grids``. ``texts``
-    holds index.md, instructor.md and glossary.md. Pages of an earlier build are removed. DTSError, naming the page, for a
-    figure without alt text, mathematics that cannot be set, places of the texts that cannot be filled, and links that lead
-    nowhere.
+    holds index.md, instructor.md and glossary.md. Pages of an earlier build are removed. DTSError, naming the page, for
+    a figure without alt text, mathematics that cannot be set, places of the texts that cannot be filled, and links that
+    lead nowhere.
     """
     found = sorted(notebooks.glob("[0-9]*.ipynb"))
     if not found:
@@ -155,7 +155,7 @@ def notebook_page(
 
 
 def mark_claims(soup: BeautifulSoup, records: Sequence[Mapping]) -> None:
-    """Sets beside each printed claim what was measured, and an id to link to; a claim without a record stays as it is."""
+    """Sets beside each printed claim what was measured, and an id to link to; one without a record stays as it is."""
     left = {record["sentence"]: record for record in records}
     for pre in soup.select(".output_stdout pre"):
         lines = pre.get_text().removesuffix("\n").split("\n")
@@ -268,7 +268,7 @@ def readable(element: Tag) -> str:
 
 
 def broken_links(out: Path) -> list[str]:
-    """The links, scripts, styles and images of the book's pages that lead nowhere in it; hyperlinks to the web are left."""
+    """The links, scripts, styles and images of the book's pages that lead nowhere in it; links to the web are left."""
     soups = {path.name: BeautifulSoup(path.read_text(), "html.parser") for path in out.glob("*.html")}
     ids = {name: {tag["id"] for tag in soup.select("[id]")} for name, soup in soups.items()}
     lost = []
@@ -307,12 +307,14 @@ def launch_body(where: str | None) -> str:
         text = f"<p>Open the course at {ways}; every chapter links to its own notebook there."
     else:
         text = (
-            "<p>Binder and Colab open a public repository by its address. This copy does not know its own: it stands in "
-            "<code>CITATION.cff</code> as <code>repository-code</code> once there is one, and then each chapter links there."
+            "<p>Binder and Colab open a public repository by its address. This copy does not know its own: it stands "
+            "in <code>CITATION.cff</code> as <code>repository-code</code> once there is one, and then each chapter "
+            "links there."
         )
     code = highlight(launch.colab_cell(where), PythonLexer(), HtmlFormatter())
     return (
-        f"{text} Binder installs what <code>.binder/</code> names. Colab brings only the notebook, so give it a first cell "
+        f"{text} Binder installs what <code>.binder/</code> names. Colab brings only the notebook, so give it a first "
+        "cell "
         f"that fetches the rest:</p>{code}"
     )
 
@@ -331,7 +333,8 @@ def results_body(results: Mapping, paper: Mapping) -> str:
     columns = ("the paper, real suite", "ours, mini suite", "why they differ")
     rows = "".join(
         f"<tr><th scope=row>{html.escape(row['what'])}</th>"
-        f'<td data-label="{columns[0]}">{html.escape(row["paper"])}<br><span class="source">{html.escape(row["source"])}</span></td>'
+        f'<td data-label="{columns[0]}">{html.escape(row["paper"])}<br>'
+        f'<span class="source">{html.escape(row["source"])}</span></td>'
         f'<td data-label="{columns[1]}">{html.escape(ours(results, row["ours"]))}</td>'
         f'<td data-label="{columns[2]}">{html.escape(row["why"])}</td></tr>'
         for row in paper["rows"]
@@ -343,7 +346,7 @@ def results_body(results: Mapping, paper: Mapping) -> str:
         f"<tbody>{rows}</tbody></table>",
     ]
     for table in (results["headline"], results["unseen"]):
-        about = f"Accuracy in % on {table['split']} images of the {table['suite']} suite; brackets: 95 % bootstrap intervals."
+        about = f"Accuracy in % on {table['split']} images of the {table['suite']} suite; brackets: 95 % intervals."
         if any("storage" in row for row in table["rows"]):
             about += (
                 " *Storage* is what each task adds to the one shared model: its file's bytes, as a share of an expert."
@@ -356,9 +359,10 @@ def results_body(results: Mapping, paper: Mapping) -> str:
 def claims_body(records: Sequence[Mapping], chapters: list[Page]) -> str:
     """Every claim of the course: its sentence, what was measured, what it allows, and a link to where it is made."""
     about = (
-        "# Claims\n\nA [claim](glossary.md#Claim) is a sentence of the course that a machine checks: wherever a notebook runs, "
-        "it compares a number measured there with bounds, and stops where the number lies outside. Here they all stand, with "
-        "what was measured when the stored outputs were made. Brackets are 95 % intervals; where a claim has one, all of it "
+        "# Claims\n\nA [claim](glossary.md#Claim) is a sentence of the course that a machine checks: wherever a "
+        "notebook runs, it compares a number measured there with bounds, and stops where the number lies outside. Here "
+        "they all stand, with what was measured when the stored outputs were made. Brackets are 95 % intervals; where "
+        "a claim has one, all of it "
         "has to lie within the bounds."
     )
     parts = [markdown(about)]
@@ -388,7 +392,8 @@ def claims_body(records: Sequence[Mapping], chapters: list[Page]) -> str:
         if own:
             heads = "".join(f"<th scope=col>{head}</th>" for head in ("claim", "measured", "has to be"))
             parts.append(
-                f'<h2>{html.escape(page.title)}</h2><table class="cards"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+                f'<h2>{html.escape(page.title)}</h2><table class="cards">'
+                f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
             )
     return "".join(parts)
 

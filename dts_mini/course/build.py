@@ -67,7 +67,7 @@ def function_of(code: str) -> ast.FunctionDef:
 
 
 def stub(code: str) -> str:
-    """An exercise cell whose function keeps decorators, signature and docstring, and for the rest is not implemented."""
+    """An exercise cell whose function keeps decorators, signature and docstring; the rest is not implemented."""
     function = function_of(code)
     first, *rest = function.body
     documented = ast.get_docstring(function) is not None

@@ -1,6 +1,6 @@
 """Grading (``dts-mini grade``): the exercises of submitted notebooks, by function name, in a box for each submission.
 
-A box (``sandbox.py``) is only asked for values. The checks run here, where none of the learner's code is ever loaded or
+A box (``sandbox.py``, ``box.py``) is only asked for values. The checks run here, where none of the learner's code is ever loaded or
 even parsed, so printing, exiting and tampering there cannot make a check pass: only right values can. What this does
 not stop: a function written to tell a check's inputs from others. A function that takes the library's or the published
 solution is flagged, for the instructor to judge.
@@ -27,9 +27,10 @@ from typing import Any
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, read_bytes, write_bytes
 from dts_mini.course import learned, marks, submissions
+from dts_mini.course.box import Box, Lost
 from dts_mini.course.exercise import NotAttempted, verdict
 from dts_mini.course.exercises import EXERCISES
-from dts_mini.course.sandbox import PACKAGE, Box, Engine, Lost, engine
+from dts_mini.course.sandbox import PACKAGE, Engine, engine
 from dts_mini.course.wire import Values
 
 MOST_JOBS = 8  # two boxes each, of some 300 MB and what a submission takes

@@ -1,7 +1,7 @@
 """The instructor's kit: what ``notebooks/instructor.md`` says of the course is read from the course itself.
 
-A paragraph ``[overview]``, ``[mistakes]``, ``[quiz]`` or ``[route 60: 00 steps 2, 3; 01 steps 1, 4 exercises 1]`` there is a
-place for what is generated here from the built notebooks and from the exercises' own data.
+A paragraph ``[overview]``, ``[mistakes]``, ``[quiz]`` or ``[route 60: 00 steps 2, 3; 01 steps 1, 4 exercises 1]`` there
+is a place for what is generated here from the built notebooks and from the exercises' own data.
 """
 
 import ast

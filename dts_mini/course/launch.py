@@ -26,7 +26,7 @@ def repository(citation: Path = ROOT / "CITATION.cff") -> str | None:
 
 
 def links(where: str, notebook: str = "") -> dict[str, str]:
-    """Addresses that open the learner's ``notebook`` (``02_decomposition``), or for none the course, at each service."""
+    """Addresses that open the learner's ``notebook`` (``02_decomposition``), or else the course, at each service."""
     path = f"notebooks/{notebook}.ipynb" if notebook else "notebooks"
     binder = f"https://mybinder.org/v2/gh/{where}/HEAD?urlpath=lab/tree/{path}"
     colab = path if notebook else "notebooks/00_start_here.ipynb"

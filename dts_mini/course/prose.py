@@ -90,7 +90,7 @@ QUANTITY = re.compile(
             rf"\bone (?:time )?(?:in|out of) {_WORD}",  # one time in ten
             rf"(?!one\b){_WORD} (?:in|(?:out )?of)(?: (?:the|its|our|all))? {_WORD}",  # four of its seven
             rf"{_WORD} {_PART}s\b",  # nine tenths
-            rf"(?:{_FRACTION_AFTER})(?:an?|one) {_PART}\b|\b(?:an?|one) {_PART}\b{_FRACTION_BEFORE}",  # but: a third way
+            rf"(?:{_FRACTION_AFTER})(?:an?|one) {_PART}\b|\b(?:an?|one) {_PART}\b{_FRACTION_BEFORE}",  # not a way
             r"\bhalf\b(?![- ]?way|-| an? (?:second|minute))",
             r"\btwice(?= (?:as|the|that|its|their|\w+er)\b)|\bthrice\b",  # but: printed twice
             rf"\b(?:{'|'.join(CARDINALS)})fold\b",
@@ -103,7 +103,7 @@ QUANTITY = re.compile(
 
 @dataclass(frozen=True)
 class Quantity:
-    """A quantity where it stands in a text: the words, in a form in which 'five per cent' equals '5 %', and around it."""
+    """A quantity where it stands in a text: the words, in a form in which 'five per cent' is '5 %', and around it."""
 
     words: str
     value: str
@@ -144,7 +144,7 @@ def _value(match: re.Match) -> str:
 
 
 def unbacked(notebook: NotebookNode, recorded: Iterable[str] = ()) -> list[tuple[str, Quantity]]:
-    """(cell id, quantity) of a notebook's text that nothing backs; ``recorded``: sentences of its claims when it ran."""
+    """(cell id, quantity) of a notebook's text that nothing backs; ``recorded``: its claims' sentences when it ran."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     stated = [call.sentence for cell in code for call in claims.calls(cell)]
     backed = _values(*stated, *recorded, *_paper()) | {"0", "1"}

@@ -6,30 +6,23 @@ filter lets through the system calls that computing needs, threads among them an
 ``worker.py`` sets for itself bound all of a submission. What comes out is read by ``wire.py``, within its bounds.
 """
 
-import contextlib
 import ctypes
 import errno
-import hashlib
 import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from dts_mini.core.errors import DTSError
-from dts_mini.course import wire
+from dts_mini.course import containers
 
-PACKAGE = Path(__file__).resolve().parents[1]
-HELD = ("wire.py", "raised.py", "learned.py", "worker.py")  # all that a box holds of the course
+PACKAGE = containers.PACKAGE
 START = 120  # seconds: importing torch on a cold disk
 BOOT = """
 import json, sys, tempfile, types
@@ -42,93 +35,16 @@ sys.modules[course.__name__] = dts_mini.course = course
 from dts_mini.course.worker import main
 main()
 """
-SYSTEM_CALLS = [
-    "read",
-    "write",
-    "readv",
-    "writev",
-    "pread64",
-    "close",
-    "lseek",
-    "dup",
-    "dup2",
-    "dup3",
-    "pipe",
-    "pipe2",
-    "poll",
-    "ppoll",
-    "select",
-    "pselect6",
-    "open",
-    "openat",
-    "access",
-    "faccessat",
-    "faccessat2",
-    "readlink",
-    "readlinkat",
-    "getcwd",
-    "getdents",
-    "getdents64",
-    "stat",
-    "lstat",
-    "fstat",
-    "newfstatat",
-    "statx",
-    "mmap",
-    "munmap",
-    "mprotect",
-    "mremap",
-    "madvise",
-    "mincore",
-    "brk",
-    "membarrier",
-    "get_mempolicy",
-    "set_mempolicy",
-    "mbind",
-    "futex",
-    "set_robust_list",
-    "get_robust_list",
-    "rseq",
-    "set_tid_address",
-    "arch_prctl",
-    "restart_syscall",
-    "rt_sigaction",
-    "rt_sigprocmask",
-    "rt_sigreturn",
-    "sigaltstack",
-    "wait4",
-    "execve",
-    "exit",
-    "exit_group",
-    "getpid",
-    "getppid",
-    "gettid",
-    "getuid",
-    "geteuid",
-    "getgid",
-    "getegid",
-    "getgroups",
-    "uname",
-    "sysinfo",
-    "getrlimit",
-    "getrusage",
-    "times",
-    "getcpu",
-    "clock_gettime",
-    "clock_getres",
-    "clock_nanosleep",
-    "nanosleep",
-    "gettimeofday",
-    "time",
-    "getrandom",
-    "sched_yield",
-    "sched_getaffinity",
-    "sched_setaffinity",
-    "sched_getparam",
-    "sched_getscheduler",
-    "sched_get_priority_max",
-    "sched_get_priority_min",
-]  # execve: bwrap's own last call; in the box there is no program but the interpreter
+COMPUTING = """
+    read write readv writev pread64 close lseek dup dup2 dup3 pipe pipe2 poll ppoll select pselect6 open openat
+    access faccessat faccessat2 readlink readlinkat getcwd getdents getdents64 stat lstat fstat newfstatat statx
+    mmap munmap mprotect mremap madvise mincore brk membarrier get_mempolicy set_mempolicy mbind
+    futex set_robust_list get_robust_list rseq set_tid_address arch_prctl restart_syscall
+    rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack wait4 execve exit exit_group
+    getpid getppid gettid getuid geteuid getgid getegid getgroups uname sysinfo getrlimit getrusage times getcpu
+    clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time getrandom
+    sched_yield sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
+"""  # execve: bwrap's own last call; in the box there is no program but the interpreter
 ARGUMENTS = {  # calls that are allowed with these arguments alone: (which, mask, value)
     "clone": [(0, 0x10000, 0x10000)],  # CLONE_THREAD; clone3 is unknown here, so that the C library falls back to clone
     "prctl": [(0, 2**64 - 1, 15), (0, 2**64 - 1, 16)],  # a thread's name
@@ -143,13 +59,6 @@ ALLOW = {
     "namespace": "allow user namespaces: sysctl -w user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1; "
     "in a container that masks them, grade outside of it",
 }
-
-
-class Lost(BaseException):
-    """A box gave no answer that can be used; no Exception, so that no check takes it for one."""
-
-
-# --- what makes a box ---
 
 
 @dataclass(frozen=True)
@@ -178,7 +87,17 @@ class Engine:
             finally:
                 os.close(rules)
         name = f"dts-mini-{uuid.uuid4().hex[:12]}"
-        box = [self.program, *container(self.kind, name), "python", "-I", "-S", "-B", "-c", *command, *IMAGE_PATH]
+        box = [
+            self.program,
+            *containers.options(self.kind, name),
+            "python",
+            "-I",
+            "-S",
+            "-B",
+            "-c",
+            *command,
+            containers.PATH,
+        ]
         return subprocess.Popen(box, start_new_session=True, **pipes), name
 
     def remove(self, name: str) -> None:
@@ -191,7 +110,7 @@ def engine(*, unsafe: bool = False) -> Engine:
     if unsafe:
         return Engine("none")
     if sys.platform != "linux":
-        return _container_engine()
+        return Engine(*containers.found())
     program = shutil.which("bwrap")
     if program is None:
         raise DTSError(f"no box can be made: bubblewrap is not installed; {INSTALL}; --unsafe grades without")
@@ -233,14 +152,14 @@ def bubblewrap(rules: int) -> list[str]:
     for device in (os.devnull, "/dev/urandom"):  # torch opens the second one while it is imported
         options += ["--dev-bind", device, device]
     options += ["--tmpfs", course]
-    for name in HELD:
+    for name in containers.HELD:
         options += ["--ro-bind", f"{course}/{name}", f"{course}/{name}"]
     return [*options, "--remount-ro", course, "--remount-ro", "/"]
 
 
 @cache
 def system_call_filter() -> bytes:
-    """SYSTEM_CALLS and ARGUMENTS as a program for the kernel, written by libseccomp; all others do not exist.
+    """COMPUTING and ARGUMENTS as a program for the kernel, written by libseccomp; all others do not exist.
 
     Asked for directly: the one Python binding on PyPI is a thin, unmaintained layer over the five calls below.
     """
@@ -255,7 +174,7 @@ def system_call_filter() -> bytes:
     allow, unknown, masked_equal = 0x7FFF0000, 0x00050000 | errno.ENOSYS, 7
     library.seccomp_init.restype = ctypes.c_void_p
     filter_ = ctypes.c_void_p(library.seccomp_init(ctypes.c_uint32(unknown)))
-    for name in (*SYSTEM_CALLS, *ARGUMENTS):
+    for name in (*COMPUTING.split(), *ARGUMENTS):
         number = library.seccomp_syscall_resolve_name(name.encode())
         for rule in ARGUMENTS.get(name, [None]) if number >= 0 else ():  # not every machine has every call
             rules = [] if rule is None else [Comparison(rule[0], masked_equal, *rule[1:])]
@@ -268,163 +187,3 @@ def system_call_filter() -> bytes:
         library.seccomp_release(filter_)
         file.seek(0)
         return file.read()
-
-
-# --- containers, where there is no bubblewrap ---
-
-IMAGE_PATH = [
-    json.dumps(["/course", *(f"/usr/local/lib/python3.12{p}" for p in ("", "/lib-dynload", "/site-packages"))])
-]
-LIBRARIES = ("constriction", "ipython", "numpy", "safetensors", "scipy", "torch", "xxhash")
-BUILD = """FROM python:3.12-slim
-COPY constraints.txt /
-RUN pip install --no-cache-dir -c /constraints.txt {libraries}
-COPY dts_mini /course/dts_mini
-"""
-
-
-def container(kind: str, name: str) -> list[str]:
-    """The options of ``docker run``, ``podman run`` or Apple's ``container run``."""
-    options = ["run", "--rm", "-i", "--name", name, "--network", "none", "--read-only", "--cap-drop", "ALL"]
-    options += ["--user", "65534:65534", "--memory", "4g", "--env", "OMP_NUM_THREADS=1"]
-    if kind == "container":  # a virtual machine of its own
-        return [*options, "--ulimit", "nproc=64", image()]
-    return [*options, "--pids-limit", "64", "--security-opt", "no-new-privileges", image()]
-
-
-@cache
-def image() -> str:
-    """The image's name: another one for every change of what a box holds."""
-    digest = hashlib.sha256()
-    for path in sorted(_held()):
-        digest.update(str(path.relative_to(PACKAGE)).encode() + path.read_bytes())
-    return f"dts-mini-grade:{digest.hexdigest()[:12]}"
-
-
-def _held() -> list[Path]:
-    """The package's files that a box may hold: all but the course's, and of the course those that run there."""
-    files = [path for path in PACKAGE.rglob("*.py") if PACKAGE / "course" not in path.parents]
-    return files + [PACKAGE / "course" / name for name in HELD]
-
-
-def build_context(folder: Path) -> None:
-    """What an image is built from, without an exercise in it."""
-    for path in _held():
-        there = folder / "dts_mini" / path.relative_to(PACKAGE)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, there)
-    shutil.copyfile(PACKAGE.parent / "constraints.txt", folder / "constraints.txt")
-    (folder / "Dockerfile").write_text(BUILD.format(libraries=" ".join(LIBRARIES)))
-
-
-def _container_engine() -> Engine:
-    for kind in ("docker", "podman", "container"):
-        if program := shutil.which(kind):
-            if subprocess.run([program, "image", "inspect", image()], capture_output=True).returncode:
-                raise DTSError(
-                    f"no box can be made: {kind} has no image {image()}; make it once, some minutes and a network: "
-                    "python -m dts_mini.course.sandbox; --unsafe grades without"
-                )
-            return Engine(kind, program)
-    raise DTSError(
-        "no box can be made: this system has no bubblewrap; install docker, podman or Apple's container; "
-        "--unsafe grades without"
-    )
-
-
-def main() -> int:
-    """``python -m dts_mini.course.sandbox``: makes the image for machines without bubblewrap."""
-    program = next(filter(None, map(shutil.which, ("docker", "podman", "container"))), None)
-    if program is None:
-        print("there is no docker, podman or container on this machine", file=sys.stderr)
-        return 1
-    with tempfile.TemporaryDirectory() as folder:
-        build_context(Path(folder))
-        return subprocess.run([program, "build", "-t", image(), folder]).returncode
-
-
-# --- a box ---
-
-
-class Box:
-    """A box with nothing in it yet. Started without waiting; Lost when it ends, hangs or makes no sense.
-
-    The thread that starts a box has to outlive it: bubblewrap ends it with its parent.
-    """
-
-    def __init__(self, made_by: Engine):
-        self.engine, self.rest = made_by, b""
-        self.process, self.name = made_by.start(BOOT)
-        self.input, self.output = self.process.stdin.fileno(), self.process.stdout.fileno()
-        os.set_blocking(self.input, False)
-        self.ready_by = time.monotonic() + START
-
-    def ask(self, message: Any, seconds: float) -> Any:
-        """The answer to a message, within a time."""
-        deadline = time.monotonic() + seconds
-        data = memoryview(wire.line(message))
-        while data:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([], [self.input], [], left)[1]:
-                raise Lost(f"gave no answer in {seconds:.3g} s")
-            try:
-                data = data[os.write(self.input, data) :]
-            except OSError as error:
-                raise Lost(self._end()) from error
-        return self._line(deadline, f"gave no answer in {seconds:.3g} s")
-
-    def wait(self) -> None:
-        """Until the box is ready; DTSError with what it says when it does not get so far."""
-        try:
-            self._line(self.ready_by, f"was not ready in {START} s")
-        except Lost as lost:
-            self.process.kill()
-            said = self.process.stderr.read(10_000).decode(errors="replace").strip()
-            raise DTSError(f"a box did not start: it {lost}: {said[-500:]}") from lost
-
-    def _line(self, deadline: float, late: str) -> Any:
-        parts, size = [self.rest], len(self.rest)  # joined once: a long reply comes in hundreds of pieces
-        while b"\n" not in parts[-1]:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.output], [], [], left)[0]:
-                raise Lost(late)
-            if not (data := os.read(self.output, 2**16)):
-                raise Lost(self._end())
-            parts.append(data)
-            size += len(data)
-            if size > wire.LARGEST:
-                raise Lost(f"answered more than {wire.LARGEST // 2**20} MiB")
-        text, _, self.rest = b"".join(parts).partition(b"\n")
-        if self.rest:
-            raise Lost("answered more often than it was asked")
-        try:
-            return wire.parsed(text)
-        except (ValueError, RecursionError) as error:
-            raise Lost("answered in no known form") from error
-
-    def _end(self) -> str:
-        try:
-            status = self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            return "closed its pipe"
-        # bwrap ends as its child did, a signal told as a shell tells it
-        number = -status if status < 0 else status - 128
-        known = {signal.SIGXCPU: "used too much processor time", signal.SIGKILL: "was killed (too much memory or time)"}
-        return known.get(number, f"ended the process, status {status}")
-
-    def kill(self) -> None:
-        """Ends the box and all that is in it."""
-        if self.process.returncode is None:  # else its number may be another's
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        self.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            pipe.close()
-        self.engine.remove(self.name)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -64,7 +64,7 @@ def rank_grid(matrix: Tensor, ranks: Sequence[int] = RANKS) -> dict:
 
 
 def groups_grid(matrix: Tensor, rank: int) -> dict:
-    """2, 4 and 8 groups -> relative error of a matrix (m x n) and its bits: at one rank, and at the bits of four groups."""
+    """2, 4 and 8 groups -> a matrix's relative error and bits: at one rank, and at the bits of four groups."""
     same = [_packed(matrix, rank, groups) for groups in GROUPS]
     bits = lambda groups, rank: rank * ((groups.bit_length() - 1) * sum(matrix.shape) + 32) + 2 * groups * 32
     fits = lambda groups, rank: (bits(4, rank) - bits(groups, 0)) // (bits(groups, 1) - bits(groups, 0))
@@ -82,7 +82,8 @@ def groups_grid(matrix: Tensor, rank: int) -> dict:
             _panel("relative error of the matrix", series(lambda delta: _error(matrix, delta)), digits=3),
             _panel("bits a number of the matrix", spent, digits=3),
         ],
-        "note": "The matrix of the first slider. More groups lie nearer to each number, and each code costs one bit more: "
+        "note": "The matrix of the first slider. More groups lie nearer to each number, and each code costs one bit "
+        "more: "
         "at one rank they win; at the same bits they pay for it with components.",
     }
 
@@ -106,7 +107,8 @@ def keep_ratio_grid(headline: Mapping) -> dict:
             accuracy | {"level": {"label": "experts", "value": round(experts, 4)}},
             _panel("a task's file (% of an expert)", size, digits=2, unit=" %"),
         ],
-        "note": f"Mean over {len(headline['columns'])} tasks of the {headline['suite']} suite, {headline['split']} images; "
+        "note": f"Mean over {len(headline['columns'])} tasks of the {headline['suite']} suite, "
+        f"{headline['split']} images; "
         "the file's bytes on disk as a share of a float32 expert.",
     }
 
@@ -131,7 +133,8 @@ def figure_html(name: str, grid: Mapping) -> str:
         f'<div class="control"><label for="{ident}-input">{label} = <output for="{ident}-input"></output></label>'
         f'<input id="{ident}-input" type="range" min="0" max="{len(grid["slider"]["labels"]) - 1}" value="{at}"></div>'
         f'<div class="charts"></div><p class="note">{html.escape(grid["note"])}</p>'
-        f'<details><summary>All values</summary><div class="scroll" tabindex="0"><table><caption>{title}</caption><thead><tr><th scope=col>{label}'
+        f'<details><summary>All values</summary><div class="scroll" tabindex="0">'
+        f"<table><caption>{title}</caption><thead><tr><th scope=col>{label}"
         f"</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div></details></figure>"
     )
 

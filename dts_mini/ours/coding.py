@@ -8,13 +8,15 @@ in one order, which every machine rounds alike: a file decodes wherever it was w
 
 import functools
 import itertools
+import math
+from collections.abc import Callable
 
 import constriction
 import numpy as np
 import torch
 from torch import Tensor
 
-from dts_mini.core.errors import DTSError
+from dts_mini.core.errors import DTSError, FileError
 
 PEAK = 32_767  # the largest integer, either sign
 # Most rows hold integers of one digit: for them a model says apart how often there is a zero, and how the others fall.
@@ -53,18 +55,49 @@ class Encoder:
 
 
 class Decoder:
-    """Gives the rows back, in the order in which they were added; ``rows`` is how many there are in all."""
+    """Gives the rows back, in the order in which they were added; ``rows`` is how many there are in all.
 
-    def __init__(self, data: Tensor, rows: int) -> None:
+    ``fault`` makes the error of bytes that no ``Encoder`` wrote. The range coder itself would give any number of integers
+    from any words, and end the process where memory is short: it is asked for what words of their number can hold, and what
+    it gave is coded again, which must give these words.
+    """
+
+    def __init__(self, data: Tensor, rows: int, fault: Callable[[str], Exception] = FileError) -> None:
+        self._fault, self._left, self._seen = fault, rows, 1
+        if len(data) < 2 + rows or (len(data) - 2 - rows) % 4:
+            raise fault(f"has {rows:,} coded rows in {len(data):,} bytes")
         self._peak = int(data[0]) + 256 * int(data[1])
+        if not 1 <= self._peak <= PEAK:
+            raise fault(f"has integers up to {self._peak:,}")
         self._models = iter(data[2 : 2 + rows].tolist())
-        words = data[2 + rows :].numpy().view("<u4").astype(np.uint32)
+        self._words = words = data[2 + rows :].numpy().view("<u4").astype(np.uint32)
+        least = -math.log2(_probabilities(self._peak).max())  # bits of the cheapest integer, about 0.07
+        self._room = 1.01 * (32 * len(words) + 64) / least
         self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._again = constriction.stream.queue.RangeEncoder()
 
     def take(self, rows: int, n: int) -> Tensor:
-        """int16 (rows x n)."""
-        taken = [self._coder.decode(_model(model, self._peak), n) for model in itertools.islice(self._models, rows)]
-        return torch.from_numpy(np.stack(taken) - self._peak).to(torch.int16)
+        """int16 (rows x n), both at least 1."""
+        self._left, self._room = self._left - rows, self._room - rows * n
+        if self._left < 0 or self._room < 0:
+            raise self._fault(f"takes {rows:,} more rows of {n:,} integers, which are not there")
+        taken = []
+        for model in itertools.islice(self._models, rows):
+            model = _model(model, self._peak)
+            try:
+                taken.append(self._coder.decode(model, n))
+            except AssertionError as error:  # so the coder says that these words are none of its own
+                raise self._fault("has words that are no code") from error
+            self._again.encode(taken[-1], model)
+        integers = np.stack(taken) - self._peak
+        self._seen = max(self._seen, int(np.abs(integers).max()))
+        return torch.from_numpy(integers).to(torch.int16)
+
+    def close(self) -> None:
+        """The error of ``fault`` where rows or words are left over or missing, or the peak is none."""
+        whole = np.array_equal(self._again.get_compressed(), self._words)
+        if self._left or self._seen != self._peak or not whole:
+            raise self._fault("has coded rows that belong to no tensor, or none as large as is said")
 
 
 def code_bits(rows: Tensor, peak: int) -> float:

@@ -16,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dts_mini.core.budget import fit, largest
+from dts_mini.core.container import Rank
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import BudgetError, DTSError, StateError
 from dts_mini.core.frame import Frame
@@ -77,6 +78,8 @@ class RoundedMatrix(Part):
     ``s``: float16 (r), at most 1; ``unit``: float32, a scalar.
     """
 
+    arguments: ClassVar[Any] = tuple[Rank]
+    of_matrix: ClassVar[bool] = True
     left: Tensor
     s: Tensor
     right: Tensor
@@ -101,9 +104,11 @@ class RoundedMatrix(Part):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "RoundedMatrix":
         (rank,) = arguments
+        sides = reader.sides(shape, rank)
         s, unit = reader.take("halves", rank), reader.take("values", 1).reshape(())
-        sides = (shape[0], torch.Size(shape[1:]).numel())
         left, right = (reader.stream("integers", Decoder).take(rank, side) for side in sides)
+        for factor in (left, right):
+            reader.within(_peak(factor))
         return cls(left, s, right, unit)
 
     @property
@@ -133,7 +138,9 @@ class RoundedFlat(Part):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "RoundedFlat":
         unit = reader.take("values", 1).reshape(())
-        return cls(reader.stream("integers", Decoder).take(1, torch.Size(shape).numel()), unit)
+        integers = reader.stream("integers", Decoder).take(1, math.prod(shape))
+        reader.within(_peak(integers))
+        return cls(integers, unit)
 
     @property
     def bits(self) -> int:
@@ -305,7 +312,7 @@ class Survey:
         return found[0] if len(found) == 1 else min(found, key=lambda made: self.error(made, settings))
 
     def error(self, delta: TaskDelta, settings: Settings) -> float:
-        """The squared error of all tensors, each at the length that suits it best and weighted as in the choice of steps."""
+        """The squared error of all tensors, each at the length that suits it best and weighted as steps are."""
         total = 0.0
         for key, spectrum in self.spectra.items():
             rest, restored = spectrum.norm**2, self.frame.part_of(delta, key).restore()

@@ -1,12 +1,15 @@
 """Signs and one scale a tensor: BitDelta (arXiv 2402.10193) and T-Switch (arXiv 2412.00054)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dts_mini.core.codes import pack, unpack
+from dts_mini.core.container import Count
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
@@ -32,8 +35,8 @@ class Signs(Part):
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Signs":
-        n = torch.Size(shape).numel()
-        positive = unpack(reader.take("codes", -(-n // 8)), n, 1).bool()
+        n = math.prod(shape)
+        positive = unpack(reader.packed("codes", n, 1), n, 1).bool()
         return cls(positive, reader.take("values", 1).reshape(()))
 
     @property
@@ -65,6 +68,7 @@ class Switch(Part):
     """``active`` (n, bool) is the activation switch, ``positive`` (bool, of the active) the polarity switch,
     ``scale`` (float32, a scalar) the knob."""
 
+    arguments: ClassVar[Any] = tuple[Count, Count]
     active: Tensor
     positive: Tensor
     scale: Tensor
@@ -82,8 +86,8 @@ class Switch(Part):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Switch":
         count, length = arguments
-        scale, codes = reader.take("values", 1).reshape(()), reader.take("codes", -(-count // 8))
-        active = read_bits(reader, torch.Size(shape).numel(), count, length)
+        scale, codes = reader.take("values", 1).reshape(()), reader.packed("codes", count, 1)
+        active = read_bits(reader, math.prod(shape), count, length)
         return cls(active, unpack(codes, count, 1).bool(), scale)
 
     @property

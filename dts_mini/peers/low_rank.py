@@ -8,12 +8,13 @@ precision, or in fewer bits where a caller says so.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from dts_mini.core.budget import largest
+from dts_mini.core.container import Rank
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
@@ -27,6 +28,8 @@ from dts_mini.peers.quantised import check_vector_bits, vector
 class HalfLowRank(Part):
     """U^T (r x m) and V^T (r x n) in half precision, s (r) in float32."""
 
+    arguments: ClassVar[Any] = tuple[Rank]
+    of_matrix: ClassVar[bool] = True
     left: Tensor
     s: Tensor
     right: Tensor
@@ -52,7 +55,7 @@ class HalfLowRank(Part):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "HalfLowRank":
         (rank,) = arguments
-        s, sides = reader.take("values", rank), (shape[0], torch.Size(shape[1:]).numel())
+        sides, s = reader.sides(shape, rank), reader.take("values", rank)
         left, right = (reader.take("halves", rank * side).view(rank, side) for side in sides)
         return cls(left, s, right)
 

@@ -3,12 +3,15 @@
 Both treat every tensor of one or more dimensions alike. The shared vector is stored in half precision.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from dts_mini.core.container import Count
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Kept, Part, Reader, Writer
 from dts_mini.core.state import State
@@ -20,6 +23,7 @@ from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, shared_d
 class Masked(Relative):
     """The shared vector where ``mask`` (n, bool), times ``rescaler``, which the file holds once for all tensors."""
 
+    arguments: ClassVar[Any] = tuple[Count, Count]
     mask: Tensor
     rescaler: float
 
@@ -31,7 +35,9 @@ class Masked(Relative):
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Masked":
-        return cls(read_bits(reader, torch.Size(shape).numel(), *arguments), reader.settings["rescaler"])
+        rescaler = reader.setting("rescaler", float)
+        reader.within(abs(rescaler))
+        return cls(read_bits(reader, math.prod(shape), *arguments), rescaler)
 
     @property
     def bits(self) -> int:

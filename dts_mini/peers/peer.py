@@ -82,7 +82,7 @@ class Half(Part):
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Half":
-        return cls(reader.take("halves", torch.Size(shape).numel()))
+        return cls(reader.take("halves", math.prod(shape)))
 
     @property
     def bits(self) -> int:

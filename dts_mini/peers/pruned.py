@@ -1,11 +1,14 @@
 """Magnitude pruning: the largest elements of a task vector in half precision, and where they stand."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from dts_mini.core.container import Count
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
@@ -18,6 +21,7 @@ from dts_mini.peers.peer import Frame, Peer, densest, frames
 class Sparse(Part):
     """``values`` (half precision) where ``kept`` (n, bool), in order; zero elsewhere."""
 
+    arguments: ClassVar[Any] = tuple[Count, Count]
     kept: Tensor
     values: Tensor
 
@@ -31,8 +35,8 @@ class Sparse(Part):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Sparse":
         count, length = arguments
-        values = reader.take("halves", count).half()
-        return cls(read_bits(reader, torch.Size(shape).numel(), count, length), values)
+        values = reader.take("halves", count)
+        return cls(read_bits(reader, math.prod(shape), count, length), values)
 
     @property
     def bits(self) -> int:

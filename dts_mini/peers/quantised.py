@@ -5,13 +5,17 @@ largest value: step = (max - min) / (2^b - 1), code = round(x / step) + z with z
 of the levels, as most elements lie about it; for a tensor of one sign the range reaches to zero.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from dts_mini.core.codes import pack, unpack
+from dts_mini.core.container import Count
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Kept, Part, Reader, Writer
 from dts_mini.core.state import State
@@ -24,6 +28,7 @@ BITS = range(1, 9)
 class Quantised(Part):
     """Codes of ``width`` bits (uint8, flat), each standing for (code - zero) * step; ``step``: float32, a scalar."""
 
+    arguments: ClassVar[Any] = tuple[Annotated[int, Meta(ge=1, le=8)], Count]
     codes: Tensor
     width: int
     zero: int
@@ -51,8 +56,11 @@ class Quantised(Part):
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Quantised":
-        (width, zero), n = arguments, torch.Size(shape).numel()
-        codes = unpack(reader.take("codes", -(-n * width // 8)), n, width)
+        (width, zero), n = arguments, math.prod(shape)
+        if zero >= 2**width:
+            raise reader.fault(f"has zero at {zero} of {2**width} levels")
+        reader.within(2**width)
+        codes = unpack(reader.packed("codes", n, width), n, width)
         return cls(codes, width, zero, reader.take("values", 1).reshape(()))
 
     @property

@@ -11,11 +11,13 @@ in fewer bits where a caller says so.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dts_mini.core.budget import fit
+from dts_mini.core.container import Rank
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State
 from dts_mini.peers.peer import Peer, Relative, frames, names_of, prefix, shared_delta
@@ -26,6 +28,7 @@ from dts_mini.peers.quantised import check_vector_bits, vector
 class Subspace(Part):
     """U^T (p x m) and V^T (q x n) in half precision."""
 
+    arguments: ClassVar[Any] = tuple[Rank, Rank]
     left: Tensor
     right: Tensor
 
@@ -36,7 +39,9 @@ class Subspace(Part):
 
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Subspace":
-        sides = (shape[0], torch.Size(shape[1:]).numel())
+        sides = reader.sides(shape)
+        if any(r > n for r, n in zip(arguments, sides, strict=True)):
+            raise reader.fault(f"has a subspace of {arguments} in {sides}")
         return cls(*(reader.take("halves", r * n).view(r, n) for r, n in zip(arguments, sides, strict=True)))
 
     @property
@@ -63,6 +68,7 @@ class Joined(Part):
 class Core(Relative):
     """C_n (p x q): half precision, times ``unit``, float32, a scalar."""
 
+    arguments: ClassVar[Any] = tuple[Rank, Rank]
     values: Tensor
     unit: Tensor
 
@@ -82,6 +88,8 @@ class Core(Relative):
     @classmethod
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "Core":
         p, q = arguments
+        if any(r > n for r, n in zip(arguments, reader.sides(shape), strict=True)):
+            raise reader.fault(f"has a core of {arguments}, with shape {shape}")
         return cls(reader.take("halves", p * q).view(p, q), reader.take("values", 1).reshape(()))
 
     @property

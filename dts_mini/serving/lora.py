@@ -175,8 +175,9 @@ class _Plan:
         differing: dict[str, dict[str, Part]] = {}  # by module and leaf
         for name, source in self._source.items():
             if not isinstance(part := self.delta.resolved(source), Unchanged) and _rank(part) != 0:
-                owner, _, leaf = name.rpartition(".")
-                differing.setdefault(owner, {})[leaf] = part
+                owner, around, _ = name.partition(".parametrizations.")  # which only its module can hold
+                owner = owner if around else name.rpartition(".")[0]
+                differing.setdefault(owner, {})[name[len(owner) + bool(owner) :]] = part
         self.lost = sorted(differing.pop("", {}))
         fits = {name for name, leaves in differing.items() if self._takes_factors(name, leaves)}
         for names in self._ends.values():
@@ -212,6 +213,8 @@ class _Plan:
 
     def _takes_factors(self, name: str, leaves: Mapping[str, Part]) -> bool:
         module, weight = self.module.get_submodule(name), leaves.get("weight")
+        if f"{name}.weight" not in self.base.tensors:
+            return False
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             plain = module.groups == 1 and set(module.dilation) == {1} and module.padding_mode == "zeros"
         else:

@@ -175,7 +175,7 @@ class LoraSettings:
             return False
         if any(re.match(rf"(^|.*\.){saved}($|\..*)", name) for saved in self.modules_to_save):
             return False
-        if target == "all-linear":
+        if isinstance(target, str) and target.lower() == "all-linear":
             output = getattr(root, "get_output_embeddings", lambda: None)()
             return (isinstance(module, nn.Linear) or is_turned(module)) and module is not output
         if isinstance(target, str) or name in target:

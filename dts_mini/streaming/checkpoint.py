@@ -5,8 +5,6 @@ the other; a model larger than the memory goes through, one tensor after the oth
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,11 +12,11 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_tensors, write_json
-from dts_mini.core.state import State, outline
+from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_tensors
+from dts_mini.core.state import State
+from dts_mini.streaming.folder import INDEX, companions, write_folder
+from dts_mini.streaming.pickles import SUFFIXES, load_pickle
 from dts_mini.streaming.remote import located
-
-INDEX = ".safetensors.index.json"
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -37,6 +35,8 @@ class Checkpoint(Mapping[str, Tensor]):
         for file in files:
             with opened(file) as handle:
                 self.metadata = self.metadata or handle.metadata() or {}
+                if "dts" in self.metadata:
+                    raise FileError(f"{file}: is a task delta, no model; rebuild the model first (dts-mini rebuild)")
                 self.shards[file.name] = list(handle.keys())
                 for name in self.shards[file.name]:
                     if name in self._file:
@@ -59,15 +59,31 @@ class Checkpoint(Mapping[str, Tensor]):
         return open_checkpoint, (self.path,)
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
-    """Opens a checkpoint: a ``.safetensors`` file, an index (``.safetensors.index.json``), or a folder with either.
+class Loaded(dict[str, Tensor]):
+    """A state dict that a pickle held: in memory, but else as a ``Checkpoint``."""
 
-    Or a name on the Hub (``OWNER/NAME``, ``OWNER/NAME@REVISION``), where there is no such path: what the repository
-    holds, through huggingface_hub's cache. Only headers are read. FileError names the file that is missing, damaged or short, or the tensor that the index
+    def __init__(self, path: Path) -> None:
+        super().__init__(load_pickle(path))
+        self.path, self.metadata = path, {"format": "pt"}
+        self.outline = {name: tensor.to("meta") for name, tensor in self.items()}
+        self.shards = {f"{path.stem}.safetensors": list(self)}
+
+    def __reduce__(self) -> tuple:
+        return open_checkpoint, (self.path,)
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint | Loaded:
+    """Opens a checkpoint: a ``.safetensors`` file, an index (``.safetensors.index.json``), or a folder with either; or what
+    ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), without running any of it, at once into memory.
+
+    Or, where there is no such path, a name on the Hub (``OWNER/NAME``, ``OWNER/NAME@REVISION``): what the repository holds,
+    through huggingface_hub's cache. Of safetensors only headers are read. FileError names the file that is missing, damaged or short, or the tensor that the index
     and the shards disagree about.
     """
     path = located(path).absolute()
     found = _in_folder(path) if path.is_dir() else path
+    if found.suffix in SUFFIXES:
+        return Loaded(found)
     if not found.name.endswith(INDEX):
         return Checkpoint(path, [found])
     try:
@@ -85,28 +101,26 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def save_checkpoint(
-    state: State, path: str | Path, shards: Mapping[str, list[str]], *, metadata=None, overwrite: bool = False
+    state: State,
+    path: str | Path,
+    shards: Mapping[str, list[str]],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    beside: Mapping[str, Path] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Writes a state dict as safetensors, one tensor at a time in memory.
 
     Into one file where ``path`` ends in ``.safetensors``; else into a folder, in files of the names and with the
-    tensors of ``shards``, with an index where they are several. The files are put in their places when all are whole.
-    FileError when ``path`` exists and ``overwrite`` is not set, or cannot be written.
+    tensors of ``shards``, with an index where they are several, and with copies of the files ``beside``. What opens there,
+    even after a kill, is the old model or the new one (``streaming.folder``). FileError when ``path`` exists and ``overwrite``
+    is not set, or cannot be written.
     """
     path = check_output(path, overwrite=overwrite)
     if path.suffix == ".safetensors":
         return save_tensors(state, path, metadata=metadata, overwrite=overwrite)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        for file, names in shards.items():
-            save_tensors(state, Path(folder) / file, names=names, metadata=metadata)
-        if len(shards) > 1:
-            size = sum(outline(state)[name].nbytes for name in state)
-            placed = {name: file for file, names in shards.items() for name in names}
-            index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(placed.items()))}
-            write_json(index, Path(folder) / f"model{INDEX}", indent=2)
-        path.mkdir(exist_ok=True)
-        for file in sorted(os.listdir(folder)):
-            os.replace(Path(folder) / file, path / file)
+    write = lambda names, file: save_tensors(state, file, names=names, metadata=metadata)
+    write_folder(state, path, shards, write, beside or {})
     return path
 
 
@@ -115,6 +129,8 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix == ".safetensors":
         return check_writable(path, overwrite=overwrite)
+    if path.suffix in SUFFIXES and not path.is_dir():
+        raise FileError(f"{path}: models are written as safetensors; name a .safetensors file, or a folder")
     if path.is_dir() and not overwrite:
         raise FileError(f"{path}: is a folder that exists already; pass --overwrite (overwrite=True) or name another")
     return path if path.is_dir() else check_writable(path)
@@ -123,10 +139,16 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
 def _in_folder(folder: Path) -> Path:
     """The index of a folder, or its only checkpoint; FileError when that is not clear."""
     found = sorted(folder.glob(f"*{INDEX}")) or sorted(folder.glob("*.safetensors"))
+    found = found or sorted(folder.glob("pytorch_model*.bin"))
     if len(found) != 1:
         what = f"{len(found)} checkpoints ({', '.join(file.name for file in found[:3])})" if found else "no safetensors"
         raise FileError(f"{folder}: holds {what}; name the file")
     return found[0]
+
+
+def beside(checkpoint: Checkpoint | Loaded) -> dict[str, Path]:
+    """What lies beside a checkpoint that its own class reads: ``folder.companions`` of its folder."""
+    return companions(checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent)
 
 
 def _meta(entry, name: str, file: Path) -> Tensor:

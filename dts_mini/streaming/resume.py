@@ -6,7 +6,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
+from msgspec import Struct
 from torch import Tensor
 
 from dts_mini.core import container
@@ -21,8 +23,8 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
 
         delta = compress(base, expert, mapper=resumable("large.parts"))  # after a kill it goes on
 
-    Files are written at once or not at all; one that is damaged is made again. Results are tensors, numbers, strings,
-    None, and tuples and dataclasses of this package that hold such.
+    Files are written at once or not at all, and say of which work they are; one that is damaged, or of other work, is made
+    again. Results are tensors, numbers, strings, None, and tuples and dataclasses of this package that hold such.
     """
     folder = Path(folder)
 
@@ -37,27 +39,46 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
         for job, path, done in zip(jobs, paths, there, strict=True):
             if done:
                 try:
-                    yield _read(path)
+                    yield _read(path, job.key)
                     continue
                 except FileError:
                     result = work(job)
             else:
                 result = next(new)
-            _write(result, path)
+            _write(result, path, job.key)
             yield result
 
     return kept
 
 
-def _write(result: Any, path: Path) -> None:
+class _Note(Struct, forbid_unknown_fields=True):
+    """What a kept result says of itself: of which work it is."""
+
+    format: int
+    job: str
+    storage: dict[str, int]
+    sha256: str
+
+
+class _Laid(Struct, forbid_unknown_fields=True):
+    """A tensor of a kept result: the name it has in the file, and what it is there or, if it is empty, would be."""
+
+    number: str
+    shape: container.Shape
+    dtype: container.Word
+
+
+def _write(result: Any, path: Path, key: str) -> None:
     tensors: dict[str, Tensor] = {}
     table = [_lay_out(result, tensors)]
-    write_bytes(container.encode({"storage": {}}, table, tensors), path, overwrite=True)
+    write_bytes(container.encode({"job": key, "storage": {}}, table, tensors), path, overwrite=True)
 
 
-def _read(path: Path) -> Any:
-    _, (laid,), tensors = container.decode(read_bytes(path), str(path))
-    return _pick_up(laid, tensors)
+def _read(path: Path, key: str) -> Any:
+    note, table, tensors = container.decode(read_bytes(path), str(path), _Note)
+    if note["job"] != key or len(table) != 1:
+        raise FileError(f"{path}: is of other work; it is made again")
+    return _pick_up(table[0], tensors, path)
 
 
 def _lay_out(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -71,19 +92,28 @@ def _lay_out(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _pick_up(laid: Any, tensors: dict[str, Tensor]) -> Any:
+def _pick_up(laid: Any, tensors: dict[str, Tensor], path: Path) -> Any:
     if isinstance(laid, dict):
-        dtype = getattr(torch, laid["dtype"])
-        return tensors.get(
-            laid["number"], torch.empty(laid["shape"], dtype=dtype, device="cpu")
-        )  # files hold no empty tensors
+        try:
+            what = msgspec.convert(laid, _Laid)
+        except msgspec.ValidationError as error:
+            raise FileError(f"{path}: holds no tensor where it should ({error}); it is made again") from error
+        if 0 in what.shape:  # files hold no empty tensors
+            return torch.empty(what.shape, dtype=container.WORDS[what.dtype], device="cpu")
+        found = tensors.get(what.number)
+        if found is None or (tuple(found.shape), found.dtype) != (what.shape, container.WORDS[what.dtype]):
+            raise FileError(f"{path}: holds another tensor than it says; it is made again")
+        return found
     if isinstance(laid, list):
-        module, name, *inner = laid
-        values = [_pick_up(field, tensors) for field in inner]
+        module, name = laid[:2] if len(laid) > 1 and all(isinstance(word, str) for word in laid[:2]) else ("", "")
+        values = [_pick_up(field, tensors, path) for field in laid[2:]]
         if module == "builtins":
             return tuple(values)
         kind = getattr(sys.modules.get(module), name, None) if module.startswith("dts_mini.") else None
-        if not (is_dataclass(kind) or hasattr(kind, "_fields")):
-            raise FileError(f"a kept result is of the kind {module}.{name}, which is none of ours; remove the folder")
+        names = [field.name for field in fields(kind)] if is_dataclass(kind) else getattr(kind, "_fields", None)
+        if names is None or len(names) != len(values):
+            raise FileError(
+                f"{path}: holds a {module}.{name} of {len(values)} fields, which is none of ours; it is made again"
+            )
         return kind(*values)
     return laid

@@ -244,17 +244,17 @@ claim("01-coefficient", "With the coefficient 1/N, Task Arithmetic is the averag
 #
 # What does TIES do that a sum does not? First it *trims*: of each task vector only the largest elements stay
 # (Step 4 kept `density=0.2` of them), the others become zero. Then, for each element, the experts *elect* a sign: that
-# of the sum of what stayed. So a few large votes can beat many small ones. At last only the elements that have the
-# elected sign are added up.
+# of the sum of what stayed. So a few large votes can beat many small ones. Where the votes cancel exactly, the element
+# takes the sign that most elements have elected. At last only the values that have the elected sign are added up.
 #
-# Write the election and the sum. You get trimmed task vectors, a row for each expert. Before you run it: what should
-# come out where the votes cancel exactly?
+# Write the election and the sum. You get trimmed task vectors, a row for each expert.
 
 
 # %% tags=["exercise"]
 def elect_and_add(trimmed: torch.Tensor) -> torch.Tensor:
     """Trimmed task vectors (N, d) -> (d,): for each element the sum of the values that have the elected sign."""
     elected = trimmed.sum(0).sign()
+    elected[elected == 0] = elected.sum().sign()
     return torch.where(trimmed.sign() == elected, trimmed, 0).sum(0)
 
 
@@ -268,7 +268,8 @@ elect_and_add = check(elect_and_add)
 
 # %%
 vectors = torch.stack([flat(vector) for vector in tau.values()])
-limits = vectors.abs().kthvalue(int(0.8 * vectors.shape[1]) + 1, dim=1, keepdim=True).values
+n = vectors.shape[1]
+limits = vectors.abs().kthvalue(n - int(0.2 * n), dim=1, keepdim=True).values
 trimmed = torch.where(vectors.abs() >= limits, vectors, 0)
 apart = (flat(theta_0) + 0.3 * elect_and_add(trimmed) - flat(merges["TIES"])).abs().max().item()
 claim("01-ties-by-hand", "Trimmed, elected and added by hand, TIES is the same merge, to 0.00001.", apart, high=1e-5)

@@ -16,9 +16,10 @@ import pytest
 from dts_mini.cli import main
 from dts_mini.core.errors import DTSError
 from dts_mini.course import grade, sandbox, submissions
+from dts_mini.course.box import Lost
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.course.marks import Marking
-from dts_mini.course.sandbox import Engine, Lost, engine
+from dts_mini.course.sandbox import Engine, engine
 
 try:
     MADE_BY = engine()

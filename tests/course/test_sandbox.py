@@ -18,8 +18,9 @@ import pytest
 import torch
 
 from dts_mini.core.errors import DTSError
-from dts_mini.course import sandbox, wire
-from dts_mini.course.sandbox import Box, Engine, Lost, engine
+from dts_mini.course import containers, sandbox, wire
+from dts_mini.course.box import Box, Lost
+from dts_mini.course.sandbox import Engine, engine
 
 ROOT = Path(__file__).resolve().parents[2]
 COURSE = str(ROOT / "dts_mini/course")
@@ -171,6 +172,7 @@ KILLING = {
     "tracing the first process": (
         "import ctypes\nreturn 'traced' if ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0 else None"
     ),
+    "other processors": "import os\nos.sched_setaffinity(0, range(64))\nreturn 'set'",
     "priorities": "import os\nreturn os.nice(-5)",
     "the clock": "import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)\nreturn 'set'",
     "the host's name": "import socket\nsocket.sethostname('mine')\nreturn 'set'",
@@ -230,7 +232,7 @@ def numbers() -> set[int]:
     """The numbers of the system calls that a box lets through, on this machine."""
     resolve = ctypes.CDLL("libseccomp.so.2").seccomp_syscall_resolve_name
     passed_on = {335, 336}  # uretprobe and uprobe go by every filter, and end who calls them
-    return {resolve(name.encode()) for name in (*sandbox.SYSTEM_CALLS, *sandbox.ARGUMENTS)} | passed_on
+    return {resolve(name.encode()) for name in (*sandbox.COMPUTING.split(), *sandbox.ARGUMENTS)} | passed_on
 
 
 def filled(
@@ -486,25 +488,25 @@ def test_without_bubblewrap_and_containers_another_system_refuses(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["docker", "podman", "container"])
 def test_a_container_has_no_network_and_nothing_to_write(kind):
-    options = sandbox.container(kind, "box")
+    options = containers.options(kind, "box")
     words = " ".join(options)
     for held in ("--network none", "--read-only", "--cap-drop ALL", "--memory", "--user 65534:65534", "--rm"):
         assert held in words
     assert "--pids-limit 64" in words or "--ulimit nproc=64" in words
-    assert not {"-v", "--volume", "--mount", "--privileged"} & set(options) and options[-1] == sandbox.image()
+    assert not {"-v", "--volume", "--mount", "--privileged"} & set(options) and options[-1] == containers.image()
 
 
 def test_an_image_holds_no_exercise(tmp_path):
-    sandbox.build_context(tmp_path)
+    containers.build_context(tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert {name for name in files if "course" in name} == {f"dts_mini/course/{name}" for name in sandbox.HELD}
+    assert {name for name in files if "course" in name} == {f"dts_mini/course/{name}" for name in containers.HELD}
     assert "dts_mini/core/errors.py" in files and not any(name.endswith(".ipynb") for name in files)
     text = (tmp_path / "Dockerfile").read_text()
-    assert "COPY dts_mini" in text and all(name in text for name in sandbox.LIBRARIES)
+    assert "COPY dts_mini" in text and all(name in text for name in containers.LIBRARIES)
 
 
 def test_what_runs_in_a_box_knows_no_exercise():
-    for name in sandbox.HELD:
+    for name in containers.HELD:
         text = (ROOT / "dts_mini/course" / name).read_text()
         assert "course.exercise" not in text and "course.grade" not in text
 

@@ -119,6 +119,45 @@ def test_a_module_whose_name_peft_takes_for_its_own_is_refused_or_left_out(tmp_p
     adapted.with_peft(module, tmp_path / "adapter")
 
 
+class Squared(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).square()
+
+
+class Unusual(nn.Module):
+    """Modules of which peft would make something else than the expert, were they given factors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.squared = nn.Embedding(50, 16, max_norm=1.0), Squared(16, 16)
+        self.normed, self.grouped = (
+            nn.utils.parametrizations.weight_norm(nn.Linear(16, 16)),
+            nn.Conv1d(16, 16, 3, groups=2),
+        )
+        self.last = nn.Linear(16, 8)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.last(self.grouped(self.normed(self.squared(self.table(ids))).mT).mT)
+
+
+def test_what_peft_would_make_something_else_of_is_held_with_all_its_tensors(tmp_path):
+    torch.manual_seed(0)
+    module, ids = Unusual().eval().requires_grad_(False), torch.randint(50, (4, 6))
+    delta = expert_of(module.state_dict())
+    adapter = export_lora(delta, module, tmp_path / "adapter")
+    assert adapter.ranks.keys() == {"last"} and set(adapter.modules_to_save) == {
+        "table",
+        "squared",
+        "normed",
+        "grouped",
+    }
+    other = copy.deepcopy(module)
+    other.load_state_dict(rebuild(module.state_dict(), delta))
+    found = adapted.with_peft(module, tmp_path / "adapter")
+    assert apart(found(ids), other(ids)) < 1e-5
+    assert apart(found.merge_and_unload()(ids), other(ids)) < 1e-5
+
+
 # --- its size ---
 
 

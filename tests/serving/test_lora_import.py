@@ -102,6 +102,21 @@ def test_a_base_layer_that_was_saved_beside_its_factors_is_the_one_they_are_adde
     assert apart(adapted.answer(adapted.with_weights(module, found)), wanted) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_sixteen_bits_of_the_adapter_are_kept_and_of_the_base_are_enough(dtype, folder):
+    module = adapted.make("llama")
+    adapted.trained(module, folder.adapter, target_modules=["q_proj", "down_proj"], modules_to_save=["lm_head"])
+    path = folder.adapter / "adapter_model.safetensors"
+    save_tensors({name: x.to(dtype) for name, x in load_tensors(path).items()}, path, overwrite=True)
+    for format, within in ((torch.float32, 1e-5), (torch.bfloat16, 0.03)):
+        base = module.to(format)
+        wanted = adapted.answer(adapted.with_peft(base, folder.adapter)).float()
+        delta = import_lora(folder.adapter, base.state_dict(), base)
+        assert delta.parts["model.layers.0.mlp.down_proj.weight"].left.dtype == dtype
+        found = adapted.answer(adapted.with_weights(base, rebuild(base.state_dict(), delta)))
+        assert apart(found.float(), wanted) < within
+
+
 # --- what a delta cannot be ---
 
 TIED = {

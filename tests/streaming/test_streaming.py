@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dts_mini import StateError, TaskDelta, compress, rebuild, storage
-from dts_mini.core import dts
+from dts_mini import FileError, StateError, TaskDelta, compress, rebuild, storage
+from dts_mini.core import container, dts
 from dts_mini.core.delta import Rebuilt
 from dts_mini.core.dts import LowRank
 from dts_mini.core.file import save_tensors
@@ -20,7 +20,7 @@ from dts_mini.core.frame import OnDifference, difference
 from dts_mini.core.parts import Tied, Unchanged
 from dts_mini.core.state import digest, outline
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
-from dts_mini.streaming.resume import resumable
+from dts_mini.streaming.resume import _Note, _read, resumable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -187,7 +187,7 @@ def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted, se
     assert sorted(map(repr, counted)) == sorted(set(map(repr, whole))), "each once"
 
 
-@pytest.mark.parametrize("other", ["settings", "expert", "base", "damage"])
+@pytest.mark.parametrize("other", ["settings", "expert", "base", "damage", "swapped", "foreign", "forged"])
 def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, expert, tmp_path, counted, other):
     compress(base, expert, mapper=resumable(tmp_path))
     first = len(counted)
@@ -203,6 +203,25 @@ def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, exper
         case "damage":
             for path in tmp_path.iterdir():
                 path.write_bytes(path.read_bytes()[:-1])
+        case "swapped":
+            paths = sorted(tmp_path.iterdir())
+            held = [path.read_bytes() for path in paths]
+            for path, data in zip(paths, held[1:] + held[:1], strict=True):
+                path.write_bytes(data)
+        case "foreign":
+            paths = sorted(tmp_path.iterdir())
+            compress(base, {name: tensor + 1 for name, tensor in expert.items()}, mapper=resumable(tmp_path / "other"))
+            counted.clear()
+            for path, alien in zip(paths, sorted((tmp_path / "other").iterdir()), strict=True):
+                path.write_bytes(alien.read_bytes())
+        case "forged":
+            for path in tmp_path.iterdir():
+                note, _, tensors = container.decode(path.read_bytes(), "piece", _Note)
+                for wrong in (["dts_mini.core.parts", "Kept"], ["os", "system", "true"], {"number": "0"}, [], [[1]]):
+                    made = container.encode({"job": note["job"], "storage": {}}, [wrong], tensors)
+                    path.write_bytes(made)
+                    with pytest.raises(FileError, match=str(path)):
+                        _read(path, note["job"])
     found = compress(base, expert, mapper=resumable(tmp_path), **settings)
     assert len(counted) == first
     assert found.to_bytes() == compress(base, expert, **settings).to_bytes()
@@ -211,7 +230,7 @@ def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, exper
 KILLED = """
 import os, signal, sys
 from dts_mini.cli import main
-from dts_mini.core import dts
+from dts_mini.core import container, dts
 real, done = dts.part, []
 def part(*arguments):
     if len(done) == 3:

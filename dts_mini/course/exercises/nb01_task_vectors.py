@@ -44,7 +44,13 @@ def one_over_n_is_the_average(candidate):
 def elect_and_add(trimmed: torch.Tensor) -> torch.Tensor:
     """Trimmed task vectors (N, d) -> (d,): for each element the sum of the values that have the elected sign."""
     elected = trimmed.sum(0).sign()
+    elected[elected == 0] = elected.sum().sign()
     return torch.where(trimmed.sign() == elected, trimmed, 0).sum(0)
+
+
+def _elected(trimmed):
+    elected = trimmed.sum(0).sign()
+    return torch.where(elected == 0, elected.sum().sign(), elected)
 
 
 def _with_sign(trimmed, elected):
@@ -52,16 +58,17 @@ def _with_sign(trimmed, elected):
 
 
 ELECT_WRONG = {
-    "Many small votes beat a large one in mine": lambda t: _with_sign(t, t.sign().sum(0).sign()).sum(0),
+    "Many small votes beat a large one in mine": lambda t: _with_sign(t, _elected(t.sign())).sum(0),
     "The losers of the vote still count in my sum": lambda t: t.sum(0),
-    "My values are smaller, the more experts there are": lambda t: _with_sign(t, t.sum(0).sign()).mean(0),
+    "My values are smaller, the more experts there are": lambda t: _with_sign(t, _elected(t)).mean(0),
     "My values are means of those that agree": lambda t: (
-        _with_sign(t, t.sum(0).sign()).sum(0) / (_with_sign(t, t.sum(0).sign()) != 0).sum(0).clamp(min=1)
+        _with_sign(t, _elected(t)).sum(0) / (_with_sign(t, _elected(t)) != 0).sum(0).clamp(min=1)
     ),
     "One expert decides the sign in mine": lambda t: _with_sign(
         t, t.gather(0, t.abs().argmax(0, keepdim=True)).sign()
     ).sum(0),
-    "I get one number for each expert": lambda t: _with_sign(t, t.sum(0).sign()).sum(1),
+    "I get one number for each expert": lambda t: _with_sign(t, _elected(t)).sum(1),
+    "My elements whose votes cancel are zero": lambda t: _with_sign(t, t.sum(0).sign()).sum(0),
 }
 
 
@@ -136,7 +143,8 @@ EXERCISES = (
                 elect_and_add,
                 torch.tensor([[5.0, 1, 3, 0, -2], [-1.0, 2, -2, 0, -1], [-1.0, 0, -2, 0, 4], [-1.0, 1, -0.5, 0, 0]]),
             ),
-            case(elect_and_add, torch.tensor([[2.0, -1, 0], [-2.0, 1, 0]])),  # the votes cancel
+            case(elect_and_add, torch.tensor([[2.0, -1, 0, 3], [-2.0, 1, 0, -1]])),  # votes cancel; most are positive
+            case(elect_and_add, torch.tensor([[2.0, -1, 0, -3], [-2.0, 1, -2, 1]])),  # most are negative
             case(elect_and_add, torch.tensor([[1.5, -0.5, 0.0]])),  # one expert: nothing is lost
             the_order_of_the_experts_does_not_count,
         ),
@@ -164,6 +172,10 @@ EXERCISES = (
             (
                 "My values are means of those that agree",
                 "The TIES paper takes this mean, the DTS paper takes the sum. Here it is the sum.",
+            ),
+            (
+                "My elements whose votes cancel are zero",
+                "A sum of zero has the sign 0, which no value has. Give such elements the sign that most have.",
             ),
         ),
         wrong=ELECT_WRONG,

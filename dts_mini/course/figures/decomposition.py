@@ -35,7 +35,7 @@ def matrices(named: Mapping[str, Tensor], size: int = 64) -> tuple[Figure, dict]
 
 @styled
 def component(u: Tensor, s: float, v: Tensor, size: int = 40) -> tuple[Figure, dict]:
-    """One component as an outer product: u (m) down the side, v (n) along the top, s u v^T between; the first ``size``."""
+    """One component as an outer product: u (m) down the side, v (n) on top, s u v^T between; the first ``size``."""
     u, v = u[:size].float(), v[:size].float()
     product = float(s) * torch.outer(u, v)
     limit = product.abs().max().item()
@@ -65,7 +65,7 @@ def component(u: Tensor, s: float, v: Tensor, size: int = 40) -> tuple[Figure, d
 
 @styled
 def singular_values(named: Mapping[str, Tensor], rank: int) -> tuple[Figure, dict]:
-    """Singular values (falling) of matrices of one shape, in % of each one's length, and the energy of the leading ones.
+    """Singular values (falling) of matrices of one shape, in % of its length, and the energy of the leading ones.
 
     ``rank`` is where a line marks the components that are kept. Data: values and energy in %, by name.
     """
@@ -96,7 +96,7 @@ def truncation_error(
     stated: Sequence[float],
     rivals: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[Figure, dict]:
-    """Relative error at each rank, in [0, 1]: of truncated SVDs, measured and as Eckart and Young state it; of rivals."""
+    """Relative error at each rank, in [0, 1]: of truncated SVDs, measured and by Eckart and Young; of rivals."""
     percent = lambda errors: [100 * float(e) for e in errors]
     measured, stated = percent(measured), percent(stated)
     rivals = {name: percent(errors) for name, errors in (rivals or {}).items()}
@@ -180,7 +180,7 @@ def same_error(rows: Mapping[str, Mapping[str, Tensor]], levels: Mapping[str, Te
 
 @styled
 def layer_errors(base: State, experts: Mapping[str, State], keep_ratio: float) -> tuple[Figure, dict]:
-    """Truncation error of each matrix of the task vectors at one keep ratio, by layer and kind: mean and range, in %."""
+    """Truncation error of each task vector's matrices at one keep ratio, by layer and kind: mean and range, in %."""
     places: dict[str, dict[str, list[float]]] = {}
     for name, tensor in base.items():
         if tensor.dim() != 2:

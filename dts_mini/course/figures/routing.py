@@ -43,7 +43,7 @@ def routing_maps(choices: Mapping[str, Tensor], truth: Tensor, tasks: Sequence[s
 def routed_accuracies(
     rows: Mapping[str, Mapping], routers: Sequence[str], batches: Sequence[int]
 ) -> tuple[Figure, dict]:
-    """Mean accuracy of the routed experts (%), with its interval, against how many images of one task are routed together.
+    """Mean accuracy of the routed experts (%), with its interval, against how many images of a task go together.
 
     ``rows`` are those of the table of routing by name; the oracle and the best merges are drawn as levels.
     """

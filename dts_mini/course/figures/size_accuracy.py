@@ -161,7 +161,7 @@ def rate_distortion(
 
 @styled
 def bound_tightness(bounds: Mapping[str, Mapping[str, Sequence[float]]]) -> tuple[Figure, dict]:
-    """Measured error of each matrix against its bound: {method: {tensor: (truncation, coding, error)}}, shares of norms."""
+    """Measured error of each matrix against its bound: {method: {tensor: (truncation, coding, error)}}, shares."""
     figure, axis = plt.subplots(figsize=(5.2, 4.2))
     data = {}
     for number, (method, own) in enumerate(bounds.items()):

@@ -13,7 +13,7 @@ from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
 
 @styled
 def fusion_plane(base: State, seen: Mapping[str, State], goal: State, fused: State) -> tuple[Figure, dict]:
-    """Where seen experts and the fused model lie, from the base: along the way to ``goal``, the unseen expert, and aside.
+    """Where seen experts and the fused model lie, from the base: along the way to ``goal``, an unseen one, and aside.
 
     Both in units of the distance from the base to the goal. All sideways directions share one axis, so two models at
     the same place there may still be far apart.
@@ -138,8 +138,8 @@ def unseen_accuracies(table: Mapping) -> tuple[Figure, dict]:
 def nearness_gains(points: Sequence[Mapping]) -> tuple[Figure, dict]:
     """Against nearness, what fusion gains on the base merge and what that gains on zero-shot: a panel each, in points.
 
-    ``points`` are cases with "task", "nearness" (cosine) and the two gains (shares in [0, 1]); a task has a colour and a
-    marker.
+    ``points`` are cases with "task", "nearness" (cosine) and the two gains (shares in [0, 1]); a task has a colour and
+    a marker.
     """
     tasks = list(dict.fromkeys(point["task"] for point in points))
     figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.8))

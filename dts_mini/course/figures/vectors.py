@@ -127,7 +127,7 @@ def similarity_scatter(
 
 
 def _flat(state: State) -> Tensor:
-    """All numbers of a state dict as one vector, in the order of its tensors' names: files differ in their own order."""
+    """All numbers of a state dict as one vector, in the order of its tensors' names: files have orders of their own."""
     return torch.cat([state[name].flatten() for name in sorted(state)])
 
 

@@ -10,7 +10,7 @@ import re
 import torch
 from torch import Tensor
 
-from dts_mini.core.errors import StateError
+from dts_mini.core.errors import FileError, StateError
 from dts_mini.core.state import State
 
 # open_clip's names and transformers', by how they begin ...
@@ -112,3 +112,11 @@ def _renamed(name: str, *, back: bool = False) -> str:
                 rest = rest.replace(part, replacement)
             return other + rest
     raise StateError(f"tensor {name!r} is none of CLIP's; is this a checkpoint of a CLIP vision transformer?")
+
+
+def visual(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The image tower of such a checkpoint under open_clip's names: what stands below ``visual.``, in float32."""
+    found = {name.split("visual.", 1)[1]: t.float() for name, t in tensors.items() if "visual." in name}
+    if not found:
+        raise FileError("the checkpoint has no image tower: no tensor of it is called visual.*")
+    return found

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import load_tensors, read_bytes
 from dts_mini.core.state import State, check_same_layout
+from dts_mini.streaming.pickles import load_pickle
 from dts_mini.suites.clip import data, keys
 from dts_mini.suites.clip.hub import Hub, Repo
 from dts_mini.suites.clip.names import BASES, COUNTS, OPEN_CLIP, TASKS, ClipTask, expert_repo
-from dts_mini.suites.clip.pickles import load_pickle, visual
 from dts_mini.suites.evaluation import correct
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.store import Store
@@ -343,7 +343,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """An image tower in open_clip's names and float32, from safetensors or an old pickle (which runs no code)."""
     state = load_tensors(path) if path.suffix == ".safetensors" else load_pickle(path)
     if any("visual." in name for name in state):
-        return visual(state)
+        return keys.visual(state)
     return {name: tensor.float() for name, tensor in keys.fused(keys.vision(state) or state).items()}
 
 
