@@ -19,7 +19,7 @@ from dts_mini.core import container
 from dts_mini.core.errors import StateError
 from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.core.parts import TENSORS, Bounds, Exact, Kept, Part, Reader, Tied, Unchanged, Writer
-from dts_mini.core.state import State, check_same_layout, digest, exactly, seal
+from dts_mini.core.state import State, exactly, recognise
 
 _LARGEST = 2**48  # elements of a tensor
 
@@ -261,15 +261,8 @@ def rebuild_tensor(base: Tensor, delta: TaskDelta, name: str, out: Tensor | None
 
 def check_base(base: State, *deltas: TaskDelta) -> None:
     """StateError unless ``base`` is the state dict that the deltas were made for, and their tensors are its own."""
-    digests = {name: digest(base[name]) for name in base}
-    found = seal(digests)
+    digests = recognise(base, [(delta.base, delta.outline) for delta in deltas])
     for delta in deltas:
-        if found != delta.base:
-            raise StateError(
-                f"this base (fingerprint {found}) is not the one that the delta was made for ({delta.base}); "
-                "pass that base, in the dtype it had"
-            )
-        check_same_layout(base, delta.outline, "delta")
         for name, part in delta.parts.items():
             if isinstance(part, Tied) and digests[name] != digests[part.to]:
                 raise StateError(

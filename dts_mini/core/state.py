@@ -284,6 +284,20 @@ def fingerprint(state: State) -> str:
     return seal({name: digest(state[name]) for name in state})
 
 
+def recognise(base: State, known: Sequence[tuple[str, State]]) -> dict[str, str]:
+    """The digests of a base's tensors; StateError unless it is what each delta knows of its base: fingerprint, outline."""
+    digests = {name: digest(base[name]) for name in base}
+    found = seal(digests)
+    for wanted, layout in known:
+        if found != wanted:
+            raise StateError(
+                f"this base (fingerprint {found}) is not the one that the delta was made for ({wanted}); "
+                "pass that base, in the dtype it had"
+            )
+        check_same_layout(base, layout, "delta")
+    return digests
+
+
 def seals(digests: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
     """The fingerprints of two state dicts, from the pairs of their tensors' digests."""
     return tuple(seal({name: pair[i] for name, pair in digests.items()}) for i in (0, 1))

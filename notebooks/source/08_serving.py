@@ -36,7 +36,6 @@ from dts_mini import average, personalise
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import rebuild
 from dts_mini.core.dts import rank_of
-from dts_mini.core.routing import choose, energies, head_scores, subspaces
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.measures.routing import measure
 from dts_mini.ours.router import choose, energies, head_scores, subspaces
