@@ -21,10 +21,22 @@ from typing import NoReturn
 from dts_mini.core.errors import DTSError, FileError, StateError, needs, printable
 from dts_mini.suites import CLIP, SUITES
 
+
+class _Names(tuple):
+    """The merges, known without torch; of another name it is asked whether somebody has registered it."""
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name):
+            return True
+        from dts_mini.core import merging
+
+        return name in merging.MERGES
+
+
+MERGES = _Names(("average", "consensus", "dare", "iso-c", "task-arithmetic", "ties", "tsv-m"))
 QUIET = 2.0  # seconds that a command may take without a word
 CHECKPOINT = "a .safetensors file, an index of shards, a folder with either, or OWNER/NAME[@REVISION] on the Hub"
 DELTA = "the file that compress wrote, or OWNER/NAME[@REVISION] on the Hub"
-MERGES = ("average", "consensus", "dare", "iso-c", "task-arithmetic", "ties", "tsv-m")
 
 # The methods' settings, each with its type or what it may be; tests hold them equal to the methods' own.
 SETTINGS = {
@@ -84,7 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _extra_of(module: str) -> str:
     """Which extra installs the library that a module is of, in words; nothing for what is in none."""
-    names = {"open_clip": "open_clip_torch", "PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq"}
+    names = {
+        "open_clip": "open_clip_torch",
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+        "zmq": "pyzmq",
+        "IPython": "ipykernel",
+    }
     name = names.get(module.partition(".")[0], module.partition(".")[0])
     for line in requires("dts_mini") or ():
         if line.startswith(name) and (extra := re.search(r"extra == ['\"](\w+)", line)):
@@ -231,10 +249,11 @@ def _evaluate(o: argparse.Namespace) -> None:
 
     if o.json:
         check_writable(o.json, overwrite=o.overwrite)
-    from dts_mini.measures.tables import headline, markdown, unseen
     from dts_mini.suites import load_suite
 
     suite, tables = load_suite(o.suite), {}
+    from dts_mini.measures.tables import headline, markdown, unseen
+
     for name, make in (("headline", headline), ("unseen", unseen)):
         with _Progress(name) as told:
             tables[name] = make(suite, progress=told)
@@ -244,12 +263,13 @@ def _evaluate(o: argparse.Namespace) -> None:
 
 
 def _reproduce(o: argparse.Namespace) -> None:
-    from dts_mini.reproduce import plan, plan_text, reproduce
     from dts_mini.suites import load_suite
 
     options = {"device": o.device, "precision": o.precision, "home": o.out, "torchvision": o.torchvision}
     options |= {"attention": o.attention, "checkpoints": o.checkpoints, "protocol": o.protocol, "tasks": o.tasks}
     suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
+    from dts_mini.reproduce import plan, plan_text, reproduce
+
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
@@ -318,8 +338,8 @@ def _import_lora(o: argparse.Namespace) -> None:
     from dts_mini.streaming.remote import located
 
     check_writable(o.out, overwrite=o.overwrite)
-    with _Progress("import-lora") as told:
-        delta = import_lora(located(o.adapter), _Told(open_checkpoint(o.base), told))
+    with _Progress("import-lora"):
+        delta = import_lora(located(o.adapter), open_checkpoint(o.base))
     delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")

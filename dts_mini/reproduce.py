@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -27,9 +26,10 @@ from dts_mini.measures import curves
 from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.estimates import provenance
 from dts_mini.measures.tables import headline, markdown, passes, unseen
+from dts_mini.suites import places
 from dts_mini.suites.clip.suite import ClipSuite
 
-PUBLISHED = Path(__file__).parent / "data/published.json"
+PUBLISHED = places.DATA / "published.json"
 Progress = Callable[[str], None]
 
 

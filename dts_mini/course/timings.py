@@ -16,8 +16,9 @@ from nbformat import NotebookNode
 from dts_mini.core.file import read_bytes, write_json
 from dts_mini.course.build import Progress, execute, read, sources
 from dts_mini.measures.estimates import provenance
+from dts_mini.suites import places
 
-PATH = (Path(__file__).parents[1] / "data/timings.json").resolve()
+PATH = places.DATA / "timings.json"
 SLOW = 5.0  # seconds above which the text before a cell says how long it takes
 
 

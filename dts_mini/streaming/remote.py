@@ -42,7 +42,7 @@ def located(path: str | Path) -> Path:
         return Path(path)
     repo, revision = name
     try:
-        with hub(repo, "a name on the Hub") as library:
+        with hub(repo, f"{path}, which is no path here but perhaps a name on the Hub,") as library:
             which = {"revision": revision, "ignore_patterns": "*/*"}
             folder = Path(library.snapshot_download(repo, allow_patterns=list(FILES), **which))
             if not any(folder.glob("*.safetensors")):

@@ -15,13 +15,14 @@ from torch.nn import functional as F
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import load_tensors, read_bytes
 from dts_mini.core.state import State, fingerprint
+from dts_mini.suites import places
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.mini.model import create_model, load_model, pixels, tokenize
 from dts_mini.suites.mini.task import Task
 from dts_mini.suites.mini.tasks import TASKS
 from dts_mini.suites.store import Store, code_version
 
-DATA = (Path(__file__).parents[2] / "data/mini").resolve()  # dts_mini/data: in a checkout a link, in a wheel a folder
+DATA = places.DATA / "mini"
 IMAGES = {"validation": 1_000, "test": 1_000}  # a task; digits has but 500 scans to validate on
 
 
