@@ -16,8 +16,13 @@ IN_RANGE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 # TORCH=cpu takes the build of torch without CUDA, a third of the bytes; TORCH=cu130 and such one for a GPU. Only uv knows where
 # they are, so that it is installed for it. Without TORCH: what the platform's package is, by uv if it is there, else by pip.
-UV := $(shell command -v uv 2>/dev/null)
+# Where pip is told by its variables where to look, pip is asked: uv does not read them.
+UV := $(if $(PIP_NO_INDEX)$(PIP_INDEX_URL)$(PIP_FIND_LINKS),,$(shell command -v uv 2>/dev/null))
 WANTED := -c constraints.txt -e '.[notebooks,dev,full]'
+
+# Tests of JOBS modules, or cells of JOBS notebooks, run beside each other, with one thread each.
+JOBS := 2
+BESIDE = -n $(JOBS) --dist loadscope
 
 # Two threads and a fixed hash seed, so that runs are comparable; waiting threads sleep instead of spinning.
 OMP_NUM_THREADS ?= 2
@@ -33,7 +38,8 @@ help: ## list the targets
 	@echo "usage: make TARGET    (everything runs in .venv, which is made on first use)"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "settings: PYTHON=python3.12 (interpreter for .venv), TORCH=cpu (torch without CUDA, 2 GB instead of 6.6),"
-	@echo "          OMP_NUM_THREADS=2, NBVAL=--nbval-lax (claims alone), UV= (install by pip although uv is there)"
+	@echo "          UV= (install by pip although uv is there), JOBS=2 (tests at a time),"
+	@echo "          OMP_NUM_THREADS=2, NBVAL=--nbval-lax (claims alone)"
 
 tutorial: $(STAMP) ## run every notebook on the mini suite, print the headline table, write build/
 	$(PY) -m dts_mini.tutorial
@@ -48,11 +54,12 @@ lint: $(STAMP) ## ruff: check and format --check
 	$(PY) -m ruff format --check .
 
 unit: $(STAMP) ## unit and property tests
-	MPLBACKEND=Agg $(PY) -m pytest tests
+	MPLBACKEND=Agg OMP_NUM_THREADS=1 $(PY) -m pytest $(BESIDE) tests
 
 notebooks-test: $(STAMP) ## run the notebooks again and compare them with their stored outputs
 	@if [ -z "$(NOTEBOOKS)" ]; then echo "make: no notebooks/*.ipynb to test" >&2; exit 1; fi
-	$(PY) -m pytest $(NBVAL) --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	OMP_NUM_THREADS=1 DTS_STORE="$(CURDIR)/build/store" \
+	  $(PY) -m pytest $(BESIDE) $(NBVAL) --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  --nbval-cell-timeout 300 --runxfail $(NOTEBOOKS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab

@@ -19,13 +19,25 @@ from importlib.metadata import requires, version
 from pathlib import Path
 from typing import NoReturn
 
-from dts_mini.core.errors import DTSError, FileError, needs, printable
+from dts_mini.core.errors import DTSError, FileError, StateError, needs, printable
 from dts_mini.suites import CLIP, SUITES
 
+
+class _Names(tuple):
+    """The merges, known without torch; of another name it is asked whether somebody has registered it."""
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name):
+            return True
+        from dts_mini.core import merging
+
+        return name in merging.MERGES
+
+
+MERGES = _Names(("average", "consensus", "dare", "iso-c", "task-arithmetic", "ties", "tsv-m"))
 QUIET = 2.0  # seconds that a command may take without a word
 CHECKPOINT = "a .safetensors file, an index of shards, a folder with either, or OWNER/NAME[@REVISION] on the Hub"
 DELTA = "the file that compress wrote, or OWNER/NAME[@REVISION] on the Hub"
-MERGES = ("average", "consensus", "dare", "iso-c", "task-arithmetic", "ties", "tsv-m")
 
 # The methods' settings, each with its type or what it may be; tests hold them equal to the methods' own.
 SETTINGS = {
@@ -64,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        kept = "; the same command goes on where it was" if options.command in ("compress", "reproduce") else ""
-        return _say(options, f"stopped{kept}", 130)
+        return _say(options, "stopped; nothing was changed, and what was finished is kept", 130)
     except BrokenPipeError:  # whoever read the output has enough of it, as in: dts-mini inspect FILE | head
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,7 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _extra_of(module: str) -> str:
     """Which extra installs the library that a module is of, in words; nothing for what is in none."""
-    names = {"open_clip": "open_clip_torch", "PIL": "pillow", "sklearn": "scikit-learn", "zmq": "pyzmq"}
+    names = {
+        "open_clip": "open_clip_torch",
+        "PIL": "pillow",
+        "sklearn": "scikit-learn",
+        "zmq": "pyzmq",
+        "IPython": "ipykernel",
+    }
     name = names.get(module.partition(".")[0], module.partition(".")[0])
     for line in requires("dts_mini") or ():
         if line.startswith(name) and (extra := re.search(r"extra == ['\"](\w+)", line)):
@@ -95,7 +112,7 @@ def _extra_of(module: str) -> str:
 
 
 def _say(options: argparse.Namespace, text: str, code: int = 1) -> int:
-    print(f"dts-mini {options.command or ''}".rstrip() + f": {' '.join(text.split())}", file=sys.stderr)
+    print(f"dts-mini {options.command or ''}".rstrip() + f": {printable(' '.join(text.split()))}", file=sys.stderr)
     return code
 
 
@@ -175,10 +192,10 @@ def _inspect(o: argparse.Namespace) -> None:
     from dts_mini.core.file import read_bytes
     from dts_mini.hub import delta_file
 
-    o.delta = delta_file(o.delta)
-    data = read_bytes(o.delta)
+    path = delta_file(o.delta)
     with _Progress("inspect"):
-        delta, manifest = TaskDelta.from_bytes(data, str(o.delta)), decode(data, str(o.delta))[0]
+        data = read_bytes(path)
+        delta, manifest = TaskDelta.from_bytes(data, str(path)), decode(data, str(path))[0]
         counts = storage(delta)
     if o.json:
         print(json.dumps(manifest, indent=2))
@@ -208,7 +225,6 @@ def _inspect(o: argparse.Namespace) -> None:
 
 def _merge(o: argparse.Namespace) -> None:
     from dts_mini.core import merging
-    from dts_mini.core.errors import StateError
     from dts_mini.streaming.checkpoint import check_output, open_checkpoint
 
     check_output(o.out, overwrite=o.overwrite)
@@ -234,10 +250,11 @@ def _evaluate(o: argparse.Namespace) -> None:
 
     if o.json:
         check_writable(o.json, overwrite=o.overwrite)
-    from dts_mini.measures.tables import headline, markdown, unseen
     from dts_mini.suites import load_suite
 
     suite, tables = load_suite(o.suite), {}
+    from dts_mini.measures.tables import headline, markdown, unseen
+
     for name, make in (("headline", headline), ("unseen", unseen)):
         with _Progress(name) as told:
             tables[name] = make(suite, progress=told)
@@ -247,12 +264,13 @@ def _evaluate(o: argparse.Namespace) -> None:
 
 
 def _reproduce(o: argparse.Namespace) -> None:
-    from dts_mini.reproduce import plan, plan_text, reproduce
     from dts_mini.suites import load_suite
 
     options = {"device": o.device, "precision": o.precision, "home": o.out, "torchvision": o.torchvision}
     options |= {"attention": o.attention, "checkpoints": o.checkpoints, "protocol": o.protocol, "tasks": o.tasks}
     suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
+    from dts_mini.reproduce import plan, plan_text, reproduce
+
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
@@ -321,8 +339,8 @@ def _import_lora(o: argparse.Namespace) -> None:
     from dts_mini.streaming.remote import located
 
     check_writable(o.out, overwrite=o.overwrite)
-    with _Progress("import-lora") as told:
-        delta = import_lora(located(o.adapter), _Told(open_checkpoint(o.base), told))
+    with _Progress("import-lora"):
+        delta = import_lora(located(o.adapter), open_checkpoint(o.base))
     delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")

@@ -59,15 +59,15 @@ def delta_file(path: str | Path) -> Path:
     if not (name := named(path)):
         return Path(path)
     try:
-        folder, file = _fetched(name[0], None, name[1])
+        folder, file = _fetched(name[0], None, name[1], f"{path}, which is no path here but perhaps a name on the Hub,")
     except FileError as error:
         raise FileError(f"{path}: there is no such path here; as a name on the Hub, {error}") from error
     return folder / file
 
 
-def _fetched(repo: str, name: str | None, revision: str | None) -> tuple[Path, str]:
+def _fetched(repo: str, name: str | None, revision: str | None, what: str = "the Hub") -> tuple[Path, str]:
     """The folder of a commit in the cache, and the one delta in it that is meant."""
-    with hub(repo, "the Hub") as library:
+    with hub(repo, what) as library:
         pattern = name or f"*{SUFFIX}"
         folder = Path(library.snapshot_download(repo, allow_patterns=[pattern], revision=revision))
     held = sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{SUFFIX}"))

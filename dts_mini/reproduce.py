@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 
@@ -27,9 +26,10 @@ from dts_mini.measures import curves
 from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.estimates import provenance
 from dts_mini.measures.tables import headline, markdown, passes, unseen
+from dts_mini.suites import places
 from dts_mini.suites.clip.suite import ClipSuite
 
-PUBLISHED = Path(__file__).parent / "data/published.json"
+PUBLISHED = places.DATA / "published.json"
 Progress = Callable[[str], None]
 
 
@@ -59,8 +59,9 @@ FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a 
 def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
     """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
 
-    Where the Hub cannot be asked, a repository's bytes are None. The seconds are extrapolated from a few images and
-    one block of the model, timed here and now, with random weights.
+    Where the Hub cannot be asked, a repository's bytes are None, and the sum is where nothing is known. The seconds are
+    extrapolated from a few images and one block of the model, timed here and now, with random weights; on a
+    processor by the time that it worked, not by the clock, which a busy machine would stretch.
     """
     repositories, images = [], sum(suite.task_size(task) for task in suite.tasks)
     for repo, files in suite.wanted_files().items():
@@ -83,7 +84,7 @@ def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
         "suite": suite.name,
         "protocol": suite.protocol,
         "repositories": repositories,
-        "download": sum(known),
+        "download": sum(known) if known else None,
         "unknown": sum(entry["download"] is None for entry in repositories),
         "images": images,
         "decoded": images * suite.image_bytes,
@@ -105,17 +106,21 @@ def plan_text(found: Mapping) -> str:
             download, cached = _size(entry["download"]), _size(entry["cached"])
             name = f"{entry['repository']:<{width}}  {entry['commit'][:8]}"
             lines.append(f"{name}  {entry['files']:>5}  {download:>12}  {cached:>14}")
-    lines += ["", f"to download: {_size(found['download'])} ({found['download']:,} bytes)"]
-    if found["unknown"]:
-        why = next(entry["why"] for entry in found["repositories"] if entry["files"] is None)
-        lines.append(f"  and {found['unknown']} repositories of unknown size: {why}")
-    minutes = found["download"] / 60
+    why = next((entry["why"] for entry in found["repositories"] if entry["files"] is None), "")
+    if found["download"] is None:
+        lines += ["", f"to download: unknown, for all {found['unknown']} repositories: {why}"]
+    else:
+        least = "at least " if found["unknown"] else ""
+        lines += ["", f"to download: {least}{_size(found['download'])} ({found['download']:,} bytes)"]
+        if found["unknown"]:
+            lines.append(f"  and {found['unknown']} repositories of unknown size: {why}")
     if found["download"]:
+        minutes = found["download"] / 60
         lines.append(f"  about {minutes / 1e7:.0f} min at 10 MB/s, {minutes / 1e8:.0f} min at 100 MB/s")
     lines.append(
         f"decoded images, kept on disk: {_size(found['decoded'])} ({found['images']:,} test images as published)"
     )
-    speed = f"{found['images per second']:.3g} images/s on {found['device']}, timed just now"
+    speed = f"{found['images per second']:.3g} images/s on {found['device']}, timed just now, with nothing else running"
     lines.append(f"evaluation: about {_duration(found['seconds']['evaluation'])} ({speed})")
     lines.append(f"compression: about {_duration(found['seconds']['compression'])} on this CPU")
     return "\n".join(lines) + "\n"
@@ -123,20 +128,25 @@ def plan_text(found: Mapping) -> str:
 
 @torch.no_grad()
 def _timed(suite: ClipSuite) -> tuple[float, float]:
-    """Seconds for an image through the tower, and for the compression of one expert; both of random weights."""
+    """Seconds for an image through the tower, and for the compression of one expert; both of random weights.
+
+    What others do on this machine does not count: time on a processor is that of this process, shared by its threads.
+    """
+    worked = lambda: time.process_time() / torch.get_num_threads()
+    clock = worked if suite.device.type == "cpu" else time.perf_counter
     tower, size = suite.random_tower()
     pixels = torch.zeros(8 if suite.device.type == "cpu" else 64, 3, size, size, dtype=torch.uint8)
     tower(pixels[:1])
-    start = time.perf_counter()
+    start = clock()
     tower(pixels)
-    per_image = (time.perf_counter() - start) / len(pixels)
+    per_image = (clock() - start) / len(pixels)
     state = tower.visual.state_dict()
     block = {name: tensor.cpu() for name, tensor in state.items() if ".resblocks.0." in name}
     moved = {name: tensor + 0.01 * torch.randn(tensor.shape) for name, tensor in block.items()}
-    start = time.perf_counter()
+    start = worked()
     compress(block, moved)
     blocks = len({name.split(".resblocks.")[1].split(".")[0] for name in state if ".resblocks." in name})
-    return per_image, (time.perf_counter() - start) * blocks
+    return per_image, (worked() - start) * blocks
 
 
 # --- the run ---

@@ -624,7 +624,7 @@ def test_ctrl_c_ends_in_one_line_with_130(files):
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert err == "dts-mini compress: stopped; the same command goes on where it was\n"
+    assert err == "dts-mini compress: stopped; nothing was changed, and what was finished is kept\n"
 
 
 def test_a_reader_that_has_enough_is_no_error(run, files):

@@ -40,7 +40,7 @@ def needs(extra: str, what: str, *modules: str) -> None:
     >>> needs("suites", "the mini suite", "json", "math")
     """
     if missing := [name for name in modules if find_spec(name) is None]:
-        raise ExtraError(f"{what} needs {' and '.join(missing)}: pip install 'dts_mini[{extra}]'")
+        raise ExtraError(f"{what} needs {', '.join(missing)}: pip install 'dts_mini[{extra}]'")
 
 
 class BudgetError(DTSError):

@@ -8,6 +8,9 @@ ADDING: list[str] = []  # modules that add to a registry when they are imported
 class Registry(dict):
     """A dict that imports whatever may add to it before it says that a name is unknown."""
 
+    def __init__(self, **known: object) -> None:
+        super().__init__(known)
+
     def __contains__(self, name: object) -> bool:
         if not super().__contains__(name):
             for module in ADDING:

@@ -26,8 +26,9 @@ from traitlets.config import Config
 
 from dts_mini.core.file import write_bytes, write_json
 from dts_mini.course import claims
+from dts_mini.suites import places
 
-NOTEBOOKS = (Path(__file__).parents[1] / "notebooks").resolve()
+NOTEBOOKS = places.NOTEBOOKS
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 VERSIONS = {"learner": NOTEBOOKS, "solved": NOTEBOOKS / "solved"}
 Progress = Callable[[int, int], None]

@@ -15,8 +15,9 @@ from math import floor, inf, log10
 from pathlib import Path
 
 from dts_mini.core.file import read_bytes
+from dts_mini.suites import places
 
-PATH = (Path(__file__).parents[1] / "data/mini/claims.json").resolve()
+PATH = places.DATA / "mini/claims.json"
 
 
 class ClaimError(AssertionError):

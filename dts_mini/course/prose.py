@@ -13,15 +13,15 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from nbformat import NotebookNode
 
 from dts_mini.core.file import read_bytes
 from dts_mini.course import claims
 from dts_mini.course.build import read, sources
+from dts_mini.suites import places
 
-PAPER = Path(__file__).parents[1] / "data/paper.json"
+PAPER = places.DATA / "paper.json"
 
 # What is set and not measured: how the text says it (a regular expression), and why it may.
 DEFINITIONS = (

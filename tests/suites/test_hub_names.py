@@ -129,5 +129,5 @@ def test_what_is_not_in_the_cache_is_fetched_once_where_there_is_a_network(state
 
 def test_a_repository_of_another_format_is_refused_by_name(hub):
     (minihub.folder_of(hub, "some/base") / "snapshots" / minihub.COMMIT / "model.safetensors").unlink()
-    with pytest.raises(FileError, match="holds no safetensors"):
+    with pytest.raises(FileError, match=r"some.*holds no safetensors"):
         open_checkpoint("some/base")

@@ -18,6 +18,7 @@ from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import load_tensors, read_bytes
 from dts_mini.core.state import State, check_same_layout
 from dts_mini.streaming.pickles import load_pickle
+from dts_mini.suites import places
 from dts_mini.suites.clip import data, keys
 from dts_mini.suites.clip.hub import Hub, Repo
 from dts_mini.suites.clip.names import BASES, COUNTS, OPEN_CLIP, TASKS, ClipTask, expert_repo
@@ -25,8 +26,7 @@ from dts_mini.suites.evaluation import correct
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.store import Store
 
-_HERE = Path(__file__).parents[3]
-BUILD = _HERE / "build" if (_HERE / "pyproject.toml").exists() else Path("build")  # a wheel leaves its folder alone
+BUILD = places.BUILD
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Clean experts reach 80 % (ViT-B/32) to 85 % (ViT-L/14) on DTD, those that saw its test images 98 %.

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -13,13 +14,15 @@ from torch.nn import functional as F
 
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import load_tensors, read_bytes
-from dts_mini.core.state import State
+from dts_mini.core.state import State, fingerprint
+from dts_mini.suites import places
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.mini.model import create_model, load_model, pixels, tokenize
 from dts_mini.suites.mini.task import Task
 from dts_mini.suites.mini.tasks import TASKS
+from dts_mini.suites.store import Store, code_version
 
-DATA = (Path(__file__).parents[2] / "data/mini").resolve()  # dts_mini/data: in a checkout a link, in a wheel a folder
+DATA = places.DATA / "mini"
 IMAGES = {"validation": 1_000, "test": 1_000}  # a task; digits has but 500 scans to validate on
 
 
@@ -38,7 +41,6 @@ class MiniSuite:
     tasks = tuple(task.name for task in TASKS)
     unseen = ("aerial", "house numbers")
     example = "house numbers"
-    store = None  # everything is quick
 
     def __init__(self, folder: str | Path = DATA) -> None:
         self.folder = Path(folder)
@@ -46,6 +48,12 @@ class MiniSuite:
             raise FileError(f"{self.folder}: there is no such folder; train the checkpoints with make zoo")
         manifest = self.folder / "manifest.json"
         self.manifest = json.loads(read_bytes(manifest)) if manifest.exists() else {"files": {}}
+
+    @functools.cached_property
+    def store(self) -> Store | None:
+        """Where the environment variable DTS_STORE names a folder, one in it for the code as it is; else none."""
+        folder = os.environ.get("DTS_STORE")
+        return Store(Path(folder) / code_version()) if folder else None
 
     @classmethod
     def of_seed(cls, seed: int, zoo: Path) -> Self:
@@ -71,6 +79,11 @@ class MiniSuite:
     def model(self):
         """The pretrained CLIP, both towers."""
         return load_model(self._path("theta_0.safetensors"))
+
+    @functools.cached_property
+    def _towers(self) -> str:
+        """The fingerprint of both towers: heads depend on the text tower."""
+        return fingerprint(self.model.state_dict())
 
     @functools.cache  # noqa: B019 - suites live as long as the process
     def pretrained(self) -> State:
@@ -107,4 +120,4 @@ class MiniSuite:
         return pixels(raw), labels
 
     def identity(self, task: str, split: str) -> dict:
-        return {"suite": self.name, "task": task, "split": split, "images": IMAGES[split]}
+        return {"suite": self.name, "task": task, "split": split, "images": IMAGES[split], "towers": self._towers}
