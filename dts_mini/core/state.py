@@ -19,9 +19,9 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Names, in small letters: what a layer counts of its inputs, in the words of many libraries.
 _KIND = r"(mean|avg|average|var|variance|std|inv_std|cov|covariance|abs_?max|min|max|sum|count|m2|ms|mean_sq)s?"
 STATISTIC = re.compile(
-    rf"((^|[./_])((running|moving)_?((avg|average)_)?{_KIND}|num_batches_tracked|(avg|ema)_{_KIND}|(mean|var|std)_(ema|avg)"
-    r"|(ema_)?cluster_size|embed(ding)?_avg|magnitude_ema|w_avg)|(^|[./])((min|max)_vals?|_mean|_variance)"
-    r"|(^|[./])batch_stats[./](.*[./])?(mean|var))([._]?\d+)?$"
+    rf"((^|[./_])((running|moving)_?((avg|average)_)?{_KIND}|num_batches_tracked|(avg|ema)_{_KIND}"
+    r"|(mean|var|std)_(ema|avg)|(ema_)?cluster_size|embed(ding)?_avg|magnitude_ema|w_avg)"
+    r"|(^|[./])((min|max)_vals?|_mean|_variance)|(^|[./])batch_stats[./](.*[./])?(mean|var))([._]?\d+)?$"
 )
 # Last parts of names: weights; codes; what lies beside codes; what integers honestly are.
 WEIGHT = re.compile(r"(^|_)(q?weights?|q?kernel|qidxs)(_|$)")
@@ -34,7 +34,8 @@ SCALE = (
 INDEX = re.compile(r"(^|_)(idx|index|indices)$")
 NO_WEIGHT = re.compile(
     r"(^|_)(masks?|tril|triu|causal|bias|ids?|idx|index|indices|positions?|counts?|counter|num|tracked|steps?|epoch|"
-    r"version|shape|sizes?|lengths?|offsets?|order|perm|format|type|labels?|seed|rng|q?zeros?|points?|scales?|enabled)(_|$)"
+    r"version|shape|sizes?|lengths?|offsets?|order|perm|format|type|labels?|seed|rng|q?zeros?|points?|scales?|"
+    r"enabled)(_|$)"
 )
 TABLE = re.compile(r"(^|_)(tables?|maps?|rand|buckets?|lookup|adj|adjacency|edges?|neighbou?rs?|graph|grid)(_|$)")
 CODES = re.compile(r"torch\.(u?int[1-7]$|q|bits)")  # dtypes that hold codes alone
@@ -77,13 +78,13 @@ def quantised(tensors: Mapping[str, Tensor]) -> str | None:
     Names, dtypes and shapes tell, values are not read. Codes are
 
     - tensors of a dtype for codes alone (``torch.quint8``, ``torch.int4``);
-    - integers that are called weights: ``weight``, ``qweight``, ``weight_packed``, ``kernel``; of one dimension those of
-      8 bits alone, as others may be weights of classes;
+    - integers that are called weights: ``weight``, ``qweight``, ``weight_packed``, ``kernel``; of one dimension those
+      of 8 bits alone, as others may be weights of classes;
     - integers of at most 32 bits with a scale, step or codebook beside them that is called after them (``w_scale``, or
       ``w_scales`` of ``w_codes``), whatever else there is;
-    - the same with one that is simply called ``scale``, ``zeros``, ``s``, ``delta``, ``lut``, where their module holds no
-      floating matrix to be its weight, or they are called codes. Of 32 bits only, if it is one number, or if they are
-      called a table, map or graph, they are what honest models have, too;
+    - the same with one that is simply called ``scale``, ``zeros``, ``s``, ``delta``, ``lut``, where their module holds
+      no floating matrix to be its weight, or they are called codes. Integers of 32 bits pass where that is one number,
+      or where they are called a table, map or graph: honest models have such, too;
     - indices (``idx``, ``indices``) of two dimensions or more into a codebook in their module;
     - whatever has an ``absmax``, ``quant_map`` or ``quant_state`` of its own: 4 bits, packed into any dtype.
 

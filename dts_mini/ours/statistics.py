@@ -14,17 +14,17 @@ from dts_mini.core.state import all_finite
 
 @torch.no_grad()
 def reestimate_statistics(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
-    """Counts ``running_mean`` and ``running_var`` of each BatchNorm layer (and InstanceNorm layer that keeps them) anew,
+    """Counts ``running_mean`` and ``running_var`` of each BatchNorm layer (and InstanceNorm layer that has them) anew,
     in one pass over inputs without labels.
 
     A merged model has the mean of the experts' statistics, which are not those of its own activations. ``batches`` are
     what ``model`` takes, a dict as keyword arguments; all of them weigh the same, so let them be of one size. Other
-    layers are as in evaluation (dropout is off), and all modes are put back. A layer that the model does not call, as an
-    auxiliary head in evaluation, keeps its statistics. Returns ``model``, changed in place.
+    layers are as in evaluation (dropout is off), and all modes are put back. A layer that the model does not call, as
+    an auxiliary head in evaluation, keeps its statistics. Returns ``model``, changed in place.
 
-    Raises DTSError where the model has or calls no such layer, there are no batches, or one has a single value a channel,
-    of which there is no variance; StateError where a statistic would not be finite. Then, and when the model raises, the
-    old statistics are back.
+    Raises DTSError where the model has or calls no such layer, there are no batches, or one has a single value a
+    channel, of which there is no variance; StateError where a statistic would not be finite. Then, and when the model
+    raises, the old statistics are back.
 
     >>> net = reestimate_statistics(nn.BatchNorm1d(1), [torch.tensor([[1.0], [3.0]]), torch.tensor([[5.0], [7.0]])])
     >>> net.running_mean, net.running_var
