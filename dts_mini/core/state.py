@@ -4,7 +4,7 @@ A state dict may stay on disk (``dts_mini.streaming.checkpoint``): nothing here 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,17 +16,28 @@ from dts_mini.core.errors import StateError
 State = Mapping[str, Tensor]
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-# Last parts of names: what a layer counts of its inputs; weights; what lies beside codes; what integers honestly are.
+# Names, in small letters: what a layer counts of its inputs, in the words of many libraries.
+_KIND = r"(mean|avg|average|var|variance|std|inv_std|cov|covariance|abs_?max|min|max|sum|count|m2|ms|mean_sq)s?"
 STATISTIC = re.compile(
-    r"(^|_)((running|moving)_((avg|average)_)?"
-    r"(mean|avg|average|var|variance|std|cov|covariance|abs_?max|min|max|sum|count)|num_batches_tracked)$"
+    rf"((^|[./_])((running|moving)_?((avg|average)_)?{_KIND}|num_batches_tracked|(avg|ema)_{_KIND}"
+    r"|(mean|var|std)_(ema|avg)|(ema_)?cluster_size|embed(ding)?_avg|magnitude_ema|w_avg)"
+    r"|(^|[./])((min|max)_vals?|_mean|_variance)|(^|[./])batch_stats[./](.*[./])?(mean|var))([._]?\d+)?$"
 )
+# Last parts of names: weights; codes; what lies beside codes; what integers honestly are.
 WEIGHT = re.compile(r"(^|_)(q?weights?|q?kernel|qidxs)(_|$)")
-SCALE = ("scale", "scales", "scale_inv", "scb", "absmax", "zero", "zeros", "zero_point", "zero_points", "codebooks")
+CODED = re.compile(r"(^|_)(q|b|codes?|packed|trellis)$")
+CODEBOOK = ("codebook", "codebooks", "centroids", "lut", "lookup_table", "palette")
+SCALE = (
+    *("scale", "scales", "scale_inv", "scaling_factor", "scb", "absmax", "absmean", "step_size", "delta", "s", "suh"),
+    *("svh", "zero", "zeros", "zero_point", "zero_points", *CODEBOOK),
+)
+INDEX = re.compile(r"(^|_)(idx|index|indices)$")
 NO_WEIGHT = re.compile(
     r"(^|_)(masks?|tril|triu|causal|bias|ids?|idx|index|indices|positions?|counts?|counter|num|tracked|steps?|epoch|"
-    r"version|shape|sizes?|lengths?|offsets?|order|perm|format|type|labels?|seed|rng|q?zeros?|points?|scales?)(_|$)"
+    r"version|shape|sizes?|lengths?|offsets?|order|perm|format|type|labels?|seed|rng|q?zeros?|points?|scales?|"
+    r"enabled)(_|$)"
 )
+TABLE = re.compile(r"(^|_)(tables?|maps?|rand|buckets?|lookup|adj|adjacency|edges?|neighbou?rs?|graph|grid)(_|$)")
 CODES = re.compile(r"torch\.(u?int[1-7]$|q|bits)")  # dtypes that hold codes alone
 NESTED = re.compile(r"(.+)\.(nested_)?(absmax|quant_map|quant_state(\..*)?)$")  # beside 4 bits, packed into any dtype
 
@@ -51,12 +62,14 @@ def is_statistic(name: str) -> bool:
     """Whether a tensor of this name holds what a layer has counted of its inputs, and is no weight.
 
     ``running_mean``, ``running_var``, ``num_batches_tracked`` and the like (``moving_variance``, ``running_std``),
-    whatever the module is called. Such tensors are not to be extrapolated, elected by sign or rounded into groups.
+    whatever the module is called, and their like in other libraries: ``avg_var``, ``ema_var``, ``cluster_size``,
+    ``min_val`` of an observer, ``mean`` and ``var`` in ``batch_stats``; a number may follow (``running_var.0``). Such
+    tensors are not to be extrapolated, elected by sign or rounded into groups.
 
     >>> is_statistic("layer1.0.bn1.running_var"), is_statistic("layer1.0.bn1.weight")
     (True, False)
     """
-    return STATISTIC.search(name.rpartition(".")[2]) is not None
+    return STATISTIC.search(name.lower()) is not None
 
 
 def quantised(tensors: Mapping[str, Tensor]) -> str | None:
@@ -65,34 +78,52 @@ def quantised(tensors: Mapping[str, Tensor]) -> str | None:
     Names, dtypes and shapes tell, values are not read. Codes are
 
     - tensors of a dtype for codes alone (``torch.quint8``, ``torch.int4``);
-    - integers that are called weights: ``weight``, ``qweight``, ``weight_packed``, ``kernel``;
-    - integers of at most 32 bits with a scale beside them: called after them (``w_scale``, or ``w_scales`` of
-      ``w_codes``), or simply ``scale`` or ``zeros`` where their module holds no floating matrix to be its weight;
+    - integers that are called weights: ``weight``, ``qweight``, ``weight_packed``, ``kernel``; of one dimension those
+      of 8 bits alone, as others may be weights of classes;
+    - integers of at most 32 bits with a scale, step or codebook beside them that is called after them (``w_scale``, or
+      ``w_scales`` of ``w_codes``), whatever else there is;
+    - the same with one that is simply called ``scale``, ``zeros``, ``s``, ``delta``, ``lut``, where their module holds
+      no floating matrix to be its weight, or they are called codes. Integers of 32 bits pass where that is one number,
+      or where they are called a table, map or graph: honest models have such, too;
+    - indices (``idx``, ``indices``) of two dimensions or more into a codebook in their module;
     - whatever has an ``absmax``, ``quant_map`` or ``quant_state`` of its own: 4 bits, packed into any dtype.
 
-    Integers that are called ids, index, mask, count, position or the like are what their names say.
+    Other integers that are called ids, index, mask, count, position or the like are what their names say.
 
     >>> quantised({"fc.qweight": torch.ones(4, 4, dtype=torch.int8), "fc.scales": torch.ones(4)})
     'fc.qweight'
     >>> quantised({"fc.weight": torch.ones(4, 4), "fc.scale": torch.ones(4), "position_ids": torch.arange(4)})
     """
-    names = {name.lower() for name in tensors}
+    sizes = {name.lower(): x.numel() for name, x in tensors.items()}
     packed = {match[1] for name in tensors if (match := NESTED.match(name))}
     matrices = [name.lower().rpartition(".") for name, x in tensors.items() if x.is_floating_point() and x.dim() > 1]
-    weighed = {module for module, _, last in matrices if last.lstrip("_") not in SCALE}
+    weighed = {module for module, _, last in matrices if last.removeprefix("weight").lstrip("_") not in SCALE}
     for name, x in tensors.items():
         module, dot, last = name.lower().rpartition(".")
         if name in packed or CODES.match(str(x.dtype)):
             return name
-        if x.is_floating_point() or x.is_complex() or NO_WEIGHT.search(last):
+        if x.is_floating_point() or x.is_complex():
             continue
-        if WEIGHT.search(last):
-            return name
-        stems = {f"{last}.", f"{last}_", f"{last}._", last[: last.rfind("_") + 1] or f"{last}_"}
-        if module not in weighed:
-            stems |= {"", "_"}
+        own = {f"{last}.", f"{last}_", f"{last}._", last[: last.rfind("_") + 1] or f"{last}_"}
         few_bits = x.dtype != torch.bool and x.element_size() <= (4 if x.dim() > 1 else x.dim())
-        if few_bits and names & {f"{module}{dot}{stem}{word}" for stem in stems for word in SCALE}:
+
+        def beside(words: Sequence[str], stems: Iterable[str], module: str = module + dot) -> list[int]:
+            """How many values each tensor in the module has that is called one of these stems and words."""
+            every = (f"{module}{stem}{word}{end}" for stem in stems for word in words for end in ("", ".weight"))
+            return [sizes[name] for name in every if name in sizes]
+
+        bare = ("", "_", "weight_") if module not in weighed or CODED.search(last) else ()
+        if NO_WEIGHT.search(last):
+            indices = few_bits and x.dim() > 1 and INDEX.search(last)
+            if indices and beside(CODEBOOK, {*own, *bare}):
+                return name
+            continue
+        if WEIGHT.search(last) and (x.dim() > 1 or x.element_size() == 1):
+            return name
+        if few_bits and beside(SCALE, own):
+            return name
+        found = beside(SCALE, bare) if few_bits else []
+        if found and (x.element_size() < 4 or CODED.search(last) or (max(found) > 1 and not TABLE.search(last))):
             return name
     return None
 

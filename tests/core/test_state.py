@@ -214,6 +214,21 @@ def test_the_negative_bit_of_a_tensor_changes_no_digest():
         ("norm.moving_variance", True),
         ("norm.running_std", True),
         ("norm.running_avg_var", True),
+        *((f"bn.{last}", True) for last in ("avg_mean", "avg_var", "ema_var", "var_ema", "running_m2", "running_vars")),
+        *(
+            (f"bn.{last}", True)
+            for last in ("running_var_0", "running_mean.0", "runningVar", "running_inv_std", "_mean")
+        ),
+        *((f"vq.{last}", True) for last in ("cluster_size", "ema_cluster_size", "embed_avg")),
+        *((f"act.observer.{last}", True) for last in ("min_val", "max_val", "min_vals")),
+        *((f"batch_stats{dot}bn{dot}{last}", True) for dot in "./" for last in ("mean", "var")),
+        ("batch_stats.mean.kernel", False),
+        ("params.bn.mean", False),
+        ("running_var.0.weight", False),
+        ("mean_val", False),
+        ("encoder.max_value", False),
+        ("ema.weight", False),
+        ("window_size", False),
         ("bn1.weight", False),
         ("running_mean.weight", False),
         ("moving.weight", False),
@@ -222,7 +237,7 @@ def test_the_negative_bit_of_a_tensor_changes_no_digest():
         ("running_track.bias", False),
     ],
 )
-def test_statistics_are_told_by_the_last_part_of_their_names(name, is_one):
+def test_statistics_are_told_by_the_ends_of_their_names(name, is_one):
     assert is_statistic(name) is is_one
 
 
@@ -258,6 +273,29 @@ CODED = {
     "codes of a name of their own": {"fc.kept": ones(8, 8, dtype=torch.int16), "fc.kept_scale": ones(())},
     "a subclass's parts": {"fc.weight._data": ones(8, 8, dtype=torch.int8), "fc.weight._scale": ones(8, 1)},
     "a flat module": {"codes": ones(8, 8, dtype=torch.int8), "scale": ones(())},
+    "packed codes, scales of one letter": {
+        "q.B": ones(8, 64, dtype=torch.int32),
+        "q.s": ones(4, 64).half(),
+        "q.workspace": ones(16, dtype=torch.int32),
+    },
+    "indices into centroids": {
+        "q.indices": ones(1, 8, 64, dtype=torch.int32),
+        "q.centroids.weight": ones(1, 256, 8),
+        "q.weight_scale": ones(64),
+    },
+    "a trellis": {"q.trellis": ones(4, 4, 48, dtype=torch.int16), "q.suh": ones(64).half(), "q.svh": ones(64).half()},
+    "indices into a table of values": {"fc.idx": ones(8, 8, dtype=torch.uint8), "fc.lut": ones(16)},
+    "indices and a table called after the weight": {
+        "fc.weight_indices": ones(8, 8, dtype=torch.uint8),
+        "fc.weight_lut": ones(16),
+    },
+    "codes and a table a row": {"fc.codes": ones(8, 8, dtype=torch.uint8), "fc.lookup_table": ones(8, 16)},
+    "codes beside a matrix": {"fc.q": ones(8, 8, dtype=torch.int8), "fc.s": ones(8), "fc.kernel": ones(3, 4)},
+    "a delta": {"fc.w": ones(8, 8, dtype=torch.int8), "fc.w_delta": ones(8)},
+    "a step": {"fc.w": ones(8, 8, dtype=torch.int8), "fc.step_size": ones(8)},
+    "ternary": {"fc.w": ones(8, 8, dtype=torch.int8), "fc.absmean": ones(1)},
+    "a table of codes": {"e.table": ones(8, 8, dtype=torch.int8), "e.table_scale": ones(8)},
+    "scales of a matrix's shape": {"fc.kept": ones(8, 8, dtype=torch.int8), "fc.weight_scale": ones(8, 1)},
     "a kernel without its scale": {"conv.kernel": ones(8, 8, dtype=torch.int8)},
 }
 HONEST = {
@@ -286,6 +324,27 @@ HONEST = {
     "a table beside a matrix": {"adjacency": ones(8, 8, dtype=torch.int8), "scale": ones(()), "embedding": ones(8, 4)},
     "weight norm": {"fc.weight_g": ones(8, 1), "fc.weight_v": ones(8, 8), "fc.scale": ones(8)},
     "floats with a scale": {"fc.weight": ones(8, 8).half(), "fc.weight_scale": ones(8, 1)},
+    "weights of classes": {"class_weights": torch.arange(4), "fc.weight": ones(8, 8)},
+    "short weights of classes": {"loss.class_weights": ones(4, dtype=torch.int32), "loss.scale": ones(4)},
+    "random attention beside a scale": {"attn.rand_attn": ones(4, 4, dtype=torch.int32), "attn.scale": ones(1)},
+    "an integer table beside a scale": {"layer.table": ones(4, 4, dtype=torch.int32), "layer.scale": ones(4)},
+    "32 bits beside one number": {"layer.whatever": ones(4, 4, dtype=torch.int32), "layer.scale": ones(())},
+    "buckets of positions": {
+        "rpe.lookup_table_bucket": ones(4, 4, dtype=torch.int32),
+        "rpe.lookup_table_weight": ones(2, 4),
+    },
+    "an index beside a bias table": {
+        "attn.relative_position_index": ones(9, 9, dtype=torch.int32),
+        "attn.relative_position_bias_table": ones(25, 4),
+    },
+    "training for codes, still in floats": {
+        "fc.weight": ones(8, 8),
+        "fc.fake.fake_quant_enabled": ones(1, dtype=torch.uint8),
+        "fc.fake.observer_enabled": ones(1, dtype=torch.uint8),
+        "fc.fake.scale": ones(1),
+        "fc.fake.zero_point": ones(1, dtype=torch.int32),
+    },
+    "a codebook that is trained": {"vq.codebook": ones(16, 8), "vq.cluster_size": ones(16), "vq.initted": ones(1)},
     "a generator": {"rng_state": ones(5056, dtype=torch.uint8), "scale": ones(())},
 }
 

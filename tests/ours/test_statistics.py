@@ -62,6 +62,63 @@ def test_a_model_that_takes_keywords_takes_dicts():
     assert torch.allclose(model.norm.running_mean, images().mean((0, 2, 3)), atol=1e-6)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_instance_norm_is_counted_anew_over_batches_as_well(momentum):
+    """Its statistics are the means over images of each image's own; momentum None means to it that none are counted."""
+    layer, parts = nn.InstanceNorm2d(3, momentum=momentum, track_running_stats=True), (images() * 2 + 5).split(4)
+    layer.running_var.fill_(50)
+    reestimate_statistics(layer, parts)
+    whole = torch.cat(parts)
+    assert torch.allclose(layer.running_mean, whole.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(layer.running_var, whole.var((2, 3)).mean(0), atol=1e-5) and layer.momentum == momentum
+
+
+class Auxiliary(nn.Module):
+    """Two norms, of which evaluation calls the first alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.auxiliary = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        for buffer in (self.auxiliary.running_mean, self.auxiliary.running_var, self.auxiliary.num_batches_tracked):
+            buffer.fill_(7)
+
+    def forward(self, x):
+        return self.auxiliary(self.main(x)) if self.training else self.main(x)
+
+
+def test_a_layer_that_is_not_called_keeps_its_statistics_and_no_hook_stays():
+    model = reestimate_statistics(Auxiliary(), images().split(4))
+    assert all(buffer.eq(7).all() for buffer in model.auxiliary.buffers())
+    assert torch.allclose(model.main.running_mean, images().mean((0, 2, 3)), atol=1e-6)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_that_calls_no_such_layer_is_refused():
+    class Idle(Auxiliary):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(DTSError, match="calls none of its layers"):
+        reestimate_statistics(Idle(), [images()])
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.BatchNorm1d(5), torch.ones(1, 5)),
+        (nn.BatchNorm2d(5), torch.ones(1, 5, 1, 1)),
+        (nn.InstanceNorm2d(5, track_running_stats=True), torch.ones(4, 5, 1, 1)),
+        (nn.InstanceNorm1d(5, track_running_stats=True), torch.ones(5, 1)),
+    ],
+    ids=["1-D", "2-D", "instance", "instance without batch"],
+)
+def test_one_value_a_channel_is_refused_by_the_layers_name_and_the_old_statistics_are_back(layer, x):
+    layer.running_mean.fill_(3)
+    with pytest.raises(DTSError, match=r"layer '0' gets one value a channel.*pass larger batches"):
+        reestimate_statistics(nn.Sequential(layer), [torch.cat([x, x], -1) if x.dim() > 2 else x, x])
+    assert layer.running_mean.eq(3).all() and not layer._forward_pre_hooks
+
+
 @pytest.mark.parametrize(
     ("batches", "error", "message"),
     [
