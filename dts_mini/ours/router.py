@@ -4,6 +4,7 @@ A task's right singular vectors V_hat^T span the inputs that its fine-tuning lea
 the base model shows how much of each layer's input lies there, for every task; heads, where there are some, vote too.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -90,7 +91,7 @@ def head_scores(embeddings: Tensor, heads: Sequence[Tensor]) -> Tensor:
     """
     if not heads:
         raise DTSError("there are no heads; pass one a task")
-    logs = [(embeddings @ head.T).logsumexp(1) - torch.tensor(float(len(head))).log() for head in heads]
+    logs = [(embeddings @ head.T).logsumexp(1) - math.log(len(head)) for head in heads]
     return torch.stack(logs, 1)
 
 

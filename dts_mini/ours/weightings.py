@@ -4,6 +4,7 @@ Each takes task descriptors, ``unseen`` (d,) and ``seen`` (N, d), and gives weig
 ``hedged_weights`` sum to less.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -88,7 +89,7 @@ def abstention(near: Sequence[float], gains: Sequence[float]) -> float:
         raise DTSError(
             f"there are {len(near)} nearnesses and {len(gains)} gains; pass one of each a task, at least one"
         )
-    if not torch.tensor([*near, *gains]).isfinite().all():
+    if not all(map(math.isfinite, (*near, *gains))):
         raise DTSError("a nearness or a gain is NaN or infinite; compute it again")
     above = max(near) + 1e-6
     total = lambda t: sum(gain for n, gain in zip(near, gains, strict=True) if n >= t)

@@ -41,7 +41,8 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     members = list(dict.fromkeys(experts))
     if len(members) == 1:
         return run(members[0], *args, **kwargs)
-    where, number = inputs[0].device, torch.tensor([members.index(expert) for expert in experts])
+    where = inputs[0].device
+    number = torch.tensor([members.index(expert) for expert in experts], device="cpu")
     order, counts = number.argsort(stable=True).to(where), number.bincount().tolist()
     number, inputs = number.to(where)[order], [x[order] for x in inputs]
 

@@ -7,6 +7,7 @@ mode belongs to one thread: several threads may run several experts over one mod
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -143,7 +144,7 @@ class MixedPaths(SidePaths):
 
     def __init__(self, members: Sequence[Expert], counts: Sequence[int], number: Tensor) -> None:
         super().__init__(*members)
-        ends = torch.tensor(counts).cumsum(0).tolist()
+        ends = accumulate(counts)
         self.slices = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
         self._number = number
 

@@ -60,6 +60,36 @@ def test_the_last_share_of_linear_and_attention_layers_is_taken_in_the_models_or
             assert torch.equal(found, delta.parts[f"{path}.{kind}"].right.restore())
 
 
+@given(count=st.integers(1, 12), share=st.floats(0, 1, exclude_min=True))
+def test_of_the_layers_as_near_to_the_share_as_can_be_are_taken_and_at_least_one(count, share):
+    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(count)))
+    base = {f"{i}.weight": torch.zeros(4, 4) for i in range(count)}
+    expert = {name: (i + 1) * torch.eye(4) for i, name in enumerate(base)}  # equal ones would count as tied
+    delta = compress(base, expert, keep_ratio=0.25)
+    taken = len(subspaces(model, {"a": delta}, share=share))
+    assert taken == 1 if share * count < 1 else abs(taken - share * count) <= 0.5
+
+
+@pytest.mark.parametrize("ambient", ["float64", "bfloat16", "meta"])
+def test_scores_do_not_depend_on_pytorchs_default_device_and_dtype(model, deltas, ambient):
+    inputs = torch.randn(5, 3, WIDTH, generator=torch.Generator().manual_seed(1))
+    heads = [inputs[:, 0], inputs[:3, 1]]
+    scores = lambda: (*energies(model, inputs, subspaces(model, deltas)), head_scores(inputs[:, 2], heads))
+    after = lambda found: [*found, calibrated(found[1], found[1]), choose(found[1], 2)]
+    wanted = after(scores())
+    try:
+        if ambient == "meta":
+            torch.set_default_device("meta")
+        else:
+            torch.set_default_dtype(getattr(torch, ambient))
+        found = after(scores())
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype and torch.allclose(one, other, atol=1e-5)  # attention takes another path
+
+
 def test_energies_are_what_a_dense_reference_finds(model, deltas):
     inputs = torch.randn(5, 3, WIDTH, generator=torch.Generator().manual_seed(1))
     spaces = subspaces(model, deltas, share=1)

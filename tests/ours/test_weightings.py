@@ -52,6 +52,28 @@ def test_descriptors_that_do_not_fit_are_refused(weigh, unseen, seen, message):
         weigh(unseen, seen)
 
 
+@pytest.mark.parametrize("ambient", ["float64", "bfloat16", "meta"])
+def test_weights_and_thresholds_do_not_depend_on_pytorchs_default_device_and_dtype(ambient):
+    near, gains, unseen = [0.1, 0.3, 0.7], [-1e300, 0.5, 0.5], torch.tensor([1.0, 2, 3])
+    work = lambda: (
+        [*(weigh(unseen, SEEN) for weigh in EVERY.values()), hedged_weights(unseen, SEEN)],
+        abstention(near, gains),
+    )
+    wanted, threshold = work()
+    try:
+        if ambient == "meta":
+            torch.set_default_device("meta")
+        else:
+            torch.set_default_dtype(getattr(torch, ambient))
+        found, other = work()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert other == threshold == 0.3
+    for one, weights in zip(found, wanted, strict=True):
+        assert one.dtype == weights.dtype and torch.equal(one, weights)
+
+
 def test_nearness_is_the_largest_cosine():
     assert nearness(torch.tensor([2.0, 2, 0]), SEEN[:1]) == pytest.approx(math.sqrt(0.5))
     assert nearness(torch.tensor([2.0, 2, 0]), SEEN) == pytest.approx(1)
