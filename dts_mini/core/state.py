@@ -287,7 +287,7 @@ def examine(
     """A tensor's digests in base and expert; whether it is the same in both, up to the expert's dtype; and a statistic.
 
     One that is may hold what it likes, as a mask of infinities does. StateError where one that is not holds NaN or
-    infinity, unless it is a statistic or ``any_value`` is welcome. One tensor is held at a time where they have one
+    infinity, unless ``any_value`` is welcome. One tensor is held at a time where they have one
     dtype.
     """
     digests, finite, dtypes = [], [], []
@@ -300,11 +300,10 @@ def examine(
     same = digests[0] == digests[1]
     if not same and dtypes[0] != dtypes[1]:
         same = digest(base[name].detach().to(dtypes[1])) == digests[1]
-    statistic = is_statistic(name)
-    if not (same or all(finite) or any_value or statistic):
+    if not (same or all(finite) or any_value):
         at = finite.index(False)
         check_values((base, expert)[at][name], name, ("base", what)[at])
-    return tuple(digests), same, statistic
+    return tuple(digests), same, is_statistic(name)
 
 
 def fingerprint(state: State) -> str:

@@ -167,6 +167,14 @@ def test_statistics_of_norm_layers_are_the_experts_exactly(options, over):
     assert model(draw(2, 3, 9, 9)).isfinite().all()
 
 
+def test_statistics_that_are_not_finite_are_refused_unless_they_are_named_to_be_kept():
+    base = dict(net().state_dict())
+    broken = trained(base, 1) | {"1.running_var": torch.full((8,), torch.nan)}
+    with pytest.raises(StateError, match="'1.running_var'"):
+        compress(base, broken)
+    assert again(base, broken, keep=["1.running_var"])["1.running_var"].isnan().all()
+
+
 def test_fused_statistics_are_a_mean_and_weights_that_make_a_variance_negative_are_refused():
     base = dict(net().state_dict())
     experts = {"a": trained(base, 1), "b": trained(base, 2)}
