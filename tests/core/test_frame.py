@@ -342,7 +342,7 @@ def test_what_is_nowhere_negative_comes_back_so_whatever_it_is_called(options):
     g = torch.Generator().manual_seed(0)
     base = {"w": draw(12, 9), "codebook.used": torch.rand(40, generator=g)}
     expert = {"w": draw(12, 9, seed=1), "codebook.used": base["codebook.used"] * torch.rand(40, generator=g)}
-    options = {**options, "budget": 1_100} if "budget" in options else options
+    options = {**options, "budget": 1_400} if "budget" in options else options
     found = again(base, expert, **options)
     assert found["codebook.used"].min() >= 0
     signed = {"w": base["w"], "b": draw(40)}
