@@ -349,7 +349,7 @@ claim("09-map", "There and back, every tensor is bit for bit what it was.", exac
 
 # %% tags=["exercise"]
 def split_attention(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """'X.attn.in_proj_weight' (3d, d) and '..._bias' (3d,) -> 'X.self_attn.{q,k,v}_proj.weight' (d, d) and '.bias' (d,).
+    """'X.attn.in_proj_weight' (3d, d) and '..._bias' (3d,) -> 'X.self_attn.{q,k,v}_proj.weight' (d, d), '.bias' (d,).
 
     Queries come first, then keys, then values. Other tensors keep their names. ``state`` itself stays as it was.
     """

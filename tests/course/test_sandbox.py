@@ -49,7 +49,8 @@ READ = {
     ),
     "the solved notebooks": f"import os\nreturn os.listdir({str(ROOT)!r} + '/notebooks')",
     "the tests and the repository": (
-        f"import os\nreturn [n for n in os.listdir({str(ROOT)!r}) if n != 'dts_mini'] or None"
+        # .venv stands there where the interpreter does, whose packages a box has
+        f"import os\nreturn [n for n in os.listdir({str(ROOT)!r}) if n not in ('dts_mini', '.venv')] or None"
     ),
     "any notebook anywhere": (
         "import os\nreturn [n for d, _, names in os.walk('/') for n in names if n.endswith('.ipynb')][:3] or None"
@@ -203,7 +204,7 @@ HONEST = {  # what a box has to let through
     "bfloat16": "return torch.ones(3, dtype=torch.bfloat16).sum().item()",
     "linear algebra": "return torch.linalg.svd(torch.eye(40)).S.sum().item()",
     "scipy": "import scipy.linalg, numpy\nreturn float(scipy.linalg.norm(numpy.eye(4)))",
-    "the core": "import dts_mini\nreturn dts_mini.core.errors.DTSError.__name__",
+    "the core": "from dts_mini.core import errors\nreturn errors.DTSError.__name__",
     "what a notebook imports": (
         "from dts_mini.course import check, claim, figures, hint, show, sliders\nreturn check(3)"
     ),
