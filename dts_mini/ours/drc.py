@@ -47,7 +47,7 @@ class Settings:
     # From 0, where squared errors of all tensors count alike, to 1, where they count relative to ||M||.
     weight: float = 0.7
     cut: float = 0.5  # a component goes where the root mean square of its longer vector is below so many steps
-    flat: float = 5.0  # the step of a single row, a bias or a norm's gain, is so many times as large
+    flat: float = 5.0  # the step of a tensor of one dimension, a bias or a gain, is so many times as large
     dead: float = 0.65  # magnitudes below it are rounded to 0, those below 1 + it to 1, and so on
     fitted: bool = True  # B is the best that goes with A, and the singular values are the best that go with both
     norm: float = 0.5  # each tensor is multiplied by (||M|| / ||M_hat||)^norm: 1 restores its norm

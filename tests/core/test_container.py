@@ -150,13 +150,9 @@ def test_what_is_no_delta_is_refused_with_a_word_on_what_it_is(base):
     assert "plain safetensors file" in refused(safetensors.torch.save(plain, {"format": "pt"}))
     assert "plain safetensors file" in refused(safetensors.torch.save(plain, {"dts": "[]"}))
     assert "cannot be read" in refused(safetensors.torch.save(plain, {"dts": "{"}))
-    for nothing in (
-        b"",
-        b"\0" * 7,
-        b"\0" * 64,
-        b"text, not tensors",
-    ):
+    for nothing in (b"", b"\0" * 7, b"\0" * 64, b"text, not tensors"):
         assert "no safetensors file" in refused(nothing)
+    assert "is a pickle, not safetensors" in refused(pickle.dumps({"w": 1}))
 
 
 def test_a_pickle_is_refused_and_never_run(tmp_path):

@@ -170,7 +170,7 @@ def test_statistics_of_norm_layers_are_the_experts_exactly(options, over):
 def test_statistics_that_are_not_finite_are_refused_unless_they_are_named_to_be_kept():
     base = dict(net().state_dict())
     broken = trained(base, 1) | {"1.running_var": torch.full((8,), torch.nan)}
-    with pytest.raises(StateError, match="'1.running_var'"):
+    with pytest.raises(StateError, match=r"'1\.running_var'"):
         compress(base, broken)
     assert again(base, broken, keep=["1.running_var"])["1.running_var"].isnan().all()
 
@@ -342,7 +342,7 @@ def test_what_is_nowhere_negative_comes_back_so_whatever_it_is_called(options):
     g = torch.Generator().manual_seed(0)
     base = {"w": draw(12, 9), "codebook.used": torch.rand(40, generator=g)}
     expert = {"w": draw(12, 9, seed=1), "codebook.used": base["codebook.used"] * torch.rand(40, generator=g)}
-    options = {**options, "budget": 1_100} if "budget" in options else options
+    options = {**options, "budget": 1_400} if "budget" in options else options
     found = again(base, expert, **options)
     assert found["codebook.used"].min() >= 0
     signed = {"w": base["w"], "b": draw(40)}

@@ -29,7 +29,7 @@ def delta_bytes(delta: TaskDelta) -> dict[str, int]:
         for coded in factors:
             found[kind] += coded.codes.nbytes
             found["scales"] += coded.scales.nbytes
-            found["zeros"] += -(-coded.elements // 8) if coded.zeros_as_mask else coded.zeros.nbytes
+            found["zeros"] += min(-(-coded.elements // 8), coded.zeros.nbytes)
     return found | {"header and table": len(delta.to_bytes()) - sum(found.values())}
 
 
