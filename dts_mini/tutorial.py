@@ -1,4 +1,4 @@
-"""The main job (``make tutorial``): a first result, every notebook on the mini suite, the tables, and pages, in ``build/``.
+"""The main job (``make tutorial``): a first result, every notebook of the mini suite, tables, and pages, in ``build/``.
 
 Notebooks and tables run beside each other, one for each processor. What two of them need, the answers of a model on a
 task, is computed once and kept in ``build/store`` (``dts_mini.suites.store``).
