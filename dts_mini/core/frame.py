@@ -102,14 +102,15 @@ class Frame(Mapping[str, Tensor]):
         """Tensors of one dimension that are nowhere negative, in the base nor in the expert, but rebuilt are: counts
         and variances whose names do not tell.
         """
-        found = []
-        for name, piece in self.pieces.items():
-            if len(piece.shape) == 1 and (remainder := delta.remainder(name)) is not None:
-                base, expert = (state[name].detach() for state in self._states)
-                least = (base.to(remainder) + remainder).min()
-                if least < 0 <= base.min() and expert.min() >= 0:
-                    found.append(name)
-        return found
+        single = [name for name, piece in self.pieces.items() if len(piece.shape) == 1]
+        return [name for name in single if self._turns_negative(name, delta.remainder(name))]
+
+    def _turns_negative(self, name: str, remainder: Tensor | None) -> bool:
+        if remainder is None:
+            return False
+        base, expert = (state[name].detach() for state in self._states)
+        least = (base.to(remainder) + remainder).min()
+        return bool(least < 0 <= base.min() and expert.min() >= 0)
 
     def keeping(self, names: Sequence[str]) -> "Frame":
         """The same frame, these tensors kept exactly."""
