@@ -14,7 +14,13 @@ from dts_mini.course.wire import MOST_ELEMENTS, Values, line, parsed
 PLAIN = (
     *(None, True, 3, -2.5, "text", b"\0bytes", [], (), {}, [1, (2.0, "x")], {"a": {1: None}}, {(1, "x"): [2]}),
     *(torch.tensor(2.5), torch.ones(2, 3, dtype=torch.bfloat16), torch.arange(4)[::2], torch.empty(0, 3)),
-    *(torch.tensor([True, False]), {"w": torch.tensor([[1.0, -2.0], [0.5, 3.0]]).T}, torch.ones(3).expand(2, 3), float("inf"), 10**400),
+    *(
+        torch.tensor([True, False]),
+        {"w": torch.tensor([[1.0, -2.0], [0.5, 3.0]]).T},
+        torch.ones(3).expand(2, 3),
+        float("inf"),
+        10**400,
+    ),
 )
 
 
