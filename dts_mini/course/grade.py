@@ -184,6 +184,7 @@ class Grader:
 
     def __init__(self, boxes: Boxes, seconds: float, memory: int, notebooks: Sequence[str]):
         self.boxes, self.seconds, self.memory, self.notebooks = boxes, seconds, memory, notebooks
+        known_shapes()  # before any thread: Python 3.11 and 3.12 count the depth of a parse once for all threads
 
     def report(self, one: submissions.Submission, known: dict | None) -> dict:
         """The report of a submission; ``known`` where that is of the same files and the same exercises."""

@@ -1,5 +1,6 @@
 """Grading: right functions get their points, and a hostile or broken notebook loses its own and does no other harm."""
 
+import ast
 import contextlib
 import csv
 import inspect
@@ -263,6 +264,14 @@ def test_a_zip_file_of_moodles_is_graded_with_notebooks_that_are_owed(tmp_path, 
     assert "[2/2]" in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "out" / "moodle.csv").open(encoding="utf-8-sig")))
     assert [row["Grade"] for row in rows][2] == "" and 0 < float(rows[0]["Grade"]) == float(rows[1]["Grade"]) < 10
+
+
+def test_what_python_parses_is_parsed_by_one_thread(monkeypatch):
+    """Python 3.11's parser counts its depth once for all threads: parsing in two of them ends in a SystemError."""
+    grade.known_shapes.cache_clear()
+    grade.Grader(None, 60, 512, ())
+    monkeypatch.setattr(ast, "parse", lambda *a, **k: pytest.fail("parsed by a thread of the grader"))
+    assert grade.flags("dts_matrix", {"library": [], "seldom": [], "size": 99, "shape": "none"}) == []
 
 
 # --- the parts ---
