@@ -538,7 +538,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--suite", required=True, choices=CLIP)
     sub.add_argument("--tasks", type=int, choices=(8, 14, 20), help="how many data sets (default: 8)")
     sub.add_argument(
-        "--figures", choices=("none", "all"), default="none", help="all: also run notebooks 05 to 09 on it"
+        "--figures", choices=("none", "all"), default="none", help="all: also run notebooks 07 to 12 on it"
     )
     sub.add_argument(
         "--curves",

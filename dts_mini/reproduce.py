@@ -36,7 +36,7 @@ Progress = Callable[[str], None]
 def size_accuracy(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
     """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured.
 
-    Notebook 07 reads them from ``curves.json`` in the suite's folder.
+    Notebook 10 reads them from ``curves.json`` in the suite's folder.
     """
     found = curves.table({0: curves.measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
     write_json(found, suite.folder / "curves.json", overwrite=True)
@@ -50,7 +50,7 @@ MEASURES: dict[str, tuple[Callable[..., dict], Callable[[Mapping], str]]] = {
     "curves": (size_accuracy, curves.listing),
 }
 TABLES = ("headline", "unseen")  # what is always measured; the rest is asked for
-FIGURES = ("05", "06", "07", "08", "09")  # notebooks whose figures belong to a reproduction
+FIGURES = ("07", "08", "10", "11", "12")  # notebooks whose figures belong to a reproduction
 
 
 # --- before a run ---
@@ -163,7 +163,7 @@ def reproduce(
     """Measures everything on a suite and writes ``results.json``, ``report.json`` and ``report.md`` in its folder.
 
     ``with_curves``: the size-accuracy curve and the ablation too, which take most of the time; the report is written
-    anew after each table. ``figures``: also runs notebooks 05 to 09 on the suite and keeps their pages and figures.
+    anew after each table. ``figures``: also runs notebooks 07 to 12 on the suite and keeps their pages and figures.
     ``overwrite``: measures finished tables again. Returns what report.json holds. Raises DTSError, before anything is
     measured, for files that cannot be had, disks that are too small, and test images that were trained on.
     """
@@ -209,7 +209,7 @@ def _made_from(suite: ClipSuite) -> str:
 
 
 def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, dict]:
-    """Runs notebooks 05 to 09 on the suite; their pages and figures go to ``figures/`` in its folder.
+    """Runs notebooks 07 to 12 on the suite; their pages and figures go to ``figures/`` in its folder.
 
     A notebook that stops does not stop the others: where and why stands in what is returned, by notebook.
     """

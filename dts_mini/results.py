@@ -28,14 +28,14 @@ TOLD = (
     "01-merging-loses",
     "02-model-tenth",
     "04-kl-all",
-    "05-kept-10",
-    "06-house-zero-shot",
-    "06-aerial-zero-shot",
-    "07-half",
-    "07-third",
-    "07-peers-kl",
-    "08-bfloat16",
-    "09-paper",
+    "07-kept-10",
+    "08-house-zero-shot",
+    "08-aerial-zero-shot",
+    "10-half",
+    "10-third",
+    "10-peers-kl",
+    "11-bfloat16",
+    "12-paper",
 )
 
 

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 from dts_mini.course import check, claim, figures, hint, show
 from dts_mini.suites import load_suite
 
-suite = load_suite("mini")  # the later notebooks run on other suites too: see notebook 09
+suite = load_suite("mini")  # the later notebooks run on other suites too: see notebook 12
 
 # %% [markdown]
 # ## Step 1 · Does everything work here?
@@ -97,7 +97,7 @@ show(figures.storage_bars(sizes, len(experts)), alt=alt)
 
 # %% [markdown]
 # **What you should see:** the third bar is only a little longer than the second. Whether the rebuilt experts
-# are any *good* is the real question. Notebook 05 answers it.
+# are any *good* is the real question. Notebook 07 answers it.
 
 # %%
 share = max(count.share("file") for count in counts)

@@ -488,7 +488,7 @@ claim("02-alike", sentence, spread / (max(errors) - min(errors)), high=1)
 # %% [markdown]
 # **What you should see:** a pattern that the experts share. In the last block the MLP and the attention's output need
 # few components; its attention's input goes the other way. The positions have so few rows that the keep ratio leaves
-# them a single component. So one keep ratio overpays in some places and starves others. Notebook 07 hands out ranks by
+# them a single component. So one keep ratio overpays in some places and starves others. Notebook 10 hands out ranks by
 # what they buy.
 #
 # But remember Step 4 before you call a large error a problem. It is a share of that matrix's length, and not of what
@@ -504,7 +504,7 @@ claim("02-alike", sentence, spread / (max(errors) - min(errors)), high=1)
 #
 # **What would change our mind.** If what truncation drops had answered as well as what it keeps, energy would be the
 # wrong guide. And all accuracies here are those of one task and one training seed; a task whose accuracy stayed low at
-# this keep ratio would show that the middle panel was luck. Notebook 05 looks at all tasks.
+# this keep ratio would show that the middle panel was luck. Notebook 07 looks at all tasks.
 #
 # **In the paper.** This is the first of the three steps of DTS, *decomposition*, in its method section. The paper's
 # keep ratios are 0.3 for CLIP and 0.1 for RoBERTa.

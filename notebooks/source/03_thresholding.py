@@ -372,7 +372,7 @@ claim("03-kl-start", "The pretrained model is over 0.5 nats away from the expert
 # %% [markdown]
 # **What you should see:** a clear gain for the matrix is a slight one for the model. It is tiny beside what
 # separates the pretrained model from the expert. Don't read too much into it, either way: this is one expert.
-# Notebook 07 takes it up again, with better values and better cuts, for all eight.
+# Notebook 10 takes it up again, with better values and better cuts, for all eight.
 
 # %% [markdown]
 # ## Step 4 · Two, four or eight groups?

@@ -798,4 +798,4 @@ claim(
 # tensors of the text tower beside it.
 # </details>
 #
-# **Next:** 05 · Personalised merging: what eight such files bring back, and over which base.
+# **Next:** 07 · Personalised merging: what eight such files bring back, and over which base.

@@ -32,7 +32,7 @@ print("area" in dir())
 # %%
 from dts_mini.course import claim
 
-claim("07-area", "The circle is at least three units large.", 3.5, low=3)
+claim("10-area", "The circle is at least three units large.", 3.5, low=3)
 '''
 
 
@@ -159,7 +159,7 @@ def test_reading_twice_gives_the_same_notebook(source):
 
 @pytest.mark.slow
 def test_building_makes_both_versions_and_records_claims_and_again_the_same_bytes(course, capfd):
-    claims.PATH.write_text(json.dumps({"claims": [{"name": "06-gone", "notebook": "06_gone"}], "provenance": {}}))
+    claims.PATH.write_text(json.dumps({"claims": [{"name": "08-gone", "notebook": "08_gone"}], "provenance": {}}))
     assert build.main(["--check"]) == 1
     assert "07_small, learner: differs" in (out := capfd.readouterr().out) and "07_small, solved: differs" in out
     assert build.main([]) == 0
@@ -169,7 +169,7 @@ def test_building_makes_both_versions_and_records_claims_and_again_the_same_byte
     assert all(b'"True\\n"' in data for data in first[:2])  # executed, outputs stored
     assert all(b"iopub" not in data for data in first)  # no time stamps
     (found,) = claims.recorded(claims.PATH)
-    assert (found["name"], found["notebook"], found["value"]) == ("07-area", "07_small", 3.5)
+    assert (found["name"], found["notebook"], found["value"]) == ("10-area", "07_small", 3.5)
     assert json.loads(first[2])["provenance"]["07_small"]["python"]
     assert build.main([]) == 0
     assert [path.read_bytes() for path in paths] == first

@@ -87,7 +87,7 @@ def test_the_plan_counts_passes_as_the_tables_make_them(done):
 
 def test_the_curve_is_measured_point_by_point_and_printed(done, clip, monkeypatch):
     suite, report = done
-    assert json.loads((suite.folder / "curves.json").read_text())["rows"] == report["curves"]["rows"]  # for notebook 07
+    assert json.loads((suite.folder / "curves.json").read_text())["rows"] == report["curves"]["rows"]  # for notebook 10
     names = [row["name"] for row in report["curves"]["rows"]]
     assert names == ["experts", "DTS-T", "DRC"]
     text = (suite.folder / "report.md").read_text()
@@ -262,17 +262,17 @@ def test_published_tables_of_the_same_protocol_come_first(clip):
 
 
 NOTEBOOKS = {
-    "05_figure": """# %%
+    "07_figure": """# %%
 import matplotlib.pyplot as plt
 from dts_mini.course import claim, show
 from dts_mini.suites import load_suite
 suite = load_suite()
 print(suite.name, len(suite.tasks), suite.home)
-claim("05-x", "Two is more than three.", 2, low=3)
+claim("07-x", "Two is more than three.", 2, low=3)
 figure, axis = plt.subplots(figsize=(1, 1))
 show(figure, alt="A figure of the suite's own.")
 """,
-    "06_stops": "# %%\nraise RuntimeError('no such task')\n",
+    "08_stops": "# %%\nraise RuntimeError('no such task')\n",
     "10_other": "# %%\nraise RuntimeError('not asked for')\n",
 }
 
@@ -284,12 +284,12 @@ def test_the_notebooks_run_on_the_suite_and_their_figures_are_kept(done, tmp_pat
         (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.setattr("dts_mini.course.build.sources", lambda: sorted(tmp_path.glob("*.py")))
     found = module.draw(suite)
-    assert list(found) == ["05_figure", "06_stops"]
-    (figure,) = found["05_figure"]["figures"]
+    assert list(found) == ["07_figure", "08_stops"]
+    (figure,) = found["07_figure"]["figures"]
     assert (suite.folder / figure["file"]).read_bytes().startswith(b"\x89PNG")
-    assert figure["alt"] == "A figure of the suite's own." and "stopped" not in found["05_figure"]
-    page = (suite.folder / "figures" / "05_figure.html").read_text()
+    assert figure["alt"] == "A figure of the suite's own." and "stopped" not in found["07_figure"]
+    page = (suite.folder / "figures" / "07_figure.html").read_text()
     assert f"clip-vit-b-32 8 {suite.home}" in page and "does not hold on this suite: Two is more" in page
-    assert found["06_stops"]["stopped"] == "RuntimeError: no such task"
+    assert found["08_stops"]["stopped"] == "RuntimeError: no such task"
     text = module.report_text(report | {"figures": found})
     assert f"![{figure['alt']}]({figure['file']})" in text and "The notebook stopped: RuntimeError" in text

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 05 · Personalised merging: one base, a small file for each task
+# # 07 · Personalised merging: one base, a small file for each task
 #
 # After this you can turn experts into one shared model and a small file for each task, choose the base with good
 # reasons, and read the table that the whole course works towards.
@@ -86,14 +86,14 @@ print(len(experts), "experts; bases:", ", ".join(bases))
 # %%
 mean = lambda values: sum(values) / len(values)
 claim(
-    "05-average-shorter",
+    "07-average-shorter",
     "Over the average, remainders are shorter than task vectors, by no more than a fifth.",
     mean(ratios["average"]),
     low=0.8,
     high=0.98,
 )
-claim("05-ties-longer", "Over TIES they are longer than task vectors.", mean(ratios["TIES"]), low=1.02)
-claim("05-dare-longer", "Over DARE every remainder is at least twice as long.", min(ratios["DARE"]), low=2)
+claim("07-ties-longer", "Over TIES they are longer than task vectors.", mean(ratios["TIES"]), low=1.02)
+claim("07-dare-longer", "Over DARE every remainder is at least twice as long.", min(ratios["DARE"]), low=2)
 
 # %% [markdown]
 # **What you should see:** the first surprise. A merge is a better model than $\theta_0$ for every task, and yet its
@@ -128,7 +128,7 @@ unit = torch.stack([flat(expert) / flat(expert).norm() for expert in experts.val
 n = len(unit)
 cosine = (((unit @ unit.T).sum() - n) / (n * (n - 1))).item()
 apart = abs(remaining_length(n, cosine) - mean(ratios["average"]))
-claim("05-formula", "Formula and measured mean differ by less than 0.03 task vectors.", apart, high=0.03)
+claim("07-formula", "Formula and measured mean differ by less than 0.03 task vectors.", apart, high=0.03)
 
 # %% [markdown]
 # With more tasks it gets worse: $1 - 1/N$ comes close to one, and only the cosine helps. Nearly orthogonal task vectors
@@ -166,7 +166,7 @@ for number, task in enumerate(some):
     low, ours, high = (draws[row][:, number] for row in live)
     closed = (ours - low) / (high - low)
     claim(
-        f"05-gap-{task.replace(' ', '-')}",
+        f"07-gap-{task.replace(' ', '-')}",
         f"On {task}, DTS-D closes at least half of the gap that the average leaves (95 % interval).",
         closed.median().item(),
         low=0.5,
@@ -174,7 +174,7 @@ for number, task in enumerate(some):
         unit="%",
     )
 shares = [storage(delta).share("file") for by_task in deltas.values() for delta in by_task.values()]
-claim("05-file", "Every file takes at most 1.5 % of the model's bytes (float32).", max(shares), high=0.015, unit="%")
+claim("07-file", "Every file takes at most 1.5 % of the model's bytes (float32).", max(shares), high=0.015, unit="%")
 
 # %% [markdown]
 # **What you should see:** `holds:` for both tasks. Are these the numbers of the committed table? Another machine rounds
@@ -188,7 +188,7 @@ apart = [
     for task in some
 ]
 claim(
-    "05-live",
+    "07-live",
     "What you have just measured and the committed table agree within one point.",
     max(apart),
     high=0.01,
@@ -217,7 +217,7 @@ base, delta = bases["average"], deltas["average"][some[1]]
 remainder = {name: part for name in base if (part := delta.remainder(name)) is not None}
 mine, core = rebuild_expert(base, remainder), rebuild(base, delta)
 apart = max((mine[name] - core[name]).abs().max().item() for name in core)
-claim("05-rebuild", "Your expert and the core's are the same, but for rounding.", apart, high=1e-5)
+claim("07-rebuild", "Your expert and the core's are the same, but for rounding.", apart, high=1e-5)
 
 # %% [markdown]
 # ## Step 3 · DTS-D over every base
@@ -258,7 +258,7 @@ own = {name: row["accuracy"] for name, row in rows.items()}
 better = own["DARE"]["value"] - own["average"]["value"]
 ends = (own["DARE"]["low"] - own["average"]["high"], own["DARE"]["high"] - own["average"]["low"])
 claim(
-    "05-dare-better",
+    "07-dare-better",
     "DARE alone is at least three points more accurate than the average.",
     better,
     low=0.03,
@@ -267,7 +267,7 @@ claim(
 )
 worse = kl_draws["DARE"] / kl_draws["average"]
 claim(
-    "05-dare-worse",
+    "07-dare-worse",
     "As a base it is worse: at least twice the KL divergence (95 % interval).",
     worse.median().item(),
     low=2,
@@ -275,7 +275,7 @@ claim(
 )
 gain = kl_draws["theta_0"] - kl_draws["average"]
 claim(
-    "05-average-nearer",
+    "07-average-nearer",
     "Over the average the KL divergence is lower than over theta_0 (95 % interval).",
     gain.median().item(),
     low=0,
@@ -297,7 +297,7 @@ pair = {name: {t: live[f"DTS, {name}"][t].argmax(1) == labels[t] for t in some} 
 pair_draws = {name: both.mean(1) for name, both in bootstrap(pair).items()}
 gain = pair_draws["average"] - pair_draws["theta_0"]
 claim(
-    "05-accuracy-coarse",
+    "07-accuracy-coarse",
     "In accuracy the two bases are less than three points apart, either way (95 % interval).",
     gain.mean().item(),
     low=-0.03,
@@ -336,7 +336,7 @@ except StateError as error:
 
 # %%
 longer = length(old, experts[newcomer]) / length(bases["average"], experts[newcomer]) - 1
-claim("05-newcomer", "Over the old base the newcomer's remainder is at most a sixth longer.", longer, high=1 / 6)
+claim("07-newcomer", "Over the old base the newcomer's remainder is at most a sixth longer.", longer, high=1 / 6)
 
 # %% [markdown]
 # **What you should see:** a small price, and you can derive it: $d_n$ over the average of all is exactly
@@ -374,7 +374,7 @@ methods, merges = ("DTS-T", "DTS-D, average", "DTS-D, TIES"), tuple(name for nam
 best = max((table[name] for name in merges), key=lambda row: row["mean"]["value"])
 gap = [table["experts"]["mean"][a] - best["mean"][b] for a, b in (("value", "value"), ("low", "high"), ("high", "low"))]
 claim(
-    "05-experts-above",
+    "07-experts-above",
     "The experts are at least eight points above the best merge.",
     gap[0],
     low=0.08,
@@ -384,7 +384,7 @@ claim(
 for ratio, least in ((0.05, 0.97), (0.1, 0.98)):
     kept = min((table[f"{method}, {ratio}"]["share of experts"] for method in methods), key=lambda e: e["low"])
     claim(
-        f"05-kept-{100 * ratio:g}",
+        f"07-kept-{100 * ratio:g}",
         f"At keep ratio {ratio}, every DTS row keeps at least {100 * least:.0f} % of the experts' mean accuracy.",
         kept["value"],
         low=least,
@@ -417,16 +417,16 @@ show(figures.two_measures(committed["headline"]), alt=alt)
 sizes = [
     table[f"DTS-D, average, {ratio}"]["storage"] / table[f"DTS-T, {ratio}"]["storage"] for ratio in (0.05, 0.1, 0.3)
 ]
-claim("05-same-bytes", "DTS-D saves at most 3 % of a file's bytes.", 1 - min(sizes), high=0.03, unit="%")
+claim("07-same-bytes", "DTS-D saves at most 3 % of a file's bytes.", 1 - min(sizes), high=0.03, unit="%")
 ours, plain = table["DTS-D, average, 0.1"], table["DTS-T, 0.1"]
 claim(
-    "05-nearer",
+    "07-nearer",
     "At keep ratio 0.1, the KL divergence of DTS-D is at most four fifths of that of DTS-T.",
     ours["kl from experts"] / plain["kl from experts"],
     high=0.8,
 )
 claim(
-    "05-hardly-better",
+    "07-hardly-better",
     "Their mean accuracies differ by less than one point.",
     abs(ours["mean"]["value"] - plain["mean"]["value"]),
     high=0.01,
@@ -451,11 +451,11 @@ each = {row["name"]: row["mean"]["each"] for row in seeds["rows"]}
 dts = [name for name in each if name.startswith("DTS")]
 spread = max(max(each[name]) - min(each[name]) for name in dts)
 claim(
-    "05-seeds-spread", "From training to training no DTS row moves by a full point.", spread, high=0.01, unit="points"
+    "07-seeds-spread", "From training to training no DTS row moves by a full point.", spread, high=0.01, unit="points"
 )
 margin = min(min(each[name][i] for name in dts) - max(each[m][i] for m in merges) for i in range(len(seeds["seeds"])))
 claim(
-    "05-seeds-gap",
+    "07-seeds-gap",
     "In every training each DTS row is at least eight points above each merge.",
     margin,
     low=0.08,
@@ -464,7 +464,7 @@ claim(
 pair = (each["DTS-D, average, 0.1"], each["DTS-D, TIES, 0.1"])
 ahead = sum(average_one > ties_one for average_one, ties_one in zip(*pair, strict=True))
 claim(
-    "05-seeds-order",
+    "07-seeds-order",
     "At keep ratio 0.1, DTS-D over the average is ahead of DTS-D over TIES in some trainings and behind in others.",
     ahead,
     low=1,
@@ -495,14 +495,14 @@ show(figures.storage_by_tasks(model, files), alt=alt)
 # %%
 biggest, file = max(files.values()), files["keep ratio 0.1"]
 claim(
-    "05-two-tasks",
+    "07-two-tasks",
     "From two tasks on, a shared model with files is smaller than the experts at every keep ratio of the table.",
     (model + 2 * biggest) / (2 * model),
     high=0.99,
 )
 shared = model / (model + len(experts) * file)
 claim(
-    "05-shared-cost", "For eight tasks over nine tenths of the bytes are the shared model's.", shared, low=0.9, unit="%"
+    "07-shared-cost", "For eight tasks over nine tenths of the bytes are the shared model's.", shared, low=0.9, unit="%"
 )
 
 # %% [markdown]
@@ -530,8 +530,8 @@ tasks_that_fit = check(tasks_that_fit)
 one_file = round(file)
 second = tasks_that_fit(2 * model, model, one_file)
 all_eight = tasks_that_fit(len(experts) * model, model, one_file)
-claim("05-second-model", "The files of at least 90 tasks fit into the space of a second model.", second, low=90)
-claim("05-room", "In the space of the eight experts there is room for over 500 tasks.", all_eight, low=501)
+claim("07-second-model", "The files of at least 90 tasks fit into the space of a second model.", second, low=90)
+claim("07-room", "In the space of the eight experts there is room for over 500 tasks.", all_eight, low=501)
 
 # %% [markdown]
 # ## Recap
@@ -575,5 +575,5 @@ claim("05-room", "In the space of the eight experts there is room for over 500 t
 # divergence from the experts may tell them apart where accuracy cannot.
 # </details>
 #
-# **Next:** [06 · Unseen tasks](06_unseen_tasks.ipynb) asks what the remainders are worth where there is no expert at
+# **Next:** [08 · Unseen tasks](08_unseen_tasks.ipynb) asks what the remainders are worth where there is no expert at
 # all.

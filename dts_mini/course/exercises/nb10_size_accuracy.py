@@ -1,10 +1,10 @@
-"""The exercises of notebook 07: which points of a curve are beaten, a budget shared out, and how low a code can go."""
+"""The exercises of notebook 10: which points of a curve are beaten, a budget shared out, and how low a code can go."""
 
 import math
 
 from dts_mini.course.exercise import Exercise, Wrong, case
 
-NOTEBOOK = "07_size_accuracy"
+NOTEBOOK = "10_size_accuracy"
 
 
 def dominated(sizes: list[float], errors: list[float]) -> list[int]:

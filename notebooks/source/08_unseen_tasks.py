@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 06 · Unseen tasks: a model that nobody trained
+# # 08 · Unseen tasks: a model that nobody trained
 #
 # After this you can make a model for a task that has neither an expert nor data, say honestly whether it is better
 # than the pretrained model that you have anyway, and hedge where nobody can tell beforehand.
@@ -9,7 +9,7 @@
 # > from their remainders. You *decide* by paired intervals where it helps. You *test* whether a free choice can be made
 # > without any data of the unseen task. You *abstain* and *hedge*, and see over all cases how far that goes.
 # >
-# > **Before you start.** Notebook 05: base, difference vector, remainder. Notebook 00: heads made from class names.
+# > **Before you start.** Notebook 07: base, difference vector, remainder. Notebook 00: heads made from class names.
 # >
 # > **Time.** 27 minutes to read, 42 for the exercises. It runs in about a minute on a laptop's CPU; cells that take
 # > more than a few seconds say so. It needs no network.
@@ -68,9 +68,9 @@ show(figure, alt=alt)
 
 # %%
 leaning = max(data["seen"], key=lambda task: data["seen"][task][0])
-claim("06-leaning", "Of all seen experts, digits goes furthest towards the unseen one.", leaning == digits, low=1)
+claim("08-leaning", "Of all seen experts, digits goes furthest towards the unseen one.", leaning == digits, low=1)
 claim(
-    "06-part-of-the-way",
+    "08-part-of-the-way",
     "The fused model goes less than a tenth of the way to the unseen expert.",
     data["fused"][0],
     high=0.1,
@@ -101,12 +101,12 @@ show(figures.descriptor_map(cosines, suite.tasks, suite.unseen), alt=alt)
 at = {task: number for number, task in enumerate(suite.tasks)}
 twin = cosines[at[house], at[digits]].item()
 claim(
-    "06-twin", "By their descriptors, digits and house numbers are one task: the cosine is over 0.99.", twin, low=0.99
+    "08-twin", "By their descriptors, digits and house numbers are one task: the cosine is over 0.99.", twin, low=0.99
 )
 near = max(cosines[at[aerial], at[task]].item() for task in seen)
-claim("06-aerial-near", "No seen task comes nearer to aerial than a cosine of 0.7.", near, high=0.7)
+claim("08-aerial-near", "No seen task comes nearer to aerial than a cosine of 0.7.", near, high=0.7)
 lowest = min(cosines[at[vehicles], at[task]].item() for task in seen)
-claim("06-negative", "With vehicles some cosines are negative.", lowest, high=-0.05)
+claim("08-negative", "With vehicles some cosines are negative.", lowest, high=-0.05)
 
 # %% [markdown]
 # **What you should see:** two very different unseen tasks. House numbers has a twin among the seen tasks: `digits` has
@@ -132,7 +132,7 @@ descriptor_of = check(descriptor_of)
 
 # %%
 apart = max((descriptor_of(suite.head(t)) - suite.descriptor(t)).abs().max().item() for t in suite.tasks)
-claim("06-descriptor", "Your descriptors are those of the suite.", apart, high=1e-5)
+claim("08-descriptor", "Your descriptors are those of the suite.", apart, high=1e-5)
 
 # %% [markdown]
 # ## Step 2 · The paper's weights
@@ -155,11 +155,11 @@ show(figures.weight_bars(seen, {task: row.tolist() for task, row in weights.item
 leader = {task: seen[int(row.argmax())] for task, row in weights.items()}
 print(leader)
 off = max(abs(row.sum().item() - 1) for row in weights.values())
-claim("06-sum", "The weights of an unseen task sum to one.", off, high=1e-5)
+claim("08-sum", "The weights of an unseen task sum to one.", off, high=1e-5)
 on_digits = weights[house][seen.index(digits)].item()
-claim("06-digits-weight", "For house numbers, over half of the weight is on digits.", on_digits, low=0.5, unit="%")
+claim("08-digits-weight", "For house numbers, over half of the weight is on digits.", on_digits, low=0.5, unit="%")
 claim(
-    "06-vehicles-weight",
+    "08-vehicles-weight",
     "Vehicles gets no weight at all.",
     max(w[seen.index(vehicles)] for w in weights.values()),
     high=0,
@@ -188,7 +188,7 @@ my_weights = check(my_weights)
 
 # %%
 apart = max((my_weights(suite.descriptor(t), descriptors) - w).abs().max().item() for t, w in weights.items())
-claim("06-my-weights", "Your weights are those that you saw above.", apart, high=1e-5)
+claim("08-my-weights", "Your weights are those that you saw above.", apart, high=1e-5)
 
 # %% [markdown]
 # ## Step 3 · Fuse
@@ -220,14 +220,14 @@ equal = [1 / len(seen)] * len(seen)
 length = lambda a, b: sum((a[name] - b[name]).square().sum() for name in a).sqrt().item()
 unit = length(experts[digits], base)
 claim(
-    "06-equal-exact",
+    "08-equal-exact",
     "With equal weights and exact difference vectors, the fused model is the base, but for rounding.",
     length(fused(base, exact, equal), base) / unit,
     high=1e-4,
 )
 compressed = fuse(base, deltas, equal)
 claim(
-    "06-equal-dts",
+    "08-equal-dts",
     "With DTS remainders something is left over, between a tenth and a half of a difference vector's length.",
     length(compressed, base) / unit,
     low=0.1,
@@ -260,7 +260,7 @@ display(Markdown(markdown(committed)))
 table = {row["name"]: row["accuracy"] for row in committed["rows"]}
 misled = table["zero-shot"][aerial]["low"] - table[f"expert of {cover}"][aerial]["high"]
 claim(
-    "06-land-cover",
+    "08-land-cover",
     "On aerial, the land cover expert is at least five points below zero-shot, counted between their intervals.",
     misled,
     low=0.05,
@@ -291,7 +291,7 @@ apart = [
     if row != "equal weights"
 ]
 claim(
-    "06-live",
+    "08-live",
     "What you have just measured and the committed table agree within one point.",
     max(apart),
     high=0.01,
@@ -336,44 +336,44 @@ def gain(task: str, other: str, ours: str = "fused") -> dict:
 
 
 claim(
-    "06-house-zero-shot",
+    "08-house-zero-shot",
     "On house numbers, the fused model is at least 25 points better than zero-shot.",
     **gain(house, "zero-shot"),
     low=0.25,
 )
 claim(
-    "06-house-average",
+    "08-house-average",
     "On house numbers, it is at least three points better than the plain average.",
     **gain(house, "average"),
     low=0.03,
 )
 claim(
-    "06-house-digits",
+    "08-house-digits",
     "On house numbers, it stands within five points of the digits expert alone.",
     **gain(house, "digits alone"),
     low=-0.05,
     high=0.05,
 )
 claim(
-    "06-house-equal",
+    "08-house-equal",
     "On house numbers, equal weights with DTS remainders gain at least one point on the average, too.",
     **gain(house, "average", "equal weights"),
     low=0.01,
 )
 claim(
-    "06-aerial-zero-shot",
+    "08-aerial-zero-shot",
     "On aerial, the fused model gains at most three points on zero-shot, if anything.",
     **gain(aerial, "zero-shot"),
     high=0.03,
 )
 claim(
-    "06-aerial-average",
+    "08-aerial-average",
     "On aerial, it gains at most two points on the plain average, if anything.",
     **gain(aerial, "average"),
     high=0.02,
 )
 claim(
-    "06-aerial-oracle",
+    "08-aerial-oracle",
     "On aerial, it stays at least 40 points below the oracle.",
     **gain(aerial, "oracle"),
     high=-0.40,
@@ -420,7 +420,7 @@ new |= {"average": {aerial: answered(base)}, "fused": {aerial: answered(models[a
 new_draws = {row: found[:, 0] for row, found in bootstrap(new).items()}
 difference = {other: new_draws["fused"] - new_draws[other] for other in ("zero-shot", "average")}
 claim(
-    "06-new-zero-shot",
+    "08-new-zero-shot",
     "On 4,000 new aerial images, the fused model is at most one point below zero-shot and at most six above it.",
     difference["zero-shot"].mean().item(),
     low=-0.01,
@@ -429,7 +429,7 @@ claim(
     unit="points",
 )
 claim(
-    "06-new-average",
+    "08-new-average",
     "On the new images, it stands within three points of the plain average, either way.",
     difference["average"].mean().item(),
     low=-0.03,
@@ -512,27 +512,27 @@ show(figures.sharpness_curves(curves, SHARPNESS), alt=alt)
 of_seen, of_aerial, of_house = over_base.values()
 points = lambda found: {"value": found.mean().item(), "interval": interval(found), "unit": "points"}
 claim(
-    "06-sharp-seen",
+    "08-sharp-seen",
     "On seen tasks left out in turn, the paper's weights gain at most two points on the base.",
     **points(of_seen[1]),
     high=0.02,
 )
 best = max(SHARPNESS, key=lambda p: of_seen[p].mean())
-claim("06-choice", "Judged by the seen tasks, equal weights are the best choice.", best, high=0)
+claim("08-choice", "Judged by the seen tasks, equal weights are the best choice.", best, high=0)
 claim(
-    "06-sharp-aerial",
+    "08-sharp-aerial",
     "On aerial, the sharpest weights lose at least five points against the base.",
     **points(of_aerial[9]),
     high=-0.05,
 )
 claim(
-    "06-sharp-house",
+    "08-sharp-house",
     "On house numbers, the paper's weights gain at least five points on the base.",
     **points(of_house[1]),
     low=0.05,
 )
 claim(
-    "06-sharp-twin",
+    "08-sharp-twin",
     "On house numbers, the sharpest weights gain at most one point on the paper's.",
     **points(of_house[9] - of_house[1]),
     high=0.01,
@@ -575,16 +575,16 @@ show(figures.nearness_gains(before["points"]), alt=alt)
 mean = lambda cases, gain: sum(case[gain] for case in cases) / len(cases)
 twins = [case for case in before["points"] if case["nearness"] > 0.9]
 others = [case for case in before["points"] if case["nearness"] <= 0.9]
-claim("06-cases", "There are 64 cases.", every["cases"] / len(every["seeds"]), low=64, high=64)
+claim("08-cases", "There are 64 cases.", every["cases"] / len(every["seeds"]), low=64, high=64)
 claim(
-    "06-twins-gain",
+    "08-twins-gain",
     "With a twin among the seen tasks, the paper's weights gain at least five points on the base merge in the mean.",
     mean(twins, "fused on base merge"),
     low=0.05,
     unit="points",
 )
 claim(
-    "06-others-gain",
+    "08-others-gain",
     "Without one, they lose something on the base merge in the mean.",
     mean(others, "fused on base merge"),
     high=0,
@@ -592,7 +592,7 @@ claim(
 )
 signs = [case for case in others if case["task"] == "signs"]
 claim(
-    "06-signs",
+    "08-signs",
     "On signs, the base merge is at least five points below zero-shot in the mean.",
     mean(signs, "base merge on zero-shot"),
     high=-0.05,
@@ -600,13 +600,13 @@ claim(
 )
 rank = lambda cases, gain: stats.spearmanr([c["nearness"] for c in cases], [c[gain] for c in cases]).statistic
 claim(
-    "06-beforehand",
+    "08-beforehand",
     "Over all cases, nearness and what fusing gains have a rank correlation over 0.5.",
     before["fused on base merge"],
     low=0.5,
 )
 claim(
-    "06-beforehand-others",
+    "08-beforehand-others",
     "Without the twins, that correlation is under 0.3, and so is that with what the base merge gains, either way.",
     max(abs(rank(others, gain)) for gain in ("fused on base merge", "base merge on zero-shot")),
     high=0.3,
@@ -686,20 +686,20 @@ for task in suite.unseen:
     right.setdefault("hedged", {})[task] = correct(suite, hedged, task)
 draws = {row: dict(zip(suite.unseen, found.T, strict=True)) for row, found in bootstrap(right).items()}
 claim(
-    "06-hedged-aerial",
+    "08-hedged-aerial",
     "On aerial, the hedged model is within three points of zero-shot, either way.",
     **gain(aerial, "zero-shot", "hedged"),
     low=-0.03,
     high=0.03,
 )
 claim(
-    "06-hedged-house",
+    "08-hedged-house",
     "On house numbers, it is at least 25 points better than zero-shot.",
     **gain(house, "zero-shot", "hedged"),
     low=0.25,
 )
 claim(
-    "06-hedged-average",
+    "08-hedged-average",
     "On house numbers, it is at least three points better than the plain average, too.",
     **gain(house, "average", "hedged"),
     low=0.03,
@@ -732,45 +732,45 @@ def over_cases(row: str, other: str) -> dict:
 
 falls = {name: row["cases more than a point below"] / every["cases"] for name, row in rows.items()}
 claim(
-    "06-paper-mean",
+    "08-paper-mean",
     "Over all cases, the paper's weights gain at most two points on the base merge.",
     **over_cases("cosine, prompts", "base merge"),
     high=0.02,
 )
 claim(
-    "06-paper-below",
+    "08-paper-below",
     "In over half of the cases they are more than a point below the better of zero-shot and the base merge.",
     falls["cosine, prompts"],
     low=0.5,
     unit="%",
 )
 claim(
-    "06-abstain-base",
+    "08-abstain-base",
     "With abstention they gain at least half a point on the base merge.",
     **over_cases("abstain, prompts", "base merge"),
     low=0.005,
 )
 claim(
-    "06-abstain-worst",
+    "08-abstain-worst",
     "In the worst case, abstaining still falls at least eight points below the better of the two.",
     rows["abstain, prompts"]["worst"]["value"],
     high=-0.08,
     unit="points",
 )
 claim(
-    "06-hedge-base",
+    "08-hedge-base",
     "Hedging by nearness gains at least two points on the base merge.",
     **over_cases("hedge by nearness", "base merge"),
     low=0.02,
 )
 claim(
-    "06-hedge-zero-shot",
+    "08-hedge-zero-shot",
     "It gains at least six points on zero-shot.",
     **over_cases("hedge by nearness", "zero-shot"),
     low=0.06,
 )
 claim(
-    "06-hedge-worst",
+    "08-hedge-worst",
     "In its worst case, it falls between one and four points below the better of the two.",
     rows["hedge by nearness"]["worst"]["value"],
     low=-0.04,
@@ -778,14 +778,14 @@ claim(
     unit="points",
 )
 claim(
-    "06-hedge-below",
+    "08-hedge-below",
     "It is more than a point below the better of the two in at most a third of the cases.",
     falls["hedge by nearness"],
     high=1 / 3,
     unit="%",
 )
 claim(
-    "06-share-chosen",
+    "08-share-chosen",
     "With the share chosen on seen tasks, there are more such cases than at half the way.",
     falls["hedge, chosen"] - falls["hedge 0.5"],
     low=0.01,
@@ -794,7 +794,7 @@ claim(
 later = [rows["hedge by nearness"][f"gain on {other}"]["each"][1:] for other in ("zero-shot", "base merge")]
 again = min(min(each) for each in later)
 claim(
-    "06-hedge-again",
+    "08-hedge-again",
     "On the experts of each later seed alone, it gains at least a point on each of the two.",
     again,
     low=0.01,
@@ -865,4 +865,4 @@ print("the worst case of hedging by nearness:", rows["hedge by nearness"]["worst
 # Zero-shot: the weights and the share are both zero. With a twin both are one, up to rounding, and you have the paper's
 # fused model. </details>
 #
-# **Next:** 07 · The size-accuracy curve: how small can the files get?
+# **Next:** 10 · The size-accuracy curve: how small can the files get?

@@ -1,4 +1,4 @@
-"""The exercises of notebook 06: descriptors, weights, the fused model, when two rows differ, abstaining, hedging."""
+"""The exercises of notebook 08: descriptors, weights, the fused model, when two rows differ, abstaining, hedging."""
 
 import torch
 from torch.nn import functional as F
@@ -7,7 +7,7 @@ from dts_mini.core.personal import fusion_weights
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 from dts_mini.ours.weightings import abstention, least_regret
 
-NOTEBOOK = "06_unseen_tasks"
+NOTEBOOK = "08_unseen_tasks"
 
 
 def descriptor_of(head: torch.Tensor) -> torch.Tensor:

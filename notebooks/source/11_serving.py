@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 08 · Serving many experts
+# # 11 · Serving many experts
 #
 # After this you can answer requests for many tasks from one model in memory, in three ways that give one answer, and
 # send images that come without a task to the expert that fits.
@@ -9,7 +9,7 @@
 # > *run* a layer without its matrix, for one task and for a batch that mixes tasks. You *compare* what the ways cost in
 # > time and in memory. You *route* images to experts from the remainders alone.
 # >
-# > **Before you start.** Notebooks 02 to 05: rank, the codes of $U$ and $V$, remainder, rebuild.
+# > **Before you start.** Notebooks 02 to 07: rank, the codes of $U$ and $V$, remainder, rebuild.
 # >
 # > **Time.** 20 minutes to read, 27 for the exercises. It runs in about a minute on a laptop's CPU; cells that take
 # > more than a few seconds say so. It needs no network.
@@ -99,13 +99,13 @@ show(figures.drift(drift), alt=alt)
 
 # %%
 sentence = "After each of 200 swaps the rebuilt expert has the same bits as the first time."
-claim("08-rebuild", sentence, sum(equal), low=200)
+claim("11-rebuild", sentence, sum(equal), low=200)
 sentence = "In bfloat16, 200 swaps in place move the base by at least 5 % of a remainder's length."
-claim("08-bfloat16", sentence, errors["bfloat16"][-1], low=0.05, unit="%")
+claim("11-bfloat16", sentence, errors["bfloat16"][-1], low=0.05, unit="%")
 sentence = "In float16 they move it by at least 1 %."
-claim("08-float16", sentence, errors["float16"][-1], low=0.01, unit="%")
+claim("11-float16", sentence, errors["float16"][-1], low=0.01, unit="%")
 sentence = "In float32 they move it, but by at most 0.01 %."
-claim("08-float32", sentence, errors["float32"][-1], low=1e-9, high=1e-4, unit="%")
+claim("11-float32", sentence, errors["float32"][-1], low=1e-9, high=1e-4, unit="%")
 
 # %% [markdown]
 # **What you should see:** in the two-byte formats the base is soon a visible part of a remainder away from where it
@@ -150,7 +150,7 @@ u, vh, w = part.left.restore().T, part.right.restore(), base[name]
 x = torch.randn(64, w.shape[1], generator=torch.Generator().manual_seed(0))
 built = x @ first[suite.example][name].T
 apart = ((low_rank_forward(x, w, u, part.s, vh) - built).norm() / built.norm()).item()
-claim("08-side-path", "The side path gives what the rebuilt matrix gives, to 0.001 %.", apart, high=1e-5, unit="%")
+claim("11-side-path", "The side path gives what the rebuilt matrix gives, to 0.001 %.", apart, high=1e-5, unit="%")
 
 # %% [markdown]
 # ## Step 3 · Which is cheaper?
@@ -176,7 +176,7 @@ show(figure, alt=alt)
 image = theta_0["positional_embedding"].shape[0]
 print(f"matrix {m} x {n}; {image} tokens an image")
 sentence = "For this matrix both ways cost the same at some number of images between 5 and 15."
-claim("08-even", sentence, data["even"] / image, low=5, high=15, unit="images")
+claim("11-even", sentence, data["even"] / image, low=5, high=15, unit="images")
 
 # %%
 matrices = [tuple(theta_0[key].shape) for key in theta_0 if theta_0[key].dim() == 2 and "resblocks" in key]
@@ -184,9 +184,9 @@ ranks = [rank_of(shape, 0.1) for shape in matrices]
 once = sum(m * n * r for (m, n), r in zip(matrices, ranks, strict=True))
 an_image = image * sum(m * n for m, n in matrices)
 sentence = "Rebuilding all matrices of the blocks takes fewer multiplications than answering two images."
-claim("08-rebuild-cost", sentence, once / an_image, high=2, unit="images")
+claim("11-rebuild-cost", sentence, once / an_image, high=2, unit="images")
 extra = image * sum(r * (m + n) for (m, n), r in zip(matrices, ranks, strict=True))
-claim("08-side-cost", "The side path adds at most a fifth to every image.", extra / an_image, high=0.2, unit="%")
+claim("11-side-cost", "The side path adds at most a fifth to every image.", extra / an_image, high=0.2, unit="%")
 
 # %% [markdown]
 # **What you should see:** both lines of a rank cross at the same place. The rank cancels: they are level at
@@ -198,7 +198,7 @@ claim("08-side-cost", "The side path adds at most a fifth to every image.", extr
 # %% [markdown]
 # ## Step 4 · Three ways, one answer
 #
-# Now a whole model. The base is the average of all experts, and each task has its remainder over it, as in notebook 05.
+# Now a whole model. The base is the average of all experts, and each task has its remainder over it, as in notebook 07.
 # The cell takes about five seconds.
 
 # %%
@@ -228,7 +228,7 @@ base_of = Base(tower)
 served = {task: Expert(base_of, delta) for task, delta in deltas.items()}
 apart = lambda x, y: ((x - y).norm() / y.norm()).item()
 fly = max(apart(run(served[task], pixels[task]), answers[task]) for task in suite.tasks)
-claim("08-fly", "On the fly every expert answers as swapped in, to 0.01 %.", fly, high=1e-4, unit="%")
+claim("11-fly", "On the fly every expert answers as swapped in, to 0.01 %.", fly, high=1e-4, unit="%")
 
 # %% [markdown]
 # *Mixed batches*: one batch, and each image belongs to a task of its own. The product with $W$ is the same for all. Only
@@ -270,7 +270,7 @@ names = [suite.tasks[i // 4] for i in order.tolist()]
 batch, wanted = (torch.cat([part[task] for task in suite.tasks])[order] for part in (pixels, answers))
 mixed = apart(run([served[task] for task in names], batch), wanted)
 claim(
-    "08-mixed",
+    "11-mixed",
     "In a batch of all tasks each image gets its own expert's answer, to 0.01 %.",
     mixed,
     high=1e-4,
@@ -282,7 +282,7 @@ yours = mixed_forward(tokens, shared[name], thin, order // 4)
 matrices = {task: rebuild(shared, delta)[name] for task, delta in deltas.items()}
 one_by_one = torch.stack([matrices[task] @ token for task, token in zip(names, tokens, strict=True)])
 sentence = "Your layer gives each token what its task's own matrix gives, to 0.01 %."
-claim("08-your-mix", sentence, apart(yours, one_by_one), high=1e-4, unit="%")
+claim("11-your-mix", sentence, apart(yours, one_by_one), high=1e-4, unit="%")
 
 # %% [markdown]
 # **What you should see:** three ways, one answer. The bits differ, since sums are rounded in another order; that is far
@@ -311,15 +311,15 @@ ratio = lambda model, batch, way: max(
     runs[model, method]["batches"][batch][way]["to_base"]["wall"]["median"] for method in ("dts", "drc")
 )
 sentence = "For 32 images on ViT-B/32's shapes, on the fly takes at most 1.2 times the base's time."
-claim("08-time-fly", sentence, ratio("ViT-B/32", "32", "on the fly"), high=1.2)
+claim("11-time-fly", sentence, ratio("ViT-B/32", "32", "on the fly"), high=1.2)
 sentence = "A mixed batch of eight tasks takes at most 1.5 times the base's time there."
-claim("08-time-mixed", sentence, ratio("ViT-B/32", "32", "mixed"), high=1.5)
+claim("11-time-mixed", sentence, ratio("ViT-B/32", "32", "mixed"), high=1.5)
 sentence = "For a single image, a swap and its answer take at least twice the base's time."
-claim("08-time-swap", sentence, ratio("ViT-B/32", "1", "swap"), low=2)
+claim("11-time-swap", sentence, ratio("ViT-B/32", "1", "swap"), low=2)
 sentence = "On the mini tower a mixed batch of 32 takes more than 1.5 times the base's time."
-claim("08-time-mini", sentence, ratio("mini", "32", "mixed"), low=1.5)
+claim("11-time-mini", sentence, ratio("mini", "32", "mixed"), low=1.5)
 read = max(runs["ViT-B/32", method]["reading"]["swap / read from disk"]["wall"]["median"] for method in ("dts", "drc"))
-claim("08-time-read", "A swap takes more than a third of reading the whole expert from disk.", read, low=1 / 3)
+claim("11-time-read", "A swap takes more than a third of reading the whole expert from disk.", read, low=1 / 3)
 
 # %% [markdown]
 # **What you should see:** on the large tower the counts of Step 3 come true. Swapping for every request is the worst way
@@ -348,9 +348,9 @@ show(
 
 # %%
 sentence = "Decoded, an expert takes between 10 and 20 times its file's bytes."
-claim("08-decoded", sentence, size["decoded"] / size["file"], low=10, high=20)
+claim("11-decoded", sentence, size["decoded"] / size["file"], low=10, high=20)
 sentence = "The files of a hundred tasks take less memory than the base itself."
-claim("08-hundred", sentence, 100 * size["file"] / size["base"], high=1)
+claim("11-hundred", sentence, 100 * size["file"] / size["base"], high=1)
 
 # %% [markdown]
 # ### Exercise 3 · Who goes? (easy, 6 minutes)
@@ -395,7 +395,7 @@ for task in asked:
     held.append(server.held)
 sizes = {task: expert.nbytes for task, expert in served.items()}
 print(asked, "->", who_goes(asked[:4], sizes, 3 * decoded), "went first")
-claim("08-bound", "What the server holds stays within its bound.", max(held) / memory, high=1, unit="%")
+claim("11-bound", "What the server holds stays within its bound.", max(held) / memory, high=1, unit="%")
 
 # %% [markdown]
 # ## Step 7 · Which task is it?
@@ -454,17 +454,17 @@ show(figures.routing_maps(choices, truth, suite.tasks), alt=alt)
 # %%
 hits = {router: (picked == truth).float().mean().item() for router, picked in choices.items()}
 claim(
-    "08-route-heads",
+    "11-route-heads",
     "Heads alone send at most 90 % of the images to the right task.",
     hits["heads"],
     high=0.9,
     unit="%",
 )
-claim("08-route-both", "Heads and subspaces together send at least 94 % there.", hits["both"], low=0.94, unit="%")
+claim("11-route-both", "Heads and subspaces together send at least 94 % there.", hits["both"], low=0.94, unit="%")
 draw = torch.Generator().manual_seed(0)
 mine = [subspace_share(torch.randn(500, v.shape[1], generator=draw), v).mean() for v in spaces[list(spaces)[-1]]]
 sentence = "By your function, random inputs have a share of one, within a tenth, for every task."
-claim("08-chance", sentence, (torch.stack(mine) - 1).abs().max().item(), high=0.1)
+claim("11-chance", sentence, (torch.stack(mine) - 1).abs().max().item(), high=0.1)
 
 # %% [markdown]
 # **What you should see:** heads fail in one place, and there completely. Digits and house numbers have the same class
@@ -486,14 +486,14 @@ show(figures.routed_accuracies(rows, ("heads", "subspaces", "both"), (1, 8, 32))
 # %%
 estimate = lambda entry: {"value": entry["value"], "interval": (entry["low"], entry["high"])}
 claim(
-    "08-route-share",
+    "11-route-share",
     "Routed without a task's name or any data, the experts keep at least 95 % of the oracle's mean (95 % interval).",
     **estimate(rows["both"]["share of oracle"]),
     low=0.95,
     unit="%",
 )
 claim(
-    "08-route-batches",
+    "11-route-batches",
     "When eight images of one task are routed together, they keep at least 99.5 % of it (95 % interval).",
     **estimate(rows["both, batches of 8"]["share of oracle"]),
     low=0.995,
@@ -501,14 +501,14 @@ claim(
 )
 merge = next(row for title, row in rows.items() if title.startswith("best merge, task known"))
 claim(
-    "08-route-merge",
+    "11-route-merge",
     "One image at a time, they are at least two points above the best merge that is told the task, counted between intervals.",
     rows["both"]["end to end"]["low"] - merge["end to end"]["high"],
     low=0.02,
     unit="points",
 )
 claim(
-    "08-route-twin",
+    "11-route-twin",
     "Asked for task and class, both together are at least eight points above heads alone, counted between intervals.",
     rows["both"]["task and class"]["low"] - rows["heads"]["task and class"]["high"],
     low=0.08,
@@ -532,7 +532,7 @@ right = [
     for task, vector, i, label in zip(sent, embedded, pick.tolist(), labels.tolist(), strict=True)
 ]
 sentence = "Of these images, at least 85 % get the right name."
-claim("08-together", sentence, sum(right) / len(right), low=0.85, unit="%")
+claim("11-together", sentence, sum(right) / len(right), low=0.85, unit="%")
 
 # %% [markdown]
 # The price is the pass of the base: twice the work, unless a batch shares its task. And there is a limit. The router knows
@@ -579,4 +579,4 @@ claim("08-together", sentence, sum(right) / len(right), low=0.85, unit="%")
 # that each expert was fine-tuned on, and differ where the images do.
 # </details>
 #
-# **Next:** [09 · The paper at full scale](09_full_scale.ipynb): how large the files are for a model of real size.
+# **Next:** [12 · The paper at full scale](12_full_scale.ipynb): how large the files are for a model of real size.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 07 · The size-accuracy curve
+# # 10 · The size-accuracy curve
 #
 # After this you can read a curve of bytes against quality, share out a budget of bytes over a model, say how low *any*
 # code could go, and name what beats DTS at the same bytes, and why.
@@ -9,7 +9,7 @@
 # > use. You *share out* a budget by what each byte buys. You *compute* the limit that no code can pass. You *judge*
 # > fifteen other methods at equal bytes on disk.
 # >
-# > **Before you start.** Notebooks 02 to 05: rank, groups, keep ratio, DTS-T and DTS-D, KL divergence.
+# > **Before you start.** Notebooks 02 to 07: rank, groups, keep ratio, DTS-T and DTS-D, KL divergence.
 # >
 # > **Time.** 25 minutes to read, 26 for the exercises. It runs in about a minute on a laptop's CPU. It needs no network.
 
@@ -60,13 +60,13 @@ show(figures.size_curves(table), alt=alt)
 # %%
 small, large = rows["DTS-D, average, 0.05"], rows["DTS-D, average, 0.3"]
 times = large["storage"] / small["storage"]
-claim("07-bytes", "The largest file of DTS-D over the average has at least four times the bytes.", times, low=4)
+claim("10-bytes", "The largest file of DTS-D over the average has at least four times the bytes.", times, low=4)
 falls = large["kl from experts"] / small["kl from experts"]
-claim("07-kl-falls", "With these bytes its KL falls to less than a third.", falls, high=1 / 3, unit="%")
+claim("10-kl-falls", "With these bytes its KL falls to less than a third.", falls, high=1 / 3, unit="%")
 a, b = small["share of experts"], large["share of experts"]
 widest = (b["low"] - a["high"], b["high"] - a["low"])  # the two intervals at their worst: the table holds no paired one
 sentence = "Its accuracy, as a share of the experts', rises by at most 2 points."
-claim("07-accuracy-flat", sentence, b["value"] - a["value"], interval=widest, high=0.02, unit="points")
+claim("10-accuracy-flat", sentence, b["value"] - a["value"], interval=widest, high=0.02, unit="points")
 
 # %% [markdown]
 # **What you should see:** on the left the points crowd below the experts, and intervals of neighbours overlap. (Mind
@@ -96,11 +96,11 @@ gain = lambda measure, a, b: {
     "interval": interval((draws := bootstrap(measure))[a][:, 0] - draws[b][:, 0]),
 }
 sentence = "From keep ratio 0.05 to 0.1 the KL falls: the whole interval lies above zero."
-claim("07-kl-first", sentence, low=0.0, unit="nats", **gain(kl, 0.05, 0.1))
+claim("10-kl-first", sentence, low=0.0, unit="nats", **gain(kl, 0.05, 0.1))
 sentence = "From 0.1 to 0.3 it falls once more, and the interval lies above zero again."
-claim("07-kl-second", sentence, low=0.0, unit="nats", **gain(kl, 0.1, 0.3))
+claim("10-kl-second", sentence, low=0.0, unit="nats", **gain(kl, 0.1, 0.3))
 sentence = "From 0.1 to 0.3 the accuracy changes by at most 2 points, up or down."
-claim("07-accuracy-second", sentence, low=-0.02, high=0.02, unit="points", **gain(right, 0.3, 0.1))
+claim("10-accuracy-second", sentence, low=-0.02, high=0.02, unit="points", **gain(right, 0.3, 0.1))
 
 # %% [markdown]
 # **What you should see:** KL is sure of both steps. In the same images accuracy hardly moves at the second: only a few
@@ -130,7 +130,7 @@ sizes, errors = ([row[key] for row in rows.values()] for key in ("storage", "kl 
 beaten = [list(rows)[i] for i in dominated(sizes, errors)]
 print("beaten:", *beaten, sep="\n  ")
 lost = sum(name.startswith("DTS-T") for name in beaten)
-claim("07-beaten", "By bytes and KL, each of the three points of DTS-T is beaten.", lost, low=3, high=3)
+claim("10-beaten", "By bytes and KL, each of the three points of DTS-T is beaten.", lost, low=3, high=3)
 
 # %% [markdown]
 # **What you should see:** over a base merge the same bytes go further than over $\theta_0$: a difference vector is
@@ -197,7 +197,7 @@ limit = 0.01 * storage(made["DRC"]).model
 for name in ("DTS, ranks by budget", "DRC"):
     used = storage(made[name]).file / limit
     claim(
-        f"07-budget-{name[:3].lower()}",
+        f"10-budget-{name[:3].lower()}",
         f"{name}: of a budget of 1 % at least 97 % is used, and no byte more.",
         used,
         low=0.97,
@@ -298,7 +298,7 @@ show(figures.rate_distortion({name: columns(points) for name, points in ways.ite
 at_one = {name: dict(zip(("0.5%", "1%", "2.6%"), points[-3:], strict=True))["1%"][1] for name, points in ways.items()}
 fall = at_one["DRC"] / at_one["DTS, ranks by budget"]
 claim(
-    "07-drc-error",
+    "10-drc-error",
     "At 1 % DRC leaves at most four fifths of the squared error that DTS leaves, ranks by the same budget.",
     fall,
     high=0.8,
@@ -306,7 +306,7 @@ claim(
 )
 flat = ways["DTS, one keep ratio"][-1][1] / ways["DTS, one keep ratio"][1][1]
 claim(
-    "07-dts-flat",
+    "10-dts-flat",
     "From keep ratio 0.1 to 0.3 the squared error of DTS falls by less than a third.",
     flat,
     low=2 / 3,
@@ -337,9 +337,9 @@ show(figures.bound_tightness(bounds), alt=alt)
 
 # %%
 tightness = [error / (truncation + coding) for own in bounds.values() for truncation, coding, error in own.values()]
-claim("07-bound-holds", "No measured error is above its bound.", max(tightness), high=1, unit="%")
+claim("10-bound-holds", "No measured error is above its bound.", max(tightness), high=1, unit="%")
 claim(
-    "07-bound-tight",
+    "10-bound-tight",
     "In the mean the error is at least 45 % of its bound.",
     sum(tightness) / len(tightness),
     low=0.45,
@@ -374,13 +374,13 @@ for name in ("one keep ratio", "DRC"):
         estimate = wrong.norm() * x.norm() / math.sqrt(x.shape[1])
         ratios.append(((x @ wrong.T).norm() / estimate).item())
 claim(
-    "07-first-order",
+    "10-first-order",
     "The error at a layer's output is 0.9 to 3 times the first-order estimate.",
     max(ratios),
     low=0.9,
     high=3,
 )
-claim("07-first-order-least", "In no layer is it below 0.9 times the estimate.", min(ratios), low=0.9)
+claim("10-first-order-least", "In no layer is it below 0.9 times the estimate.", min(ratios), low=0.9)
 
 # %% [markdown]
 # **What you should see:** the estimate is of the right size and mostly too small. Inputs *do* have preferred directions,
@@ -416,7 +416,7 @@ beside = [goal for goal in curves_table["goals"] if "beside" in goal["goal"]]
 kl_goals = [goal for goal in beside if goal["goal"].startswith("KL")]
 won = sum(goal["reached"] for goal in kl_goals)
 claim(
-    "07-peers-kl",
+    "10-peers-kl",
     "By KL, DRC is at or ahead of every peer at every size up to 4 %.",
     won / len(kl_goals),
     low=1,
@@ -426,7 +426,7 @@ by_name = {(row["name"], row["size"]): row for row in points if "storage" in row
 kept = by_name["DRC-D, average", "1%"]
 spread = kept["images"]
 claim(
-    "07-drc-keeps",
+    "10-drc-keeps",
     "At 1 % of the bytes DRC over the average keeps at least 99 % of the experts' accuracy.",
     kept["share of experts"]["value"],
     interval=(spread["low"], spread["high"]),
@@ -435,21 +435,21 @@ claim(
 )
 half = next(goal for goal in curves_table["goals"] if "keep ratio 0.1" in goal["goal"])
 claim(
-    "07-half",
+    "10-half",
     "For the KL of DTS at keep ratio 0.1 DRC needs at most 55 % of its bytes.",
     half["value"],
     high=0.55,
     unit="%",
 )
 third = next(goal for goal in curves_table["goals"] if "keep ratio 0.3" in goal["goal"])
-claim("07-third", "For the KL at keep ratio 0.3 it needs at most a third.", third["value"], high=1 / 3, unit="%")
+claim("10-third", "For the KL at keep ratio 0.3 it needs at most a third.", third["value"], high=1 / 3, unit="%")
 lost = min(
     row["kl from experts"]["value"]
     for (name, size), row in by_name.items()
     if name.startswith("expert itself") and float(size[:-1]) <= 1
 )
 claim(
-    "07-expert-itself",
+    "10-expert-itself",
     "Compressed itself to 1 % or less, instead of its difference, an expert is lost: its KL is above 1.",
     lost,
     low=1,
@@ -482,7 +482,7 @@ kl_of = {row["name"]: row["kl from experts"]["value"] for row in rows_of if "sto
 best_dts = min((kl, name) for name, kl in kl_of.items() if not name.startswith("DRC"))
 gain = kl_of["DRC"] / kl_of["DTS, ranks by budget"]
 claim(
-    "07-drc-kl",
+    "10-drc-kl",
     "At 1 % the KL of DRC is at most two fifths of that of DTS with ranks by the same budget.",
     gain,
     high=0.4,
@@ -490,7 +490,7 @@ claim(
 )
 groups = min(kl_of["2 groups"], kl_of["8 groups"]) / kl_of["DTS, ranks by budget"]
 claim(
-    "07-four-groups",
+    "10-four-groups",
     "Neither two nor eight groups lower the KL of four by more than a tenth.",
     groups,
     low=0.9,
@@ -516,13 +516,13 @@ for name in names:
 merges_best = max(names, key=lambda name: of_base[name]["share of experts"]["value"])
 over = lambda base: of_base[f"DTS-D, {base}"]["kl from experts"]["value"]
 claim(
-    "07-base",
+    "10-base",
     "Over the merge that is best alone, the KL of DTS-D is at least twice that over the plain average.",
     over(merges_best) / over("average"),
     low=2,
 )
 loses = of_base["DRC-D, Iso-C"]["kl from experts"]["value"] / over("Iso-C")
-claim("07-drc-loses", "Over Iso-C it is DRC that is farther from the experts than DTS.", loses, low=1)
+claim("10-drc-loses", "Over Iso-C it is DRC that is farther from the experts than DTS.", loses, low=1)
 
 # %% [markdown]
 # TSV-M and Iso-C reshape the spectrum of what they add to $\theta_0$. The difference of an expert from them is longer and
@@ -536,7 +536,7 @@ claim("07-drc-loses", "Over Iso-C it is DRC that is farther from the experts tha
 # these beside ours: its model is far larger, its tasks are others, and its bytes are *counted*, three
 # bits a code and no scales, where ours are files. What may be compared is the *shape*: in both, DTS comes close to the
 # experts at a few percent, and flattens there. That more bytes help DTS little, and a finer code much, is our finding;
-# on the real suite it is yet to be shown (notebook 09 has the command).
+# on the real suite it is yet to be shown (notebook 12 has the command).
 
 # %% [markdown]
 # ## Recap
@@ -582,4 +582,4 @@ claim("07-drc-loses", "Over Iso-C it is DRC that is farther from the experts tha
 # components bring their own. DRC makes the step smaller: all components get better at once.
 # </details>
 #
-# **Next:** [08 · Serving](08_serving.ipynb): many experts from one shared model, request by request.
+# **Next:** [11 · Serving](11_serving.ipynb): many experts from one shared model, request by request.

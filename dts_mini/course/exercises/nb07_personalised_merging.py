@@ -1,10 +1,10 @@
-"""The exercises of notebook 05: the length of a remainder, an expert put together, and what fits on a disk."""
+"""The exercises of notebook 07: the length of a remainder, an expert put together, and what fits on a disk."""
 
 import torch
 
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
-NOTEBOOK = "05_personalised_merging"
+NOTEBOOK = "07_personalised_merging"
 
 
 def remaining_length(n: int, cosine: float) -> float:

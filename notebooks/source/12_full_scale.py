@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 09 · The paper at full scale
+# # 12 · The paper at full scale
 #
 # After this you can say what a printed percentage counts, run the paper's tables on real checkpoints with one command,
 # and tell which published numbers your own may stand beside.
@@ -9,7 +9,7 @@
 # > of checkpoints whose numbers must not share a table. You *plan* a run on the real suite: what it downloads, what it
 # > keeps. You *map* a model of one library onto the names of another, and *compress* models that read.
 # >
-# > **Before you start.** Notebooks 02 to 04: rank, keep ratio, the three storage counts. Notebook 05 for accuracies.
+# > **Before you start.** Notebooks 02 to 04: rank, keep ratio, the three storage counts. Notebook 07 for accuracies.
 # >
 # > **Time.** 18 minutes to read, 20 for the exercises. It runs in half a minute on a laptop's CPU. It needs no network:
 # > what needs one is shown as commands for you to type where you have one.
@@ -66,7 +66,7 @@ leftover = {key: shape for key, shape in both.items() if not key.startswith(("vi
 print({key: shape for key, shape in leftover.items() if len(shape) == 2})
 counted = size(tower) + size(leftover)
 claim(
-    "09-parameters", "Image tower and text leftovers hold 113.4 million parameters.", counted, low=113.4e6, high=113.5e6
+    "12-parameters", "Image tower and text leftovers hold 113.4 million parameters.", counted, low=113.4e6, high=113.5e6
 )
 
 # %% [markdown]
@@ -113,10 +113,10 @@ show(figures.storage_shares(shares), alt=alt)
 # %%
 paper, three, two, apart = (shares[way] for way in ways)
 sentence = "At keep ratio 0.3 the paper's count comes to 3.68 %, as printed."
-claim("09-paper", sentence, paper[0.3], low=0.03675, high=0.03685, unit="%")
+claim("12-paper", sentence, paper[0.3], low=0.03675, high=0.03685, unit="%")
 sentence = "With 2 bits a code, the image tower alone takes at most 2.7 % at keep ratio 0.3."
-claim("09-two-bits", sentence, two[0.3], high=0.027, unit="%")
-claim("09-one-percent", "At keep ratio 0.1 it takes less than 1 %.", two[0.1], high=0.01, unit="%")
+claim("12-two-bits", sentence, two[0.3], high=0.027, unit="%")
+claim("12-one-percent", "At keep ratio 0.1 it takes less than 1 %.", two[0.1], high=0.01, unit="%")
 
 # %% [markdown]
 # **What you should see:** a printed percentage says little before you know the count. And a surprise: the paper's
@@ -126,7 +126,7 @@ claim("09-one-percent", "At keep ratio 0.1 it takes less than 1 %.", two[0.1], h
 # %%
 held = share(leftover, 0.3, 3) * size(leftover) / (paper[0.3] * counted)
 sentence = "At least 15 % of the bits in the paper's count belong to text tensors that no expert changes."
-claim("09-leftovers", sentence, held, low=0.15, unit="%")
+claim("12-leftovers", sentence, held, low=0.15, unit="%")
 
 # %% [markdown]
 # ### Exercise 1 · Fused or split? (easy, 6 minutes)
@@ -154,9 +154,9 @@ attention_bits = check(attention_bits)
 d = tower["visual.proj"][0]
 rank = rank_of((d, d), 0.3)
 ratio = attention_bits(d, rank, False) / attention_bits(d, rank, True)
-claim("09-split-attention", "Split q, k and v take at least 1.5 times the bits of the fused matrix.", ratio, low=1.5)
+claim("12-split-attention", "Split q, k and v take at least 1.5 times the bits of the fused matrix.", ratio, low=1.5)
 claim(
-    "09-split-tower",
+    "12-split-tower",
     "For the whole image tower that makes at least 10 % more.",
     apart[0.3] / two[0.3] - 1,
     low=0.10,
@@ -182,7 +182,7 @@ for name, shapes in towers.items():
     print(f"{name:<9} {size(shapes):>11,} parameters, {found[name]:.2%} a task at keep ratio 0.3")
 spread = max(found.values()) - min(found.values())
 sentence = "From the mini tower to ViT-L/14 the share changes by at most half a point."
-claim("09-size", sentence, spread, high=0.005, unit="points")
+claim("12-size", sentence, spread, high=0.005, unit="points")
 
 # %% [markdown]
 # **What you should see:** nearly the same share for models of very different size. At one keep ratio the share is set
@@ -195,7 +195,7 @@ claim("09-size", sentence, spread, high=0.005, unit="points")
 table = json.loads((suite.folder / "results.json").read_text())["headline"]
 row = next(row for row in table["rows"] if row["name"] == "DTS-D, TIES, 0.3")
 claim(
-    "09-mini-file",
+    "12-mini-file",
     "A file of the mini suite takes less than 3 % at keep ratio 0.3.",
     row["storage"],
     high=0.03,
@@ -203,7 +203,7 @@ claim(
 )
 kept = row["share of experts"]
 sentence = "There, DTS-D over TIES keeps at least 99 % of the experts' accuracy."
-claim("09-mini-kept", sentence, kept["value"], interval=(kept["low"], kept["high"]), low=0.99, unit="%")
+claim("12-mini-kept", sentence, kept["value"], interval=(kept["low"], kept["high"]), low=0.99, unit="%")
 
 # %% [markdown]
 # The paper has 90.40 % beside experts of about 90.5 %, on eight photographic data sets. The *order* is the same: both
@@ -233,7 +233,7 @@ for row in ("experts", "average", "Task Arithmetic", "TIES"):
     print(f"{row:<16} P1: {mean['P1'][row]:.1f} %   P3: {mean['P3'][row]:.1f} %")
 gap = (mean["P1"]["TIES"] - mean["P3"]["TIES"]) / 100
 claim(
-    "09-protocols",
+    "12-protocols",
     "TIES is at least one point better on protocol P1 than on protocol P3.",
     gap,
     low=0.01,
@@ -267,8 +267,8 @@ print(f"{BASES[name]}\n  " + "\n  ".join(f"{expert_repo(name, task)}   {task.rep
 expert = {key: shape for key, shape in tower.items() if key != "visual.proj"}  # a CLIPVisionModel has no projection
 weights = 4 * (size(both) + 8 * size(expert)) / 1e9
 pixels = 3 * 224**2 * sum(task.size for task in TASKS[:8]) / 1e9
-claim("09-weights", "Base and experts are files of at most four gigabytes.", weights, high=4, unit="GB")
-claim("09-decoded", "The decoded test images take at most fourteen gigabytes.", pixels, high=14, unit="GB")
+claim("12-weights", "Base and experts are files of at most four gigabytes.", weights, high=4, unit="GB")
+claim("12-decoded", "The decoded test images take at most fourteen gigabytes.", pixels, high=14, unit="GB")
 
 # %% [markdown]
 # Then let it run:
@@ -280,7 +280,7 @@ claim("09-decoded", "The decoded test images take at most fourteen gigabytes.", 
 # It fetches what is missing, checks that no test image of DTD stands in the training split, measures the tables of this
 # course, the size-accuracy curve and the ablation (`--no-curves` leaves these two out), and writes a report that puts
 # the numbers beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its
-# own, and the figures of notebooks 05 to 09, drawn from the real suite, at its end.
+# own, and the figures of notebooks 07 to 12, drawn from the real suite, at its end.
 #
 # **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges and
 # deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only what the
@@ -318,7 +318,7 @@ leaked = check(leaked)
 half = 20
 images = [image.numpy().tobytes() for image in suite.images(suite.example, "test")[0][: 2 * half]]
 claim(
-    "09-leak", "A test split that is half training images is found out.", leaked(images[:half], images), low=20, high=20
+    "12-leak", "A test split that is half training images is found out.", leaked(images[:half], images), low=20, high=20
 )
 
 # %% [markdown]
@@ -337,7 +337,7 @@ for key in ("conv1.weight", "transformer.resblocks.0.attn.in_proj_weight", "proj
     print(key, *keys.split({key: one[key]}), sep="\n    ")
 back = keys.fused(theirs)
 exact = all(torch.equal(tensor, back[key]) for key, tensor in one.items()) and len(back) == len(one)
-claim("09-map", "There and back, every tensor is bit for bit what it was.", exact, low=1)
+claim("12-map", "There and back, every tensor is bit for bit what it was.", exact, low=1)
 
 # %% [markdown]
 # ### Exercise 3 · Split the attention (medium, 8 minutes)
@@ -375,7 +375,7 @@ split_attention = check(split_attention)
 # %%
 deltas = {"fused": compress(base, one), "split": compress(keys.split(base), keys.split(one))}
 heavier = storage(deltas["split"]).file / storage(deltas["fused"]).file - 1
-claim("09-split-file", "The file of the split layout is at least 5 % larger.", heavier, low=0.05, unit="%")
+claim("12-split-file", "The file of the split layout is at least 5 % larger.", heavier, low=0.05, unit="%")
 
 # %% [markdown]
 # ## Step 7 · Models that read
@@ -418,9 +418,9 @@ for kind in HEADS:
     draws = bootstrap({"experts": answers(kind, bodies[kind].get), "rebuilt": rebuilt})
     kept = draws["rebuilt"].mean(1) / draws["experts"].mean(1)
     sentence = f"{kind}: rebuilt bodies keep at least 90 % of their experts' accuracy."
-    claim(f"09-kept-{kind}", sentence, kept.mean().item(), interval=interval(kept), low=0.9, unit="%")
+    claim(f"12-kept-{kind}", sentence, kept.mean().item(), interval=interval(kept), low=0.9, unit="%")
     sentence = f"{kind}: each file takes at most 3 % of its body's bytes (float32)."
-    claim(f"09-body-{kind}", sentence, max(storage(d).share("file") for d in small.values()), high=0.03, unit="%")
+    claim(f"12-body-{kind}", sentence, max(storage(d).share("file") for d in small.values()), high=0.03, unit="%")
 
 # %% [markdown]
 # **What you should see:** it works for both, at a few hundredths of the bytes. (Mind the scale: the language is simple,
@@ -447,24 +447,24 @@ for kind, layer in HEADS.items():
     found = {name: {"unseen": answers(kind, lambda task, b=body: b)["unseen"]} for name, body in bodies_now.items()}
     fused[kind] = bootstrap(found)
     sentence = f"{kind}: no seen task gets over half of the weight."
-    claim(f"09-weight-{kind}", sentence, weights.max().item(), high=0.5, unit="%")
+    claim(f"12-weight-{kind}", sentence, weights.max().item(), high=0.5, unit="%")
 
 # %%
 for kind, draws in fused.items():
     gain = {other: (draws["fused"] - draws[other])[:, 0] for other in draws}
     points = lambda other, gain=gain: {"value": gain[other].mean().item(), "interval": interval(gain[other])}
     sentence = f"{kind}: on the unseen task the fused body is at least 3 points better than the pretrained one."
-    claim(f"09-pretrained-{kind}", sentence, **points("pretrained"), low=0.03, unit="points")
+    claim(f"12-pretrained-{kind}", sentence, **points("pretrained"), low=0.03, unit="points")
     sentence = f"{kind}: it gains at most 6 points on the plain average."
-    claim(f"09-average-{kind}", sentence, **points("average"), high=0.06, unit="points")
+    claim(f"12-average-{kind}", sentence, **points("average"), high=0.06, unit="points")
     sentence = f"{kind}: it is not better than the body of the one seen task that is near."
-    claim(f"09-kin-{kind}", sentence, **points("seen 1"), high=0.0, unit="points")
+    claim(f"12-kin-{kind}", sentence, **points("seen 1"), high=0.0, unit="points")
     start, layer = starts[kind][HEADS[kind]], HEADS[kind]
     moved = [
         torch.cosine_similarity(head[layer].flatten(), start.flatten(), dim=0).item() for head in heads[kind].values()
     ]
     sentence = f"{kind}: the heads' dense layers still have a cosine of at least 0.5 with the one they started from."
-    claim(f"09-start-{kind}", sentence, min(moved), low=0.5)
+    claim(f"12-start-{kind}", sentence, min(moved), low=0.5)
 
 # %% [markdown]
 # **What you should see:** fusing helps against the pretrained body, but that is mostly the average's doing. The weights

@@ -1,11 +1,11 @@
-"""The exercises of notebook 09: what the layout of the attention weights costs, leaks, and a map of names."""
+"""The exercises of notebook 12: what the layout of the attention weights costs, leaks, and a map of names."""
 
 import torch
 from torch import Tensor
 
 from dts_mini.course.exercise import Exercise, Wrong, case
 
-NOTEBOOK = "09_full_scale"
+NOTEBOOK = "12_full_scale"
 
 
 def attention_bits(d: int, rank: int, fused: bool) -> int:

@@ -1,10 +1,10 @@
-"""The exercises of notebook 08: a layer without its matrix, for one task and for many; what memory keeps; routing."""
+"""The exercises of notebook 11: a layer without its matrix, for one task and for many; what memory keeps; routing."""
 
 import torch
 
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
-NOTEBOOK = "08_serving"
+NOTEBOOK = "11_serving"
 
 
 def low_rank_forward(
