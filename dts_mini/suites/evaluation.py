@@ -14,7 +14,7 @@ PART = 2_000  # images whose logits are kept together where a suite keeps them: 
 
 
 @torch.no_grad()
-def logits(suite: Suite, state: State, task: str, split: str = "test", batch: int = 500) -> Tensor:
+def logits(suite: Suite, state: State, task: str, split: str = "test", batch: int = 100) -> Tensor:
     """Logits (n, classes) of an image tower's state dict on a task's split, under the task's head.
 
     A suite with a store keeps them, for this state dict and all that the answers depend on beside it.
