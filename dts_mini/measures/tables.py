@@ -2,8 +2,8 @@
 
 Each is plain data (for JSON): a title, columns, and rows with an estimate and a 95 % bootstrap interval over test
 images for every entry, in [0, 1]; ``markdown`` writes it for people. A row's ``kind`` says what it is: ``zero-shot``,
-``cheap`` (what ``measures.cheap`` lists), ``merge`` (one model for all tasks), ``remainder`` (a base and a small file for
-each task) or ``experts``; its ``uses``, what it needs of a task beside the shared model and the task's class names.
+``cheap`` (what ``measures.cheap`` lists), ``merge`` (one model for all tasks), ``remainder`` (a base and a small file
+for each task) or ``experts``; its ``uses``, what it needs of a task beside the shared model and its class names.
 """
 
 import functools
