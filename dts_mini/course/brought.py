@@ -62,8 +62,11 @@ def _saved(name: str, here: Mapping[str, Any]) -> tuple[Function | None, str]:
         return None, f"there is no {path} in this folder"
     silent = io.StringIO()
     try:
+        notebook = Notebook(path.name, path.read_bytes())
+        if notebook.last(name) is None:
+            return None, f"{path} holds no function of this name"
         with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
-            function, errors = Notebook(path.name, path.read_bytes()).run(name, {"__name__": "__main__"})
+            function, errors = notebook.run(name, {"__name__": "__main__"})
     except (Exception, SystemExit) as error:
         return None, f"{path}: {type(error).__name__}"
-    return function, f"{path}: {errors.get(name, 'it holds no function of this name')}"
+    return function, f"{path}: {errors.get(name, '')}"

@@ -145,7 +145,8 @@ def means(x, codes):
 
 # %%
 kept = {how: (values(U, codes)[codes].norm() / U.norm()).item() for how, values in (("RMS", scale), ("mean", means))}
-claim("04-rms-length", "With your scale, U keeps its length to 0.01 %.", kept["RMS"], low=0.9999, high=1.0001, of="scale")
+sentence = "With your scale, U keeps its length to 0.01 %."
+claim("04-rms-length", sentence, kept["RMS"], low=0.9999, high=1.0001, of="scale")
 lost = 1 - kept["mean"]
 claim("04-mean-length", "With means, U loses between 4 % and 12 % of its length.", lost, low=0.04, high=0.12, unit="%")
 
@@ -373,14 +374,14 @@ show(figures.scaling_costs(lost, apart, suite.tasks))
 # %%
 gap = (lost["mean"] - lost["RMS"]).mean(1)
 sentence = "In mean accuracy RMS and mean differ by less than a point (95 % interval)."
-claim(
-    "04-accuracy-alike", sentence, gap.mean().item(), low=-0.01, high=0.01, interval=interval(gap), unit="points"
-)
+claim("04-accuracy-alike", sentence, gap.mean().item(), low=-0.01, high=0.01, interval=interval(gap), unit="points")
 each = [interval(apart["mean"][:, n] / apart["RMS"][:, n])[0] for n in range(len(suite.tasks))]
 sentence = "On every task the KL divergence is larger with means than with the RMS (95 % intervals)."
 claim("04-kl-each", sentence, min(each), low=1)
 share = apart["mean"].mean(1) / apart["RMS"].mean(1)
-sentence = "In the mean over the tasks the KL divergence with means is at least 1.3 times that with the RMS (95 % interval)."
+sentence = (
+    "In the mean over the tasks the KL divergence with means is at least 1.3 times that with the RMS (95 % interval)."
+)
 claim("04-kl-all", sentence, share.mean().item(), low=1.3, interval=interval(share))
 gap = (lost["no scaling"] - lost["RMS"]).mean(1)
 sentence = "Without scaling the mean accuracy is lower than with the RMS, by less than 2 points (95 % interval)."
@@ -398,7 +399,7 @@ claim("04-ablation-kl", sentence, share.mean().item(), low=2.5, interval=interva
 # perhaps our version of "without" is milder. We cannot tell which.
 
 # %% [markdown]
-# ## Step 5 · A better value for the matrix?
+# ## Step 5 · A better value for the matrix? (can be skipped at first)
 #
 # Is the plain mean even the right least-squares value? It minimises the error of $U$. But you want a small error of
 # the *matrix*, and there an error in column $i$ of $U$ is multiplied by $s_i$. As the rows of $V^\top$ are orthonormal,

@@ -203,6 +203,8 @@ EXERCISES = (
             case(group_value, torch.tensor([-2.0])),  # a group of one is its own value
             the_length_is_kept,
         ),
+        start="Say the name backwards: square the elements, take the mean, take the root. Then give it the sign of "
+        "the group.",
         hints=(
             ("My value is positive", "Squares forget the sign. Multiply by the sign of any element: x.sign()[0]."),
             (
@@ -214,6 +216,11 @@ EXERCISES = (
                 "You took the root of the sum of squares. Take the root of their mean.",
             ),
             ("My value is the square of what is expected", "The root is missing: .sqrt() after the mean."),
+        ),
+        skeleton=(
+            "def group_value(x):\n"
+            "    size = ...  # of x.square(): the mean, then the root\n"
+            "    return x.sign()[0] * size"
         ),
         wrong=VALUE_WRONG,
     ),
@@ -229,6 +236,8 @@ EXERCISES = (
             case(scale, POSITIVE, threshold(POSITIVE)),
             x_keeps_its_length,
         ),
+        start="Write it for one group first: x[codes == 3] holds its elements. Then go over the codes 0 to 3, and "
+        "put what you get into a tensor of five zeros.",
         hints=(
             (
                 "I have a value for each element",
@@ -244,6 +253,15 @@ EXERCISES = (
             ("My values come in another order", "values[0] belongs to the code 0, which is strong negative."),
             ("An empty group's value is nan", "The mean of nothing is nan. A group without elements has the value 0."),
         ),
+        skeleton=(
+            "def scale(x, codes):\n"
+            "    values = torch.zeros(5)\n"
+            "    for code, sign in enumerate((-1, -1, 1, 1)):\n"
+            "        group = x[codes == code]\n"
+            "        ...  # where the group has elements, values[code] is their signed root mean square\n"
+            "    return ..."
+        ),
+        pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
         wrong=SCALE_WRONG,
     ),
     Exercise(
@@ -260,6 +278,8 @@ EXERCISES = (
             case(dts, torch.tensor(-0.7), 0.1),  # a tensor without dimensions is its own group
             its_rank_is_that_of_the_keep_ratio,
         ),
+        start="Begin with what is no matrix: find the codes of x, then the values of the codes, then values[codes]. "
+        "A matrix needs the same twice, for U and for V^T.",
         hints=(
             ("I decompose nothing", "A matrix, x.dim() == 2, is decomposed first; then its factors are made coarse."),
             (
@@ -283,6 +303,17 @@ EXERCISES = (
                 "Threshold the factors, not their product: the product has as many elements as the matrix.",
             ),
         ),
+        skeleton=(
+            "def dts(x, keep_ratio=0.1):\n"
+            "    def coarse(part):\n"
+            "        codes = ...\n"
+            "        return ...  # part with the group's value in each place\n"
+            "\n"
+            "    if x.dim() != 2:\n"
+            "        return ...\n"
+            "    U, s, Vt = decompose(x, keep_ratio)\n"
+            "    return ..."
+        ),
         wrong=DTS_WRONG,
     ),
     Exercise(
@@ -297,6 +328,7 @@ EXERCISES = (
             case(best_value, torch.tensor([0.1, 0.2, 0.4]), torch.ones(3)),  # equal weights: the mean
             no_value_is_better,
         ),
+        start="Set the derivative of the sum with respect to v to zero, and solve for v.",
         hints=(
             (
                 "My value ignores the weights",
@@ -316,6 +348,7 @@ EXERCISES = (
             ),
             ("Elements of weight zero still count", "An element of weight zero adds nothing to the error, whatever v."),
         ),
+        skeleton=("def best_value(x, weight):\n    return ... / ..."),
         wrong=BEST_WRONG,
     ),
 )

@@ -149,6 +149,8 @@ EXERCISES = (
             case(information_bits, 64, 64, 64),  # full rank: more codes than the matrix has elements
             a_component_more,
         ),
+        start="How many elements has U at rank r, and how many has V? Each is a code. Then count what is left: "
+        "singular values, and scales.",
         hints=(
             (
                 "I am far above",
@@ -161,6 +163,13 @@ EXERCISES = (
                 "I am 128 bits short",
                 "There are two factors, U and V. Each is thresholded apart and has its own scales.",
             ),
+        ),
+        skeleton=(
+            "def information_bits(m, n, r):\n"
+            "    codes = 2 * ...\n"
+            "    values = 32 * ...\n"
+            "    scales = 32 * ...\n"
+            "    return ..."
         ),
         wrong=BITS_WRONG,
     ),
@@ -178,6 +187,8 @@ EXERCISES = (
             it_gives_bytes,
             a_thousand_codes_take_250_bytes,
         ),
+        start="Take four codes first, by hand: what number do 1, 2, 3, 0 make, when the first is worth 1 and each "
+        "next place four times as much? Then look at the row four codes at a time.",
         hints=(
             (
                 "I get a byte for each code",
@@ -197,6 +208,13 @@ EXERCISES = (
             ("I have a byte too many", "Add as many zeros as make the number a multiple of four, and no more."),
             ("My bytes are not bytes", "A number is a byte when its type says so: .to(torch.uint8)."),
         ),
+        skeleton=(
+            "def pack(codes):\n"
+            "    full = torch.cat([codes, ...])  # zeros at the end, so that four divide the number\n"
+            "    fours = full.view(-1, 4).int()  # a row for each byte\n"
+            "    return (fours[:, 0] + ...).to(torch.uint8)"
+        ),
+        pace=(torch.arange(200_000) % 4,),
         wrong=PACK_WRONG,
     ),
     Exercise(
@@ -211,6 +229,8 @@ EXERCISES = (
             case(unpack, torch.tensor([255, 27], dtype=torch.uint8), 6),
             what_was_packed_comes_back,
         ),
+        start="The lowest two bits of a byte are packed % 4. Which division brings the next two bits down to this "
+        "place?",
         hints=(
             (
                 "My codes are larger than 3",
@@ -225,6 +245,13 @@ EXERCISES = (
             ("My codes come in fours the other way round", "The first code is the lowest: packed % 4."),
             ("I have more codes than there were", "The last byte may be filled up. Keep the first count codes."),
         ),
+        skeleton=(
+            "def unpack(packed, count):\n"
+            "    packed = packed.long()\n"
+            "    fours = torch.stack([packed % 4, ...], 1)  # four columns\n"
+            "    return ..."
+        ),
+        pace=(torch.arange(50_000).to(torch.uint8), 200_000),
         wrong=UNPACK_WRONG,
     ),
     Exercise(
@@ -241,6 +268,8 @@ EXERCISES = (
             case(rank_within_bits, 30, 20, 100),  # less than the scales alone
             it_fits_and_one_more_does_not,
         ),
+        start="What does one component cost? What is to be paid whatever the rank? Take the second off the budget, "
+        "and see how often the first fits into the rest.",
         hints=(
             (
                 "My rank fits only without the scales",
@@ -254,6 +283,12 @@ EXERCISES = (
             ),
             ("My rank is negative", "Where not even the scales fit, nothing is kept: the answer is 0."),
             ("My rank is 1 where nothing fits", "The floor of 1 belongs to the keep ratio. A budget may be too small."),
+        ),
+        skeleton=(
+            "def rank_within_bits(m, n, bits):\n"
+            "    room = bits - ...  # what is left for components\n"
+            "    rank = room // ...\n"
+            "    return max(..., min(rank, ...))"
         ),
         wrong=RANK_WRONG,
     ),
