@@ -135,7 +135,7 @@ claim("05-long", "A large 4d x d matrix takes about 0.078 times the keep ratio."
 # ## Step 3 · Four codes in a byte
 #
 # Two bits per code is what the formula says. But no computer has a number of two bits: the smallest is a byte, eight
-# bits. Whoever stores a code in a byte of its own spends four times too much. So four codes share one byte. The first
+# bits. Whoever gives each code a byte of its own leaves six bits of it empty. So four codes share one byte. The first
 # is worth 1, the second 4, the third 16, the fourth 64:
 #
 # $$\text{byte} = c_0 + 4\,c_1 + 16\,c_2 + 64\,c_3 .$$
@@ -178,7 +178,7 @@ unpack = check(unpack)
 # hint("unpack")
 
 # %% [markdown]
-# Now on a real factor. The first two steps come from your notebooks 02 and 03, `dts` from 04.
+# Now on a real factor. The first two steps come from your notebooks 02 and 03, `dts` from notebook 04.
 
 # %%
 decompose, threshold, dts = bring("decompose", "threshold", "dts")

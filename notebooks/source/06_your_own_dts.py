@@ -42,11 +42,11 @@ theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in sui
 #
 # | function | from | takes and gives |
 # |---|---|---|
-# | `decompose(M, keep_ratio)` | 02 | a matrix → $U$, $s$, $V^\top$ |
-# | `threshold(x)` | 03 | a tensor → its codes, from 0 to 4 |
-# | `scale(x, codes)` | 04 | a tensor and its codes → five values |
-# | `pack(codes)` | 05 | codes from 0 to 3 → bytes |
-# | `unpack(packed, count)` | 05 | bytes → codes |
+# | `decompose(M, keep_ratio)` | notebook 02 | a matrix → $U$, $s$, $V^\top$ |
+# | `threshold(x)` | notebook 03 | a tensor → its codes, from $0$ to $4$ |
+# | `scale(x, codes)` | notebook 04 | a tensor and its codes → five values |
+# | `pack(codes)` | notebook 05 | codes from $0$ to $3$ → bytes |
+# | `unpack(packed, count)` | notebook 05 | bytes → codes |
 #
 # Save those notebooks, then run the second cell below. Are they somewhere else, or called otherwise? Then paste your
 # functions into the first cell.
@@ -68,7 +68,7 @@ decompose, threshold, scale, pack, unpack = bring("decompose", "threshold", "sca
 # | `codes` | all codes in one long row, four in a byte; of a matrix first those of $U$, row by row, then $V^\top$ | uint8 |
 # | `values` | of a matrix $s$, then the four values of $U$, then those of $V^\top$; of any other tensor its four | float32 |
 # | `zeros` | where the long row has the code 4; there 0 is packed in its place | int32 |
-# | `ranks` | for each matrix, how many components were kept | integers |
+# | `ranks` | for each matrix, how many components were kept | int32 |
 #
 # The shapes need no room: whoever rebuilds has $\theta_0$, and there every tensor has its shape. The fifth value needs
 # none either, since it is always zero.
@@ -96,7 +96,7 @@ def compressed(base: dict, expert: dict, keep_ratio: float) -> dict:
             values.append(scale(part, found)[:4])
     codes = torch.cat(codes)
     zeros = torch.nonzero(codes == 4).flatten().int()
-    return {"codes": pack(codes % 4), "values": torch.cat(values), "zeros": zeros, "ranks": torch.tensor(ranks)}
+    return {"codes": pack(codes % 4), "values": torch.cat(values), "zeros": zeros, "ranks": torch.tensor(ranks).int()}
 
 
 # %%

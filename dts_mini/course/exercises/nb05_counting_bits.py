@@ -265,6 +265,7 @@ EXERCISES = (
             case(rank_within_bits, 768, 192, 37_343),  # a bit short of rank 19
             case(rank_within_bits, 768, 192, 37_344),  # and just enough
             case(rank_within_bits, 40, 60, 1_000_000),
+            case(rank_within_bits, 60, 40, 1_000_000),
             case(rank_within_bits, 30, 20, 100),  # less than the scales alone
             it_fits_and_one_more_does_not,
         ),
