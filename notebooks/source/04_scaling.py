@@ -106,8 +106,11 @@ apart = abs(least / strong.mean().item() - 1)
 claim("04-mean-least", "On the grid of the figure the error is least within 2 % of the mean.", apart, high=0.02)
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** the RMS lies a little beyond the mean. Near its lowest point a parabola is flat, so the RMS
 # costs little in error.
+# </details>
 
 # %% [markdown]
 # ### Exercise 2 · The values of all groups (medium, 8 minutes)
@@ -297,10 +300,13 @@ sentence = "Yet with means the KL divergence is at least 1.3 times that with the
 claim("04-mean-kl", sentence, share.mean().item(), low=1.3, interval=interval(share))
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** two curves, two minima. The error is least for a *shortened* remainder. That is what least
 # squares always does when it is unsure: where the direction is wrong, going less far errs less. The answers want
 # otherwise. A likely reason: what counts for them is how far the model gets along $\tau$, and a shortened remainder
 # stops too early.
+# </details>
 #
 # Is it really the length alone? Stretch the means' remainder until it is as long as the RMS one, and compare again.
 
@@ -434,9 +440,12 @@ sentence = "With weights the squared error of the matrix is no larger, and less 
 claim("04-weighted", sentence, gain, low=-1e-6, high=0.02, unit="%")
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # The idea is right, and it is worth almost nothing. Singular vectors are all of unit length, and their elements are
 # spread much alike, whether the component is strong or weak. So weighting one column more hardly moves the mean of a
 # group. It is a good habit to measure before you build.
+# </details>
 
 # %% [markdown]
 # ## Recap

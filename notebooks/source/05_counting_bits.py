@@ -262,9 +262,12 @@ sentence = "Even all 192 components in two bits cost less than the matrix itself
 claim("05-always-fits", sentence, full, low=192, high=192)
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** many coarse directions beat a few exact ones. That is the heart of the method. At full rank
 # you would still be far below the matrix's own size, so the rank is free to choose: what limits it is the budget
 # alone.
+# </details>
 
 # %% [markdown]
 # ## Step 5 · The paper's model

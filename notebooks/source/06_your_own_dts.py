@@ -179,8 +179,11 @@ sentence = "The remainder from your file is the library's, to 0.1 %."
 claim("06-same", sentence, off, high=1e-3, of=("compressed", "rebuilt"))
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** hardly a difference. What the library's file has beside yours, and why it is a little longer,
 # are a digest of all bytes and a table of settings: it refuses a file that was damaged, and yours does not.
+# </details>
 #
 # Now all eight tasks, and what counts in the end: the answers. Each of the next two cells takes about ten seconds.
 

@@ -68,9 +68,10 @@ def file_bytes(delta: TaskDelta) -> tuple[Figure, dict]:
         ends = {"xyA": (left, -0.4), "coordsA": above.transData, "xyB": (right, 0.4), "coordsB": below.transData}
         figure.add_artist(ConnectionPatch(**ends, color="0.5", linewidth=0.8, linestyle=":"))
     figure.alt = (
-        "Above, a long grey bar: the expert in float32. Its left end, a sliver, is the task's file. Below, the sliver "
-        "taken apart: most of it is codes of matrices, then codes of other tensors; singular values, scales, zeros and "
-        "the header are short pieces at the right."
+        f"Above, a long grey bar: the expert in float32, {expert:,.0f} KiB. Its left end, a sliver, is the task's file, "
+        f"{file:.1f} KiB. Below, the sliver taken apart: "
+        + ", ".join(f"{n} {k:.1f} KiB" for n, k in parts.items())
+        + "."
     )
     return figure, {"expert": expert, "file": file, "part": list(parts), "kib": list(parts.values())}
 
@@ -95,9 +96,9 @@ def stairs(x: Tensor, codes: Tensor) -> tuple[Figure, dict]:
     axes.set_ylabel("element, and its group's value")
     axes.legend(fontsize="small", loc="upper left")
     figure.alt = (
-        "All elements of U, sorted, as a rising curve: steep at both ends, flat in the middle. Over it four level "
-        "steps, one for each group: strong negative, weak negative, weak positive, strong positive. Each step is about "
-        "as long as the others; the strong ones lie far from zero, and the curve leaves them at its ends."
+        "All elements, sorted, as a rising curve: steep at both ends, flat in the middle. Over it four level steps, one "
+        "for each group: " + ", ".join(f"{name} at {values[code]:.3f}" for code, name in enumerate(GROUP_NAMES)) + ". "
+        "Each step is about as long as the others; at both ends the curve runs far beyond the strong ones."
     )
     return figure, {"element": x[few].tolist(), "value": [values[code] for code in range(4)]}
 
@@ -130,9 +131,10 @@ def group_error(x: Tensor, scales: Mapping[str, float], bins: int = 40) -> tuple
     below.set_ylabel("squared error (% of energy)")
     marks = {name: [v, error(v).item()] for name, v in scales.items()}
     figure.alt = (
-        "Above, a histogram of the group's elements with the mean and, a little further from zero, the root mean "
-        "square. Below, the squared error of the group against its value: a parabola with its lowest point at the "
-        "mean; the root mean square lies a little up its outer branch."
+        "Above, a histogram of the group's elements. Below, the squared error of the group against its value: a "
+        "parabola. Marked in both: "
+        + "; ".join(f"{name} at {v:.3f} with an error of {e:.1f} % of the energy" for name, (v, e) in marks.items())
+        + "."
     )
     return figure, {"counts": counts, "value": grid.tolist(), "error": error(grid).tolist(), "marks": marks}
 
@@ -166,9 +168,19 @@ def length_and_answers(curve: Sequence[Mapping], marks: Mapping[str, Mapping]) -
     below.set_ylim(bottom=0)
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.alt = (
-        "Two curves against the length of the remainder. Above, the relative error: lowest at about the length that "
-        "means give. Below, the KL divergence of the answers: at that length it is clearly higher than at the longer "
-        "one that root mean squares give, and near its lowest around the task vector's own length."
+        "Two curves against the length of one remainder, stretched. "
+        + "; ".join(
+            f"{what} is lowest, {min(points)[0]:.3g}, at length {min(points)[1]:.2f}"
+            for what, points in (
+                ("above, the relative error", [(point["error"], point["length"]) for point in curve]),
+                ("below, the KL divergence in nats", [(point["kl"], point["length"]) for point in curve]),
+            )
+        )
+        + ". On top of the curves: "
+        + "; ".join(
+            f"{name}, length {p['length']:.2f}, error {p['error']:.2f}, KL {p['kl']:.3f}" for name, p in marks.items()
+        )
+        + "."
     )
     return figure, data
 
@@ -201,9 +213,13 @@ def scaling_costs(lost: Mapping[str, Tensor], kl: Mapping[str, Tensor], tasks: S
     axes[1].set_xlabel("KL divergence from the expert (nats, logarithmic)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(lost))
     figure.alt = (
-        "For each task and for all, with 95 % intervals: above, the accuracy lost to the expert in points, where RMS "
-        "and mean overlap and no scaling tends to lose most; below, the KL divergence on a logarithmic axis, where RMS "
-        "is lowest, mean in the middle and no scaling far highest on every task."
+        "For each task and for all, with 95 % intervals: above, the accuracy lost to the expert; below, the KL "
+        "divergence on a logarithmic axis. For all tasks: "
+        + "; ".join(
+            f"{name} {data['lost'][name]['value'][-1]:.1f} points and {data['kl'][name]['value'][-1]:.3f} nats"
+            for name in lost
+        )
+        + ". On single tasks the intervals of the losses overlap; the KL divergences keep their order."
     )
     return figure, data
 
@@ -227,7 +243,8 @@ def trial_rows(trials: Mapping[str, Tensor]) -> tuple[Figure, dict]:
     axes.set_xlabel("KL divergence on validation images, mean over the tasks (nats)")
     best = min(trials, key=lambda name: trials[name].mean())
     figure.alt = (
-        f"One row for each of {len(trials)} trials: the mean KL divergence on validation images, with 95 % intervals. "
-        f"A dotted line marks the first, {next(iter(trials))}; the lowest is {best}."
+        "The mean KL divergence on validation images, with 95 % intervals, a row for each trial: "
+        + ", ".join(f"{name} {value:.4f}" for name, value in zip(trials, data["value"], strict=True))
+        + f". A dotted line marks the first; the lowest is {best}."
     )
     return figure, data
