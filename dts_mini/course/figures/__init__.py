@@ -2,8 +2,8 @@
 
 from dts_mini.course.figures.decomposition import (
     component,
+    described,
     layer_errors,
-    matrices,
     rank_accuracy,
     same_error,
     singular_values,
@@ -61,6 +61,7 @@ __all__ = [
     "cosine_map",
     "cut_curve",
     "delta_bytes",
+    "described",
     "descriptor_map",
     "drift",
     "every_method",
@@ -75,7 +76,6 @@ __all__ = [
     "layer_lengths",
     "layer_ranks",
     "length_and_answers",
-    "matrices",
     "mean_accuracies",
     "nearness_gains",
     "numbers_and_codes",

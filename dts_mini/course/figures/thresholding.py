@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dts_mini.course.style import PALETTE, bar_cue, cue, styled
+from dts_mini.course.style import GROUPS, PALETTE, SIGNS, bar_cue, cue, styled
 
 GROUP_NAMES = ("strong negative", "weak negative", "weak positive", "strong positive")
-SHADES = tuple(colormaps["PuOr"](x) for x in (0.15, 0.36, 0.64, 0.85))  # of the codes 0 to 3: strong is dark
+SHADES = tuple(PALETTE[number] for number in GROUPS)  # of the codes 0 to 3: strong is dark
 
 
 @styled
@@ -21,22 +20,27 @@ def numbers_and_codes(elements: Tensor, codes: Tensor, size: tuple[int, int] = (
     """The top left corner of a factor's elements (k x n), as numbers and as their codes of two bits (k x n)."""
     numbers, codes = (x[: size[0], : size[1]] for x in (elements.float(), codes.int()))
     limit = numbers.abs().max().item()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 2.9), width_ratios=(1.25, 1))
-    left.imshow(numbers.numpy(), cmap="PuOr", vmin=-1.6 * limit, vmax=1.6 * limit, aspect="auto")  # pale: read on top
-    right.imshow(codes.numpy(), cmap=ListedColormap(SHADES), vmin=-0.5, vmax=3.5, aspect="auto")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True)
+    above.imshow(numbers.numpy(), cmap=SIGNS, vmin=-2 * limit, vmax=2 * limit, aspect="auto")  # pale: read on top
+    below.imshow(codes.numpy(), cmap=ListedColormap(SHADES), vmin=-0.5, vmax=3.5, aspect="auto")
     for row, column in torch.cartesian_prod(*map(torch.arange, numbers.shape)).tolist():
         number, code = numbers[row, column].item(), codes[row, column].item()
-        left.text(column, row, f"{number:.3f}".replace("-", "\u2212"), ha="center", va="center", fontsize=7.5)
-        right.text(column, row, f"{code:02b}", ha="center", va="center", color="white" if code in (0, 3) else "black")
-    left.set_title("32 bits an element")
-    right.set_title("2 bits an element")
-    for axes in (left, right):
-        axes.set_xlabel("element of the vector (number)")
-        axes.set_xticks(range(numbers.shape[1]))
-    left.set_ylabel("component (number)")
+        above.text(column, row, f"{number:.3f}".replace("-", "\u2212"), ha="center", va="center", fontsize=8.5)
+        below.text(column, row, f"{code:02b}", ha="center", va="center", color="white" if code == 3 else "black")
+    above.set_title("32 bits for each element")
+    below.set_title("2 bits for each element")
+    below.set_xlabel("element of the vector (number)")
+    below.set_xticks(range(numbers.shape[1]))
+    for axes in (above, below):
+        axes.set_ylabel("component (number)")
     patches = [plt.Rectangle((0, 0), 1, 1, facecolor=shade, edgecolor="0.5") for shade in SHADES]
     labels = [f"{code:02b} {name}" for code, name in enumerate(GROUP_NAMES)]
-    figure.legend(patches, labels, loc="outside right center", fontsize="small")
+    figure.legend(patches, labels, loc="outside upper center", ncols=2, fontsize="small")
+    figure.alt = (
+        f"Two tables of the same elements of U, a row for each component. Above, numbers such as "
+        f"{numbers[0, 0].item():.3f}, tinted by sign and size. Below, two bits for each: 00 strong negative, 01 weak "
+        "negative, 10 weak positive, 11 strong positive."
+    )
     return figure, {"numbers": numbers.tolist(), "codes": codes.tolist(), "limit": [limit]}
 
 
@@ -55,7 +59,7 @@ def group_histogram(
     figure, axes = plt.subplots(figsize=(7.2, 3.4))
     floor, middles = torch.zeros(bins), (edges[1:] + edges[:-1]) / 2
     for g, (name, count) in enumerate(counts.items()):
-        bars = bar_cue((3, 1, 5, 0)[g])
+        bars = bar_cue(GROUPS[g])
         axes.bar(middles, count, 2 * reach / bins, floor, **bars, linewidth=0, label=name)
         floor += torch.tensor(count)
     for g, value in enumerate(scales):
@@ -64,13 +68,19 @@ def group_histogram(
     axes.set_xlabel("element of U (unit-length columns)")
     axes.set_ylabel("elements (count)")
     axes.legend(loc="upper right")
+    sizes = ", ".join(f"{name} {int((codes == g).sum()):,}" for g, name in enumerate(GROUP_NAMES))
+    figure.alt = (
+        f"Histogram of the elements of U, coloured and hatched by group, from left to right: {sizes} elements. The weak "
+        "groups are narrow and tall, the strong ones wide and flat."
+        + (" A dashed line marks the one value that each group becomes." if scales else "")
+    )
     return figure, {"edges": edges.tolist(), "counts": counts, "scales": scales}
 
 
 @styled
 def kept_parts(cosines: Mapping[str, float], level: float) -> tuple[Figure, dict]:
     """Cosines with M of what is rebuilt when only a part of each element is kept; ``level``: with all of it."""
-    figure, axes = plt.subplots(figsize=(6.8, 0.6 + 0.5 * len(cosines)))
+    figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.5 * len(cosines)))
     for place, cosine in enumerate(cosines.values()):
         axes.barh(place, cosine, height=0.6, **bar_cue(place))
         axes.annotate(f" {cosine:.2f}", (max(cosine, 0), place), va="center")
@@ -78,8 +88,10 @@ def kept_parts(cosines: Mapping[str, float], level: float) -> tuple[Figure, dict
     axes.set_yticks(range(len(cosines)), list(cosines))
     axes.invert_yaxis()
     axes.set_xlim(min(0, *cosines.values()), 1)
-    axes.set_xlabel("cosine with M (1: the same direction)")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.5, 1))
+    axes.set_xlabel(r"cosine with $M$ (1: the same direction)")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.3, 1))
+    parts = ", ".join(f"{part} {cosine:.2f}" for part, cosine in cosines.items())
+    figure.alt = f"Bars of the cosine with M: {parts}. A dashed line marks exact elements, {level:.2f}."
     return figure, {"part": list(cosines), "cosine": list(cosines.values()), "level": [level]}
 
 
@@ -93,21 +105,26 @@ def cut_curve(
     """
     percent = lambda shares: [100 * float(share) for share in shares]
     weak, errors = percent(weak), {name: percent(values) for name, values in errors.items()}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.3))
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 6), sharex=True)
     for number, (name, values) in enumerate(errors.items()):
-        left.plot(weak, values, **cue(number), markersize=4, label=name)
+        above.plot(weak, values, **cue(number), markersize=4, label=name)
     least = [weak[values.index(min(values))] for values in errors.values()]
-    left.plot(least, [min(values) for values in errors.values()], "X", color=PALETTE[6], markersize=8, label="least")
-    right.plot(weak, bits, **cue(2), markersize=4, label="entropy of the codes of U")
-    left.set_ylim(0)
-    left.set_ylabel("relative error (%)")
-    right.set_ylim(1, 2.05)
-    right.set_ylabel("entropy (bits a code)")
-    for axes in (left, right):
+    above.plot(least, [min(values) for values in errors.values()], "X", color=PALETTE[6], markersize=8, label="least")
+    below.plot(weak, bits, **cue(2), markersize=4, label="entropy of the codes of U")
+    above.set_ylim(0)
+    above.set_ylabel("relative error (%)")
+    below.set_ylim(1, 2.05)
+    below.set_ylabel("entropy (bits per code)")
+    below.set_xlabel("weak elements of each sign (%)")
+    for axes in (above, below):
         for number, (name, share) in enumerate(marks.items()):
             axes.axvline(100 * share, color="0.4", linestyle=(":", "--")[number % 2], label=name)
-        axes.set_xlabel("weak elements of each sign (%)")
         axes.legend(fontsize="small", loc="lower left", frameon=True, framealpha=1, edgecolor="white")
+    lowest = ", ".join(f"{name}: {place:.0f} % weak" for name, place in zip(errors, least, strict=True))
+    figure.alt = (
+        f"Two panels against the share of weak elements. Above, relative errors: they fall, then rise; least at {lowest}. "
+        f"Below, the entropy of the codes: highest, {max(bits):.2f} bits, at {weak[bits.index(max(bits))]:.0f} % weak."
+    )
     return figure, {"weak": weak, "bits": list(bits), "least": least} | errors
 
 
@@ -121,14 +138,27 @@ def groups_traded(
 
     Each estimate is {"value", "low", "high"}; ``expert`` is the expert's accuracy.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.2))
-    data = {"accuracy (%)": _by_groups(left, accuracy, 100), "KL (nats)": _by_groups(right, kl, 1)}
-    left.axhline(100 * expert, color="0.4", linestyle=":", label="expert")
-    left.set_ylabel("accuracy (%)")
-    right.set_ylabel("KL from the expert (nats)")
-    right.set_ylim(0)
-    left.legend(fontsize="small", loc="lower right")
-    right.legend(fontsize="small", loc="upper right")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 6), sharex=True)
+    data = {"accuracy (%)": _by_groups(above, accuracy, 100), "KL (nats)": _by_groups(below, kl, 1)}
+    above.axhline(100 * expert, color="0.4", linestyle=":", label="expert")
+    above.set_ylabel("accuracy (%)\n95 % interval")
+    below.set_ylabel("KL from the expert (nats)\n95 % interval")
+    below.set_ylim(0)
+    below.set_xlabel("groups")
+    above.legend(fontsize="small", loc="lower right")
+    below.legend(fontsize="small", loc="upper right")
+    told = []
+    for name, entry in data["KL (nats)"].items():
+        if name != "groups":
+            accuracies = data["accuracy (%)"][name]["value"]
+            each = zip(data["KL (nats)"]["groups"], accuracies, entry["value"], strict=True)
+            told.append(
+                f"{name}: " + ", ".join(f"{g} groups {right:.0f} % and {far:.2g} nats" for g, right, far in each)
+            )
+    figure.alt = (
+        "Two panels against the number of groups, with intervals: accuracy, and KL divergence from the expert. "
+        f"{'; '.join(told)}. The expert's accuracy is {100 * expert:.0f} %."
+    )
     return figure, data | {"expert": [100 * expert]}
 
 
@@ -142,5 +172,4 @@ def _by_groups(axes: Axes, series: Mapping[str, Mapping[int, Mapping[str, float]
         axes.errorbar(x, value, yerr=torch.stack([value - low, high - value]), capsize=2, label=name, **cue(number))
         data[name] = entry
     axes.set_xticks(range(len(groups)), groups)
-    axes.set_xlabel("groups")
     return data | {"groups": groups}
