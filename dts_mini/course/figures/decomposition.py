@@ -12,9 +12,8 @@ from torch import Tensor
 from dts_mini.core.dts import rank_of
 from dts_mini.core.state import State
 from dts_mini.core.svd import decompose
-from dts_mini.course.figures.shared import KINDS, layer_of, whiskers
+from dts_mini.course.figures.shared import KINDS, intervals, layer_of, whiskers
 from dts_mini.course.style import PALETTE, SIGNS, cue, styled
-from dts_mini.suites.evaluation import bootstrap, interval
 
 
 @styled
@@ -164,8 +163,8 @@ def rank_accuracy(
         entry = {
             "keep ratio": ratios,
             "error": [100 * float(found[ratio]["error"]) for ratio in ratios],
-            "accuracy": _intervals([found[ratio]["right"] for ratio in ratios], 100),
-            "kl": _intervals([found[ratio]["kl"] for ratio in ratios]),
+            "accuracy": intervals([found[ratio]["right"] for ratio in ratios], 100),
+            "kl": intervals([found[ratio]["kl"] for ratio in ratios]),
         }
         data["rows"][name] = entry
         top.plot(ratios, entry["error"], markersize=6, label=name, **cue(number))
@@ -207,8 +206,8 @@ def same_error(rows: Mapping[str, Mapping[str, Tensor]], levels: Mapping[str, Te
     names = list(rows)
     data = {
         "name": names,
-        "accuracy": _intervals([rows[name]["right"] for name in names], 100),
-        "kl": _intervals([rows[name]["kl"] for name in names]),
+        "accuracy": intervals([rows[name]["right"] for name in names], 100),
+        "kl": intervals([rows[name]["kl"] for name in names]),
         "levels": {},
     }
     for axes, key in ((above, "accuracy"), (below, "kl")):
@@ -275,18 +274,10 @@ def _plain(name: str) -> str:
     return name.replace("$", "").replace("\\", "")
 
 
-def _intervals(samples: Sequence[Tensor], unit: float = 1) -> dict[str, list[float]]:
-    """Means of samples (n) and their 95 % bootstrap intervals, all times ``unit``."""
-    drawn = bootstrap({str(number): {"task": sample} for number, sample in enumerate(samples)}).values()
-    low, high = zip(*(interval(draws[:, 0]) for draws in drawn), strict=True)
-    found = {"value": [sample.float().mean().item() for sample in samples], "low": low, "high": high}
-    return {end: [unit * x for x in values] for end, values in found.items()}
-
-
 def _levels(axes: Axes, levels: Mapping[str, Tensor], data: dict, line, span) -> None:
     """Accuracies to compare with, as lines with their intervals; ``line`` and ``span`` say which way they run."""
     for number, (name, right) in enumerate(levels.items()):
-        at = {key: values[0] for key, values in _intervals([right], 100).items()}
+        at = {key: values[0] for key, values in intervals([right], 100).items()}
         look = {"color": ("0.15", "0.45")[number % 2], "linestyle": ("-", "--")[number % 2]}
         line(at["value"], label=name, zorder=0, **look)
         span(at["low"], at["high"], color=look["color"], alpha=0.12, linewidth=0)

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dts_mini.core.paper import threshold
+from dts_mini.course.figures.shared import intervals, whiskers
 from dts_mini.course.style import GROUPS, PALETTE, SIGNS, bar_cue, cue, styled
 
 GROUP_NAMES = ("strong negative", "weak negative", "weak positive", "strong positive")
@@ -16,9 +17,9 @@ SHADES = tuple(PALETTE[number] for number in GROUPS)  # of the codes 0 to 3: str
 
 
 @styled
-def numbers_and_codes(elements: Tensor, codes: Tensor, size: tuple[int, int] = (6, 9)) -> tuple[Figure, dict]:
-    """The top left corner of a factor's elements (k x n), as numbers and as their codes of two bits (k x n)."""
-    numbers, codes = (x[: size[0], : size[1]] for x in (elements.float(), codes.int()))
+def numbers_and_codes(elements: Tensor, size: tuple[int, int] = (6, 9)) -> tuple[Figure, dict]:
+    """The top left corner of a factor's elements (k x n), as numbers and as their codes of two bits."""
+    numbers, codes = (x[: size[0], : size[1]] for x in (elements.float(), threshold(elements)))
     limit = numbers.abs().max().item()
     figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 5.6), sharex=True)
     above.imshow(numbers.numpy(), cmap=SIGNS, vmin=-2 * limit, vmax=2 * limit, aspect="auto")  # pale: read on top
@@ -129,47 +130,33 @@ def cut_curve(
 
 
 @styled
-def groups_traded(
-    accuracy: Mapping[str, Mapping[int, Mapping[str, float]]],
-    kl: Mapping[str, Mapping[int, Mapping[str, float]]],
-    expert: float,
-) -> tuple[Figure, dict]:
-    """Accuracy (in [0, 1]) and KL divergence (nats) of rebuilt experts against the number of groups, by series.
+def groups_traded(series: Mapping[str, Mapping[int, Mapping[str, Tensor]]], expert: Tensor) -> tuple[Figure, dict]:
+    """Accuracy and KL divergence of rebuilt experts against the number of groups, with 95 % bootstrap intervals.
 
-    Each estimate is {"value", "low", "high"}; ``expert`` is the expert's accuracy.
+    ``series`` {name: {groups: {"right": (n), "kl": (n) in nats}}}; ``expert``: which images (n) the expert gets right.
     """
     figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 6), sharex=True)
-    data = {"accuracy (%)": _by_groups(above, accuracy, 100), "KL (nats)": _by_groups(below, kl, 1)}
-    above.axhline(100 * expert, color="0.4", linestyle=":", label="expert")
+    groups = list(next(iter(series.values())))
+    data = {"groups": groups, "accuracy (%)": {}, "KL (nats)": {}, "expert": [100 * expert.float().mean().item()]}
+    for number, (name, found) in enumerate(series.items()):
+        x = [place + 0.16 * (number - (len(series) - 1) / 2) for place in range(len(groups))]
+        for axes, key, what, unit in ((above, "accuracy (%)", "right", 100), (below, "KL (nats)", "kl", 1)):
+            data[key][name] = intervals([found[g][what] for g in groups], unit)
+            whiskers(axes, x, data[key][name], number, name)
+    above.axhline(data["expert"][0], color="0.4", linestyle=":", label="expert")
     above.set_ylabel("accuracy (%)\n95 % interval")
     below.set_ylabel("KL from the expert (nats)\n95 % interval")
     below.set_ylim(0)
     below.set_xlabel("groups")
+    below.set_xticks(range(len(groups)), groups)
     above.legend(fontsize="small", loc="lower right")
     below.legend(fontsize="small", loc="upper right")
     told = []
-    for name, entry in data["KL (nats)"].items():
-        if name != "groups":
-            accuracies = data["accuracy (%)"][name]["value"]
-            each = zip(data["KL (nats)"]["groups"], accuracies, entry["value"], strict=True)
-            told.append(
-                f"{name}: " + ", ".join(f"{g} groups {right:.0f} % and {far:.2g} nats" for g, right, far in each)
-            )
+    for name in series:
+        each = zip(groups, data["accuracy (%)"][name]["value"], data["KL (nats)"][name]["value"], strict=True)
+        told.append(f"{name}: " + ", ".join(f"{g} groups {right:.0f} % and {kl:.2g} nats" for g, right, kl in each))
     figure.alt = (
         "Two panels against the number of groups, with intervals: accuracy, and KL divergence from the expert. "
-        f"{'; '.join(told)}. The expert's accuracy is {100 * expert:.0f} %."
+        f"{'; '.join(told)}. The expert's accuracy is {data['expert'][0]:.0f} %."
     )
-    return figure, data | {"expert": [100 * expert]}
-
-
-def _by_groups(axes: Axes, series: Mapping[str, Mapping[int, Mapping[str, float]]], unit: float) -> dict:
-    """Estimates with their intervals, in ``unit``, a little apart for each series; returns what was drawn."""
-    data, groups = {}, list(next(iter(series.values())))
-    for number, (name, found) in enumerate(series.items()):
-        entry = {key: [unit * found[g][key] for g in groups] for key in ("value", "low", "high")}
-        value, low, high = map(torch.tensor, entry.values())
-        x = [place + 0.16 * (number - (len(series) - 1) / 2) for place in range(len(groups))]
-        axes.errorbar(x, value, yerr=torch.stack([value - low, high - value]), capsize=2, label=name, **cue(number))
-        data[name] = entry
-    axes.set_xticks(range(len(groups)), groups)
-    return data | {"groups": groups}
+    return figure, data
