@@ -412,15 +412,7 @@ for groups, share in ratio.items():
         values[groups] = trial.answers(rebuild(theta_0, packed))
 show(figures.groups_traded(series, trial.expert["right"]))
 
-
 # %%
-def error_with(groups):
-    packed = compress({name: theta_0[name]}, {name: expert[name]}, keep_ratio=ratio[groups], groups=groups, scale="mean")
-    return relative(M, packed.remainder(name))
-
-
-sentence = "At the same bits, the matrix's error with eight groups is up to 2 points below that with four."
-claim("03-eight-matrix", sentence, error_with(4) - error_with(8), low=0, high=0.02, unit="points")
 mean, later = series.values()
 sentence = "At the same bits, four groups bring the model at least 0.02 nats nearer than two."
 claim("03-two-model", sentence, low=0.02, unit="nats", **trial.gap(later[2], later[4], "kl"))
