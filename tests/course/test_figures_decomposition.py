@@ -46,7 +46,7 @@ def test_one_sign_has_one_colour_in_every_figure():
     assert [[blue(colour) for colour in row] for row in shades] == [[False, False, True, True]] * 2
     bars = figures.group_histogram(x, paper.threshold(x), bins=4)[0].axes[0].containers
     assert [blue(bar.patches[0].get_facecolor()) for bar in bars] == [False, False, True, True]
-    figure, data = figures.component(torch.tensor([1.0, -1.0]), 1.0, torch.tensor([1.0, -2.0]))
+    figure, _ = figures.component(torch.tensor([1.0, -1.0]), 1.0, torch.tensor([1.0, -2.0]))
     _, top, side, middle, _ = figure.axes
     image = middle.images[0]
     assert [blue(colour) for colour in image.cmap(image.norm(image.get_array()))[0]] == [True, False]
@@ -127,7 +127,7 @@ def test_rank_accuracy_holds_error_accuracy_and_kl_with_their_intervals():
     assert data["levels"]["expert"]["value"] == pytest.approx(95)
     assert legend(figure) == ["p", "q", "expert", "zero-shot"]
     left, middle, last = figure.axes
-    assert all("keep ratio" in axes.get_xlabel() and okabe_ito(axes) for axes in figure.axes)
+    assert "keep ratio" in last.get_xlabel() and all(okabe_ito(axes) for axes in figure.axes)
     assert "%" in left.get_ylabel() and "95 % interval" in middle.get_ylabel() and "nats" in last.get_ylabel()
     assert last.get_yscale() == "log" and len(cues(left, "line")) == 2
 
