@@ -145,7 +145,8 @@ def _turned(U, Vt, sign):
 SIGNS_WRONG = {
     "I turned V^T alone": lambda U, Vt: (U, settle_signs(U, Vt)[1]),
     "All elements of my V^T are positive": lambda U, Vt: (settle_signs(U, Vt)[0], Vt.abs()),
-    "Nothing turns": lambda U, Vt: _turned(U, Vt, Vt.amax(1)),
+    "Nothing turns": lambda U, Vt: (U, Vt),
+    "Rows of mine keep a large negative element": lambda U, Vt: _turned(U, Vt, Vt.amax(1)),
     "I look at U": lambda U, Vt: _turned(U, Vt, U.gather(0, U.abs().argmax(0, keepdim=True))[0]),
     "I look at the sum of a row": lambda U, Vt: _turned(U, Vt, Vt.sum(1)),
     "I turn all components as the first": lambda U, Vt: _turned(U, Vt, Vt[0, Vt[0].abs().argmax()].expand(len(Vt))),
@@ -366,7 +367,11 @@ EXERCISES = (
             ),
             (
                 "Nothing turns",
-                "The largest element is nearly always positive already. Look for the largest *size*: use Vt.abs().",
+                "Multiply a row of V^T, and its column of U, by -1 where its largest element is negative.",
+            ),
+            (
+                "Rows of mine keep a large negative element",
+                "The largest element is nearly always positive. Look for the one of largest *size*: use Vt.abs().",
             ),
             ("I look at U", "The rule looks at the rows of V^T. The columns of U follow."),
             (
