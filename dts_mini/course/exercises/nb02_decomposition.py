@@ -400,6 +400,7 @@ EXERCISES = (
         checks=(
             case(decompose, SIX, 0.5),
             case(decompose, FLAT, 0.7),  # 2.8 of 4
+            case(decompose, FLAT, 0.6),  # 2.4 of 4
             case(decompose, SIX, 0.1),  # at least one
             case(decompose, -SIX, 1.0),
             case(decompose, FIFTY, 0.58),  # 28.999999999999996 of 50
