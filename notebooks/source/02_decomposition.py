@@ -29,7 +29,7 @@ import torch
 
 from dts_mini.core import svd
 from dts_mini.course import check, claim, figures, hint, show, sliders
-from dts_mini.course.trial import Trial
+from dts_mini.course.trial import Trial, equally_wrong
 from dts_mini.suites import load_suite
 
 suite = load_suite()
@@ -101,7 +101,8 @@ leading = check(leading)
 
 # %% [markdown]
 # How large should $r$ be? The paper sets a *keep ratio* $\rho$, the share of the components that is kept:
-# $r = \lfloor \rho \cdot \min(m, n) \rfloor$. At $\rho = 0.1$ this matrix keeps 19 of its 192 components.
+# $r = \lfloor \rho \cdot \min(m, n) \rfloor$. For this matrix and $\rho = 0.1$ that is $\lfloor 0.1 \cdot 192 \rfloor =
+# 19$.
 
 # %%
 U_r, s_r, Vt_r = leading(M, 19)
@@ -203,26 +204,17 @@ truncation_error = check(truncation_error)
 # **Predict first.** Can the largest elements ever come closer to $M$ than truncation does?
 
 # %%
-ranks = (1, 2, 5, 10, 19, 38, 57, 96, 144)
-relative = lambda other: ((M - other).norm() / M.norm()).item()
-sizes = M.abs().flatten().sort(descending=True).values
-measured, rivals = [], {"random directions, same rank": [], "largest elements, as many numbers": []}
-for r in ranks:
-    measured.append(relative(U[:, :r] * s[:r] @ Vt[:r]))
-    Q = torch.linalg.qr(torch.randn(M.shape[1], r, generator=torch.Generator().manual_seed(r))).Q
-    rivals["random directions, same rank"].append(relative(M @ Q @ Q.T))
-    numbers = r * (sum(M.shape) + 1)
-    rivals["largest elements, as many numbers"].append(relative(M.where(M.abs() >= sizes[numbers - 1], 0)))
-stated = [truncation_error(s, r) for r in ranks]
+stated = {r: truncation_error(s, r) for r in (1, 2, 5, 10, 19, 38, 57, 96, 144)}
 
 # %% tags=["answer"]
-show(figures.truncation_error(ranks, measured, stated, rivals))
+figure, error = figures.truncation_error(M, stated)
+show(figure)
 
 # %%
-off = max(abs(a - b) for a, b in zip(measured, stated, strict=True))
+off = max(abs(error["stated"][r] - error["truncation"][r]) for r in stated) / 100
 sentence = "Measured errors and those that your formula states agree within a tenth of a point at every rank."
 claim("02-eckart-young", sentence, off, high=1e-3, unit="points", of="truncation_error")
-behind = {r: rivals["largest elements, as many numbers"][i] - measured[i] for i, r in enumerate(ranks)}
+behind = {r: (error["largest elements, as many numbers"][r] - error["truncation"][r]) / 100 for r in stated}
 sentence = "At rank 19 the largest elements err at least 5 points more than truncation."
 claim("02-largest-19", sentence, behind[19], low=0.05, unit="points")
 sentence = "At rank 96 the largest elements err less than truncation."
@@ -291,8 +283,8 @@ print("row 3 of U, the row of zeros:", *(f"{value:8.0e}" for value in left[3].to
 #
 # Write the D of DTS. It returns $U$, $s$ and $V^\top$ of the components that are kept, by five rules:
 #
-# 1. The rank is $r = \lfloor \rho \cdot \min(m, n) \rfloor$. Beware: `0.29 * 100` is 28.999999999999996 in floats, and
-#    means 29.
+# 1. The rank is $r = \lfloor \rho \cdot \min(m, n) \rfloor$. Beware: `0.29 * 100` is `28.999999999999996` in
+#    floats, and is to count as `29`.
 # 2. At least one component is kept, however small $\rho$ is.
 # 3. A component whose $s_i$ is at most $s_1 \cdot \varepsilon \cdot \max(m, n)$ is rounding, and is dropped. Here
 #    $\varepsilon$ is `torch.finfo(s.dtype).eps`. (Rule 2 comes first: of a matrix of zeros one component is kept.)
@@ -321,15 +313,12 @@ decompose = check(decompose)
 # the expert.
 
 # %%
-matrices = [n for n, x in theta_0.items() if x.dim() == 2]
-apart = []
-for n in matrices:
-    tau = expert[n] - theta_0[n]
-    mine, library = decompose(tau, 0.1), svd.decompose(tau, max(1, int(0.1 * min(tau.shape))))
-    apart += [(a - b).abs().max().item() for a, b in zip(mine, library[:3], strict=True)]
-print(len(matrices), "matrices")
-sentence = "In all matrices your U, s and V^T are the library's, element by element, to rounding."
-claim("02-library", sentence, max(apart), high=1e-4, of="decompose")
+taus = [expert[n] - x for n, x in theta_0.items() if x.dim() == 2]
+library = [svd.decompose(tau, max(1, int(0.1 * min(tau.shape)))) for tau in taus]
+mine = [decompose(tau, 0.1) for tau in taus]
+off = max((a - b).abs().max().item() for x, y in zip(mine, library, strict=True) for a, b in zip(x, y[:3], strict=True))
+sentence = "In all matrices your U, s and V^T are the library's, number by number, to rounding."
+claim("02-library", sentence, off, high=1e-4, of="decompose")
 
 # %% [markdown]
 # ## Step 5 · Rank and accuracy
@@ -346,15 +335,10 @@ claim("02-library", sentence, max(apart), high=1e-4, of="decompose")
 def cut(base, target, keep_ratio):
     """The model ``target``, with every matrix of the difference ``target - base`` truncated."""
     state = dict(target)
-    for n in matrices:
+    for n in (n for n, x in base.items() if x.dim() == 2):
         U, s, Vt = decompose(target[n] - base[n], keep_ratio)
         state[n] = base[n] + U * s @ Vt
     return state
-
-
-def length(a, b):
-    """How far two models are apart, all matrices together."""
-    return sum((a[n] - b[n]).square().sum() for n in matrices).sqrt().item()
 
 
 # %% [markdown]
@@ -363,11 +347,11 @@ def length(a, b):
 # evaluates $\theta_0$, and the task vector at five keep ratios; it takes five to ten seconds.
 
 # %%
-trial, ratios = Trial(suite, task), (0.02, 0.05, 0.1, 0.3, 0.5)
-right = {"the expert": trial.expert["right"], "zero-shot": trial.answers(theta_0)["right"]}
-models = {ratio: cut(theta_0, expert, ratio) for ratio in ratios}
-error = {ratio: length(state, expert) / length(theta_0, expert) for ratio, state in models.items()}
-rows = {"task vector truncated": {r: {"error": error[r]} | trial.answers(models[r]) for r in ratios}}
+trial = Trial(suite, task)  # the expert on its test images
+zero_shot = trial.answers(theta_0)
+models = {ratio: cut(theta_0, expert, ratio) for ratio in (0.02, 0.05, 0.1, 0.3, 0.5)}
+rows = {"task vector truncated": trial.judged(models, base=theta_0)}
+right = {"the expert": trial.expert["right"], "zero-shot": zero_shot["right"]}
 
 # %% tags=["answer"]
 show(figures.rank_accuracy(rows, right))
@@ -392,21 +376,12 @@ claim("02-error-tenth", "There the error of the matrices is still above 40 %.", 
 # task vector. The last is the reverse of truncation: it keeps *only what truncation dropped*.
 
 # %%
-others = {"random error": dict(expert), "shrunk": dict(expert), "only the rest": dict(expert)}
-generator = torch.Generator().manual_seed(0)
-for n in matrices:
-    tau, lost = expert[n] - theta_0[n], expert[n] - models[0.1][n]
-    random = torch.randn(tau.shape, generator=generator)
-    others["random error"][n] = expert[n] + random * lost.norm() / random.norm()
-    others["shrunk"][n] = expert[n] - tau * lost.norm() / tau.norm()
-    others["only the rest"][n] = theta_0[n] + lost
-
-# %%
+others = equally_wrong(theta_0, expert, models[0.1])
 same = {"truncated": at[0.1]} | {who: trial.answers(state) for who, state in others.items()}
 show(figures.same_error(same, right))
 
 # %%
-above = trial.gap(same["only the rest"], trial.answers(theta_0), "right")
+above = trial.gap(same["only the rest"], zero_shot, "right")
 claim("02-rest", "What truncation drops is at most 10 points above zero-shot.", high=0.1, unit="points", **above)
 sentence = "The shrunk task vector is within three points of the expert."
 lost = trial.gap(trial.expert, same["shrunk"], "right")
@@ -431,14 +406,12 @@ claim("02-random-error", sentence, low=0, unit="nats", **trial.gap(same["truncat
 
 # %%
 nothing = {n: torch.zeros_like(x) for n, x in theta_0.items()}
-whole = {ratio: cut(nothing, expert, ratio) for ratio in ratios}
-error = {ratio: length(state, expert) / length(nothing, expert) for ratio, state in whole.items()}
-rows["expert itself truncated"] = {r: {"error": error[r]} | trial.answers(whole[r]) for r in ratios}
+rows["expert itself truncated"] = trial.judged({ratio: cut(nothing, expert, ratio) for ratio in models}, base=nothing)
 show(figures.rank_accuracy(rows, right))
 
 # %%
 sentence = "At keep ratio 0.1 the truncated expert itself is over 20 points below zero-shot."
-below = trial.gap({"right": right["zero-shot"]}, rows["expert itself truncated"][0.1], "right")
+below = trial.gap(zero_shot, rows["expert itself truncated"][0.1], "right")
 claim("02-model-tenth", sentence, low=0.2, unit="points", **below)
 ratio = (theta_0[name].norm() / M.norm()).item()
 claim("02-longer", "The weights of this layer are over ten times as long as its task vector.", ratio, low=10)
@@ -452,7 +425,7 @@ claim("02-longer", "The weights of this layer are over ten times as long as its 
 # exactly.
 
 # %% [markdown]
-# ## Step 7 · Where would ranks be needed? (a first reading can skip this step)
+# ## Step 7 · Where would ranks be needed? (can be skipped at first)
 #
 # Why: the paper uses one keep ratio for all matrices of a model. Is that fair to each of them? Here is the truncation
 # error of every matrix at keep ratio 0.1, for all experts.

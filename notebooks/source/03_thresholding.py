@@ -21,7 +21,6 @@
 
 # %%
 import torch
-from torch.nn.functional import cosine_similarity
 
 from dts_mini import compress, rebuild, storage
 from dts_mini.core.paper import decompose  # what you wrote in notebook 02
@@ -97,10 +96,10 @@ show(figures.group_histogram(U, codes))
 # %%
 count = codes.flatten().bincount(minlength=5)
 print("elements of U with the codes 0, 1, 2, 3, 4:", *(f"{share:.0%}" for share in (count / count.sum()).tolist()))
-joint = threshold(torch.cat([U.flatten(), Vt.flatten()]))[U.numel() :]
-strong = ((joint == 0) | (joint == 3)).float().mean().item()
 
 # %%
+joint = threshold(torch.cat([U.flatten(), Vt.flatten()]))[U.numel() :]
+strong = ((joint == 0) | (joint == 3)).float().mean().item()
 sentence = "In one heap with U, over 60 % of the elements of V would be strong."
 claim("03-two-heaps", sentence, strong, low=0.6, unit="%")
 
@@ -151,18 +150,15 @@ def coarse(x):
     return averaged(x, threshold(x))
 
 
-def cosine(x, y):
-    return cosine_similarity(x.flatten(), y.flatten(), dim=0).item()
-
-
-kept = {"sizes alone, 31 bits": torch.abs, "signs alone, 1 bit": torch.sign, "four groups, 2 bits": coarse}
-found = {part: cosine(M, keep(U) * s @ keep(Vt)) for part, keep in kept.items()}
+parts = {"sizes alone, 31 bits": torch.abs, "signs alone, 1 bit": torch.sign, "four groups, 2 bits": coarse}
+rebuilt = {part: keep(U) * s @ keep(Vt) for part, keep in parts.items()}
 
 # %% tags=["answer"]
-show(figures.kept_parts(found, cosine(M, U * s @ Vt)))
+figure, data = figures.kept_parts(M, rebuilt, exact=U * s @ Vt)
+show(figure)
 
 # %%
-sizes, signs, groups = found.values()
+sizes, signs, groups = data["cosine"].values()
 claim("03-sizes", "With sizes alone the cosine with M is below 0.05: nothing is left.", abs(sizes), high=0.05)
 claim("03-signs", "With signs alone it is above 0.4.", signs, low=0.4)
 claim("03-groups", "The second bit, strong or weak, adds at least 0.1 to the cosine.", groups - signs, low=0.1)
@@ -200,7 +196,7 @@ import math
 
 
 def entropy_bits(counts: list[int]) -> float:
-    """How often each code occurs -> bits per code, on average, that an ideal way of writing them needs."""
+    """How often each code occurs -> bits per code, on average, that an ideal code for them needs."""
     total = sum(counts)
     shares = [count / total for count in counts if count > 0]
     return -sum(p * math.log2(p) for p in shares)
@@ -222,34 +218,18 @@ claim("03-entropy", "The codes of U need at least 1.99 of their 2 bits.", needed
 # **Predict first.** Where is the error least: at the median, left of it (more strong elements) or right of it (fewer)?
 
 
-# %%
-def codes_at(x, cut):
-    """The rule with another cut: the share ``cut`` of each sign's elements is weak."""
-    codes, size = torch.full(x.shape, 4), x.abs()
-    for side, weak, strong in ((x > 0, 2, 3), (x < 0, 1, 0)):
-        codes[side] = torch.where(size[side] > size[side].quantile(cut), strong, weak)
-    return codes
-
-
-relative = lambda x, y: ((x - y).norm() / x.norm()).item()
-cuts = [k / 20 for k in range(2, 19)]
-errors, bits = {"matrix: M against its rebuilt form": [], "factor: U against its groups": []}, []
-for cut in cuts:
-    U_cut, Vt_cut = (averaged(x, codes_at(x, cut)) for x in (U, Vt))
-    errors["matrix: M against its rebuilt form"].append(relative(M, U_cut * s @ Vt_cut))
-    errors["factor: U against its groups"].append(relative(U, U_cut))
-    bits.append(entropy_bits(codes_at(U, cut).flatten().bincount(minlength=5).tolist()))
-
 # %% tags=["answer"]
-show(figures.cut_curve(cuts, errors, bits, {"median": 0.5}))
+cuts = [k / 20 for k in range(2, 19)]
+figure, data = figures.cut_curve(M, (U, s, Vt), averaged, entropy_bits, cuts)
+show(figure)
 
 # %%
-matrix_error = dict(zip(cuts, errors["matrix: M against its rebuilt form"], strict=True))
-best = min(matrix_error, key=matrix_error.get)
+error = data["matrix: M against its rebuilt form"]
+best = data["least"]["matrix: M against its rebuilt form"]
 sentence = "The best cut of this matrix calls between 60 and 75 % of the elements weak."
 claim("03-cut-best", sentence, best, low=0.6, high=0.75, unit="%")
 sentence = "Against the best cut, the median costs between 1 and 4 points of relative error."
-claim("03-cut-price", sentence, matrix_error[0.5] - matrix_error[best], low=0.01, high=0.04, unit="points")
+claim("03-cut-price", sentence, error[0.5] - error[best], low=0.01, high=0.04, unit="points")
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
@@ -267,10 +247,10 @@ claim("03-cut-price", sentence, matrix_error[0.5] - matrix_error[best], low=0.01
 # try every cut.
 
 # %% [markdown]
-# ### Exercise 4 · The best cut (hard, 15 minutes; a first reading can skip it)
+# ### Exercise 4 · The best cut (hard, 15 minutes)
 #
-# You get the sizes of one sign's elements. Each group becomes its mean. How many elements should be strong, so that
-# the sum of squared errors is least? Start with a loop over all numbers of strong elements. Then make it
+# (Nothing later needs it: leave it for a second reading if you like.) You get the sizes of one sign's elements. Each
+# group becomes its mean. How many elements should be strong, so that the sum of squared errors is least? Start with a loop over all numbers of strong elements. Then make it
 # fast: with the elements sorted and their running sums, every cut is one subtraction.
 
 
@@ -328,12 +308,12 @@ def remainder(tau):
 mine = {n: x + remainder(expert[n] - x) for n, x in theta_0.items()}
 
 # %%
-trial = Trial(suite, task)
+trial = Trial(suite, task)  # the expert on its test images
 answers = {"yours": trial.answers(mine), "zero-shot": trial.answers(theta_0)}
-library = rebuild(theta_0, compress(theta_0, expert, scale="mean"))
-apart = max((mine[n] - library[n]).abs().max().item() for n in mine)
 
 # %%
+library = rebuild(theta_0, compress(theta_0, expert, scale="mean"))
+apart = max((mine[n] - library[n]).abs().max().item() for n in mine)
 sentence = "Your expert is the library's, number by number, to rounding."
 claim("03-library", sentence, apart, high=1e-4, of=("threshold", "averaged"))
 lost = trial.gap(trial.expert, answers["yours"], "right")
@@ -354,18 +334,16 @@ claim("03-kl-start", "That of the pretrained model is over 0.5 nats.", low=0.5, 
 # the elements with your code 4:
 
 # %%
-taus = {n: expert[n] - x for n, x in theta_0.items()}
-other = [threshold(tau).flatten() for tau in taus.values() if tau.dim() != 2]
-factors = [threshold(x) for tau in taus.values() if tau.dim() == 2 for x in decompose(tau, 0.1)[::2]]
-print("exact zeros in biases, norms and the convolution:", sum((x == 4).sum().item() for x in other))
-print("exact zeros in the factors of the matrices:      ", sum((x == 4).sum().item() for x in factors))
+zeros = {n: (threshold(expert[n] - x) == 4).sum().item() for n, x in theta_0.items() if x.dim() != 2}
+print("exact zeros in biases, norms and the convolution:", sum(zeros.values()))
+print("exact zeros in U and V^T of the matrix above:", sum((threshold(x) == 4).sum().item() for x in (U, Vt)))
 
 # %% [markdown]
 # **What you should see:** in the factors no zero, elsewhere a few hundred. A file must list their places: with the code
 # of a weak group they would come back as a change that fine-tuning never made.
 
 # %% [markdown]
-# ## Step 5 · Two, four or eight groups? (a first reading can skip this step)
+# ## Step 5 · Two, four or eight groups? (can be skipped at first)
 #
 # Two groups are the signs alone, 1 bit. Eight groups halve each of the four once more, 3 bits. Move the slider to see
 # what that does to the matrix. The grid behind it takes about 5 seconds.
@@ -405,15 +383,15 @@ same_bits_rank = check(same_bits_rank)
 # %%
 ratio = {groups: same_bits_rank(*M.shape, len(s), groups) / min(M.shape) for groups in (2, 4, 8)}
 print("rank for the same bits:", {groups: round(share * min(M.shape)) for groups, share in ratio.items()})
-series = {"mean of the group": {}, "value of notebook 04": {}}
-for groups, share in ratio.items():
-    for how, values in zip(("mean", "rms"), series.values(), strict=True):
-        packed = compress(theta_0, expert, groups=groups, keep_ratio=share, scale=how)
-        values[groups] = trial.answers(rebuild(theta_0, packed))
-show(figures.groups_traded(series, trial.expert["right"]))
 
 # %%
-mean, later = series.values()
+build = lambda groups, how: rebuild(
+    theta_0, compress(theta_0, expert, groups=groups, keep_ratio=ratio[groups], scale=how)
+)
+mean, later = ({groups: trial.answers(build(groups, how)) for groups in ratio} for how in ("mean", "rms"))
+show(figures.groups_traded({"mean of the group": mean, "value of notebook 04": later}, trial.expert["right"]))
+
+# %%
 sentence = "At the same bits, four groups bring the model at least 0.02 nats nearer than two."
 claim("03-two-model", sentence, low=0.02, unit="nats", **trial.gap(later[2], later[4], "kl"))
 sentence = "With means, eight groups bring it at least 0.003 nats nearer still."
@@ -430,7 +408,7 @@ claim("03-eight-model", sentence, low=-0.005, high=0.005, unit="nats", **trial.g
 # bits can have eight groups for them. In this course a code of four groups takes 2 bits.
 
 # %% [markdown]
-# ## Step 6 · One partition for a matrix, or one for each vector? (a first reading can skip this step)
+# ## Step 6 · One partition for a matrix, or one for each vector? (can be skipped at first)
 #
 # The paper says it in two ways. Its abstract speaks of groups "within each singular vector". Its code makes one
 # partition of the whole of $U_r$, and one of $V_r$. With a partition for each vector, each has its own median, and
@@ -439,15 +417,15 @@ claim("03-eight-model", sentence, low=-0.005, high=0.005, unit="nats", **trial.g
 # %%
 by_vector = torch.stack([threshold(column) for column in U.T], 1)
 print(f"elements of U with another code: {(by_vector != codes).float().mean():.0%}")
-packed = {per: compress(theta_0, expert, per=per) for per in ("matrix", "vector")}
-answers |= {per: trial.answers(rebuild(theta_0, delta)) for per, delta in packed.items()}
 
 # %%
+packed = {per: compress(theta_0, expert, per=per) for per in ("matrix", "vector")}
+by_matrix, by_vectors = (trial.answers(rebuild(theta_0, delta)) for delta in packed.values())
 more = storage(packed["vector"]).information / storage(packed["matrix"]).information - 1
 sentence = "With a partition for each vector, the information of the whole expert grows by 4 to 8 %."
 claim("03-vector-bytes", sentence, more, low=0.04, high=0.08, unit="%")
 sentence = "With a partition for each vector, the KL divergence changes by less than 0.006 nats."
-change = trial.gap(answers["matrix"], answers["vector"], "kl")
+change = trial.gap(by_matrix, by_vectors, "kl")
 claim("03-vector-model", sentence, low=-0.006, high=0.006, unit="nats", **change)
 
 # %% [markdown]

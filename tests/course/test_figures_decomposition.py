@@ -59,9 +59,9 @@ def test_panels_stand_one_below_the_other_so_that_a_phone_shows_them():
     drawn = (
         figures.singular_values({"a": torch.tensor([3.0, 2, 1])}, 2),
         figures.rank_accuracy(rows, {"expert": right(0.95)}),
-        figures.same_error(rows["p"] and {"a": rows["p"][0.1]}, {"expert": right(0.95)}),
+        figures.same_error({"a": rows["p"][0.1]}, {"expert": right(0.95)}),
         figures.numbers_and_codes(torch.randn(3, 4)),
-        figures.cut_curve([0.4, 0.6], {"matrix": [0.8, 0.7]}, [1.8, 2.0], {}),
+        figures.cut_curve(torch.eye(3), paper.decompose(torch.eye(3), 1.0), lambda x, codes: x, sum, [0.4, 0.6]),
         figures.groups_traded({"one": {2: rows["p"][0.1], 4: rows["p"][0.1]}}, right(0.9)),
     )
     for figure, _ in drawn:
@@ -71,9 +71,11 @@ def test_panels_stand_one_below_the_other_so_that_a_phone_shows_them():
 
 
 def test_every_figure_says_in_words_what_it_shows():
-    figure, _ = figures.truncation_error([1, 2], [0.5, 0.25], [0.5, 0.25], {"other": [1, 0.75]})
-    assert figure.alt.startswith("Relative error against rank, from 1 to 2. Truncation falls from 50 % to 25 %;")
-    assert "Other: from 100 % to 75 %." in figure.alt
+    figure, _ = figures.truncation_error(torch.diag(torch.tensor([3.0, 4.0, 0.0])), {1: 0.6, 2: 0})
+    assert figure.alt.startswith("Relative error against rank, from 1 to 2. Truncation falls from 60 % to 0 %; the")
+    assert (
+        "points lie on the stated line." in figure.alt and "Largest elements, as many numbers: from 0 %" in figure.alt
+    )
     figure, _ = figures.singular_values({r"$\theta_0$": torch.tensor([3.0, 4.0])}, 1)
     assert "at rank 1: theta_0 36 %" in figure.alt
 
@@ -100,18 +102,17 @@ def test_singular_values_are_shares_of_each_matrix_with_the_energy_of_the_leadin
         assert axes.lines[2].get_xdata()[0] == 2  # the line that marks the rank
 
 
-def test_truncation_error_shows_both_errors_and_the_rivals_in_per_cent():
-    figure, data = figures.truncation_error([1, 2, 4], [0.5, 0.25, 0], [0.5, 0.26, 0], {"other": [1, 0.75, 0.5]})
-    assert data["rank"] == [1, 2, 4] and data["rivals"] == {"other": [100, 75, 50]}
-    assert data["measured"] == [50, 25, 0] and data["stated"] == [50, 26, 0]
+def test_truncation_error_measures_truncation_and_two_rivals_beside_what_is_stated():
+    m = torch.diag(torch.tensor([3.0, 4.0]))
+    figure, data = figures.truncation_error(m, {1: 0.6, 2: 0.01})
+    assert data["stated"] == pytest.approx({1: 60, 2: 1})
+    assert data["truncation"] == pytest.approx({1: 60, 2: 0}, abs=1e-3)
+    assert data["largest elements, as many numbers"][1] == pytest.approx(0, abs=1e-3)  # five numbers hold all of four
+    assert 60 < data["random directions, same rank"][1] < 100
     (axes,) = figure.axes
-    assert len(legend(figure)) == 3 and "%" in axes.get_ylabel() and axes.get_xlabel()
-    assert len(cues(axes, "line")) == 3 and okabe_ito(axes)
-
-
-def test_truncation_error_needs_no_rivals():
-    figure, data = figures.truncation_error([1], [0.5], [0.5])
-    assert data["rivals"] == {} and len(legend(figure)) == 2
+    assert len(legend(figure)) == 4 and "%" in axes.get_ylabel() and axes.get_xlabel()
+    assert len(cues(axes, "line")) == 4 and okabe_ito(axes)
+    assert "are off the stated line" in figure.alt
 
 
 def test_rank_accuracy_holds_error_accuracy_and_kl_with_their_intervals():

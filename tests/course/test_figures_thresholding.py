@@ -46,27 +46,41 @@ def test_group_histogram_without_values_draws_the_groups_alone():
 
 
 def test_kept_parts_has_a_bar_for_each_part_and_a_line_for_the_whole():
-    found = {"sizes": -0.01, "signs": 0.5, "both": 0.7}
-    figure, data = figures.kept_parts(found, 0.8)
+    m = torch.tensor([[3.0, 4.0]])
+    parts = {"first": torch.tensor([[1.0, 0.0]]), "away": -m, "all": m}
+    figure, data = figures.kept_parts(m, parts, exact=torch.tensor([[0.0, 1.0]]))
     (axes,) = figure.axes
-    assert [patch.get_width() for patch in axes.patches] == data["cosine"] == list(found.values())
-    assert axes.lines[0].get_xdata()[0] == data["level"][0] == 0.8
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == data["part"] == list(found)
+    assert data["cosine"] == pytest.approx({"first": 0.6, "away": -1, "all": 1}) and data["level"] == pytest.approx(0.8)
+    assert [patch.get_width() for patch in axes.patches] == list(data["cosine"].values())
+    assert axes.lines[0].get_xdata()[0] == data["level"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(parts)
     assert len(cues(axes, "bar")) == 3 and okabe_ito(axes) and len(legend(axes)) == 1
-    assert "cosine" in axes.get_xlabel() and axes.get_xlim()[0] <= -0.01
+    assert "cosine" in axes.get_xlabel() and axes.get_xlim()[0] <= -1 and "away -1.00" in figure.alt
 
 
-def test_cut_curve_marks_named_cuts_and_the_least_error():
-    errors = {"matrix": [0.8, 0.7, 0.75], "factor": [0.5, 0.4, 0.3]}
-    figure, data = figures.cut_curve([0.25, 0.5, 0.75], errors, [1.8, 2.0, 1.8], {"median": 0.5, "guess": 0.6})
-    left, right = figure.axes
-    assert data["weak"] == [25, 50, 75] and data["matrix"] == pytest.approx([80, 70, 75])
-    assert data["least"] == [50, 75] and data["bits"] == [1.8, 2.0, 1.8]
-    assert legend(left) == ["matrix", "factor", "least", "median", "guess"]
-    assert legend(right) == ["entropy of the codes of U", "median", "guess"]
-    for axes in (left, right):
+def averaged(x, codes):
+    means = torch.stack([x[codes == code].mean() for code in range(4)])
+    return means[codes]
+
+
+def test_cut_curve_finds_the_least_error_and_marks_the_median():
+    u, vt = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.randn(3, 50)
+    s = torch.tensor([3.0, 2.0, 1.0])
+    cuts = [0.25, 0.5, 0.7, 0.9]
+    figure, data = figures.cut_curve(u * s @ vt, (u, s, vt), averaged, lambda counts: counts[3] / sum(counts), cuts)
+    above, below = figure.axes
+    matrix, factor = (data[name] for name in data if name[:6] in ("matrix", "factor"))
+    assert list(matrix) == list(factor) == list(data["bits"]) == cuts
+    at_median = averaged(u, threshold(u.reshape(1, -1)).view(u.shape).long())
+    assert factor[0.5] == pytest.approx(((u - at_median).norm() / u.norm()).item(), rel=1e-5)
+    assert list(data["least"].values()) == [min(found, key=found.get) for found in (matrix, factor)]
+    assert data["bits"][0.25] > data["bits"][0.9]  # more weak, fewer strong
+    assert legend(above) == [*(name for name in data if name[:6] in ("matrix", "factor")), "least", "median"]
+    assert legend(below) == ["entropy of the codes of U", "median"]
+    for axes in (above, below):
         assert okabe_ito(axes) and len(cues(axes, "line")) == len(legend(axes))
-    assert "%" in right.get_xlabel() and "%" in left.get_ylabel() and "bits" in right.get_ylabel() and left.get_ylim()[0] == 0
+    assert "%" in below.get_xlabel() and "%" in above.get_ylabel() and "bits" in below.get_ylabel()
+    assert above.get_ylim()[0] == 0 and "weak" in figure.alt
 
 
 def test_groups_traded_shows_both_measures_with_their_intervals():

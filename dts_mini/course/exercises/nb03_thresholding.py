@@ -141,7 +141,7 @@ LONG = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
 
 
 def entropy_bits(counts: list[int]) -> float:
-    """How often each code occurs -> bits a code, on average, that an ideal code for them needs."""
+    """How often each code occurs -> bits per code, on average, that an ideal code for them needs."""
     total = sum(counts)
     shares = [count / total for count in counts if count > 0]
     return -sum(p * math.log2(p) for p in shares)

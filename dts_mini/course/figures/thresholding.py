@@ -1,12 +1,13 @@
 """Thresholding: the groups of a matrix, where to cut them, and how many of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from dts_mini.core.paper import threshold
 from dts_mini.course.figures.shared import intervals, whiskers
@@ -79,54 +80,75 @@ def group_histogram(
 
 
 @styled
-def kept_parts(cosines: Mapping[str, float], level: float) -> tuple[Figure, dict]:
-    """Cosines with M of what is rebuilt when only a part of each element is kept; ``level``: with all of it."""
+def kept_parts(matrix: Tensor, rebuilt: Mapping[str, Tensor], exact: Tensor) -> tuple[Figure, dict]:
+    """Cosines with a matrix of what is rebuilt when only a part of each element is kept; ``exact``: with all of it."""
+    cosine = lambda other: cosine_similarity(matrix.flatten(), other.flatten(), dim=0).item()
+    cosines, level = {part: cosine(other) for part, other in rebuilt.items()}, cosine(exact)
     figure, axes = plt.subplots(figsize=(6.4, 0.8 + 0.5 * len(cosines)))
-    for place, cosine in enumerate(cosines.values()):
-        axes.barh(place, cosine, height=0.6, **bar_cue(place))
-        axes.annotate(f" {cosine:.2f}", (max(cosine, 0), place), va="center")
+    for place, found in enumerate(cosines.values()):
+        axes.barh(place, found, height=0.6, **bar_cue(place))
+        axes.annotate(f" {found:.2f}", (max(found, 0), place), va="center")
     axes.axvline(level, color=PALETTE[6], linestyle="--", label="exact elements, 32 bits")
     axes.set_yticks(range(len(cosines)), list(cosines))
     axes.invert_yaxis()
     axes.set_xlim(min(0, *cosines.values()), 1)
     axes.set_xlabel(r"cosine with $M$ (1: the same direction)")
     axes.legend(loc="lower left", bbox_to_anchor=(0.3, 1))
-    parts = ", ".join(f"{part} {cosine:.2f}" for part, cosine in cosines.items())
+    parts = ", ".join(f"{part} {found:.2f}" for part, found in cosines.items())
     figure.alt = f"Bars of the cosine with M: {parts}. A dashed line marks exact elements, {level:.2f}."
-    return figure, {"part": list(cosines), "cosine": list(cosines.values()), "level": [level]}
+    return figure, {"cosine": cosines, "level": level}
 
 
 @styled
 def cut_curve(
-    weak: Sequence[float], errors: Mapping[str, Sequence[float]], bits: Sequence[float], marks: Mapping[str, float]
+    matrix: Tensor, factors: tuple[Tensor, Tensor, Tensor], grouped: Callable, entropy: Callable, cuts: Sequence[float]
 ) -> tuple[Figure, dict]:
-    """Relative errors, and the entropy of the codes, against the share of each sign's elements that is called weak.
+    """Errors of a matrix and of its U, and the entropy of U's codes, against where each sign is cut in two groups.
 
-    Shares and errors in [0, 1]; ``marks``: cuts that have a name.
+    ``cuts``: shares, in [0, 1], of each sign's elements that are weak. ``factors``: U, s, V^T; ``grouped`` makes
+    elements of (elements, codes), ``entropy`` bits of (counts). Data by cut: errors in [0, 1], and bits.
     """
-    percent = lambda shares: [100 * float(share) for share in shares]
-    weak, errors = percent(weak), {name: percent(values) for name, values in errors.items()}
+    u, s, vt = factors
+    relative = lambda x, y: ((x - y).norm() / x.norm()).item()
+    errors, bits = {"matrix: M against its rebuilt form": {}, "factor: U against its groups": {}}, {}
+    for cut in cuts:
+        codes, other = codes_at(u, cut), codes_at(vt, cut)
+        near = grouped(u, codes)
+        errors["matrix: M against its rebuilt form"][cut] = relative(matrix, near * s @ grouped(vt, other))
+        errors["factor: U against its groups"][cut] = relative(u, near)
+        bits[cut] = entropy(codes.flatten().bincount(minlength=5).tolist())
     figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 6), sharex=True)
+    percent = lambda shares: [100 * float(share) for share in shares]
+    least = [min(values, key=values.get) for values in errors.values()]
     for number, (name, values) in enumerate(errors.items()):
-        above.plot(weak, values, **cue(number), markersize=4, label=name)
-    least = [weak[values.index(min(values))] for values in errors.values()]
-    above.plot(least, [min(values) for values in errors.values()], "X", color=PALETTE[6], markersize=8, label="least")
-    below.plot(weak, bits, **cue(2), markersize=4, label="entropy of the codes of U")
+        above.plot(percent(cuts), percent(values.values()), **cue(number), markersize=4, label=name)
+    lowest = percent(values[cut] for values, cut in zip(errors.values(), least, strict=True))
+    above.plot(percent(least), lowest, "X", color=PALETTE[6], markersize=8, label="least")
+    below.plot(percent(cuts), bits.values(), **cue(2), markersize=4, label="entropy of the codes of U")
     above.set_ylim(0)
     above.set_ylabel("relative error (%)")
     below.set_ylim(1, 2.05)
     below.set_ylabel("entropy (bits per code)")
     below.set_xlabel("weak elements of each sign (%)")
     for axes in (above, below):
-        for number, (name, share) in enumerate(marks.items()):
-            axes.axvline(100 * share, color="0.4", linestyle=(":", "--")[number % 2], label=name)
+        axes.axvline(50, color="0.4", linestyle=":", label="median")
         axes.legend(fontsize="small", loc="lower left", frameon=True, framealpha=1, edgecolor="white")
-    lowest = ", ".join(f"{name}: {place:.0f} % weak" for name, place in zip(errors, least, strict=True))
+    most = max(bits, key=bits.get)
+    lowest = ", ".join(f"{name.partition(':')[0]} at {cut:.0%} weak" for name, cut in zip(errors, least, strict=True))
     figure.alt = (
-        f"Two panels against the share of weak elements. Above, relative errors: they fall, then rise; least at {lowest}. "
-        f"Below, the entropy of the codes: highest, {max(bits):.2f} bits, at {weak[bits.index(max(bits))]:.0f} % weak."
+        f"Two panels against the share of weak elements. Above, relative errors: they fall, then rise; least for the "
+        f"{lowest}. Below, the entropy of the codes: highest, {bits[most]:.2f} bits, at {most:.0%} weak."
     )
-    return figure, {"weak": weak, "bits": list(bits), "least": least} | errors
+    return figure, {"bits": bits, "least": dict(zip(errors, least, strict=True))} | errors
+
+
+def codes_at(x: Tensor, cut: float) -> Tensor:
+    """Codes in the shape of x, where the share ``cut`` of each sign's elements is weak; at 0.5 that is the median."""
+    codes, size = torch.full(x.shape, 4), x.abs()
+    for side, weak, strong in ((x > 0, 2, 3), (x < 0, 1, 0)):
+        if side.any():
+            codes[side] = torch.where(size[side] > size[side].quantile(cut), strong, weak)
+    return codes
 
 
 @styled
