@@ -2,8 +2,8 @@
 
 from dts_mini.course.figures.decomposition import (
     component,
+    described,
     layer_errors,
-    matrices,
     rank_accuracy,
     same_error,
     singular_values,
@@ -69,6 +69,7 @@ __all__ = [
     "cosine_map",
     "cut_curve",
     "delta_bytes",
+    "described",
     "descriptor_map",
     "drift",
     "every_method",
@@ -83,7 +84,6 @@ __all__ = [
     "layer_lengths",
     "layer_ranks",
     "length_and_answers",
-    "matrices",
     "mean_accuracies",
     "nearness_gains",
     "numbers_and_codes",
