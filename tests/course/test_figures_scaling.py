@@ -8,6 +8,7 @@ from dts_mini.core.compress import compress
 from dts_mini.core.delta import storage
 from dts_mini.core.paper import scale, threshold
 from dts_mini.course import figures
+from dts_mini.course.style import GROUPS, PALETTE
 
 
 @pytest.mark.parametrize("settings", [{}, {"keep_ratio": 0.3, "groups": 8}, {"per": "vector"}])
@@ -41,8 +42,10 @@ def test_stairs_gives_the_sorted_elements_and_one_value_for_each_group():
     assert data["element"] == sorted(data["element"]) and len(data["element"]) == 360
     assert data["value"] == pytest.approx(scale(x, codes)[:4].tolist(), rel=1e-5)
     (axes,) = figure.axes
-    strong_negative, weak_negative, weak_positive, _ = axes.lines[1:5]
-    assert strong_negative.get_color() == weak_negative.get_color() != weak_positive.get_color()  # a colour a sign
+    strong_negative, weak_negative = axes.lines[1:3]
+    assert [line.get_color() for line in axes.lines[1:5]] == [
+        PALETTE[n] for n in GROUPS
+    ]  # as in every figure of groups
     assert weak_negative.get_linestyle() != strong_negative.get_linestyle()
     assert legend(axes)[1:] == ["strong negative", "weak negative", "weak positive", "strong positive"]
     assert okabe_ito(axes) and "%" in axes.get_xlabel() and "four level steps" in figure.alt

@@ -12,7 +12,7 @@ from dts_mini.core.delta import TaskDelta, storage
 from dts_mini.core.dts import Flat, LowRank
 from dts_mini.course.figures.shared import whiskers
 from dts_mini.course.figures.thresholding import GROUP_NAMES
-from dts_mini.course.style import PALETTE, bar_cue, cue, styled
+from dts_mini.course.style import GROUPS, PALETTE, bar_cue, cue, styled
 from dts_mini.suites.evaluation import interval
 
 
@@ -89,7 +89,7 @@ def stairs(x: Tensor, codes: Tensor) -> tuple[Figure, dict]:
     axes.plot(share[few], x[few], color="black", linewidth=1.2, label="element")
     for code, name in enumerate(GROUP_NAMES):
         mine, weak = share[codes == code], code in (1, 2)
-        look = {"color": _sign(code - 1.5), "linestyle": "--" if weak else "-", "linewidth": 3}
+        look = {"color": cue(GROUPS[code])["color"], "linestyle": "--" if weak else "-", "linewidth": 3}
         axes.plot(mine[[0, -1]], [values[code]] * 2, **look, label=name)
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_xlabel("elements, sorted (% of all)")
