@@ -156,8 +156,6 @@ rebuilt = {part: keep(U) * s @ keep(Vt) for part, keep in parts.items()}
 # %% tags=["answer"]
 figure, data = figures.kept_parts(M, rebuilt, exact=U * s @ Vt)
 show(figure)
-
-# %%
 sizes, signs, groups = data["cosine"].values()
 claim("03-sizes", "With sizes alone the cosine with M is below 0.05: nothing is left.", abs(sizes), high=0.05)
 claim("03-signs", "With signs alone it is above 0.4.", signs, low=0.4)
@@ -222,8 +220,6 @@ claim("03-entropy", "The codes of U need at least 1.99 of their 2 bits.", needed
 cuts = [k / 20 for k in range(2, 19)]
 figure, data = figures.cut_curve(M, (U, s, Vt), averaged, entropy_bits, cuts)
 show(figure)
-
-# %%
 error = data["matrix: M against its rebuilt form"]
 best = data["least"]["matrix: M against its rebuilt form"]
 sentence = "The best cut of this matrix calls between 60 and 75 % of the elements weak."
@@ -234,7 +230,8 @@ claim("03-cut-price", sentence, error[0.5] - error[best], low=0.01, high=0.04, u
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Two panels that disagree. The entropy is highest at the median. Both errors are least well to the right of it. Few elements are very large, and a smaller strong group can follow them better.
+# Two panels that disagree. The entropy is highest at the median. Both errors are least well to the right of it. Few
+# elements are very large, and a smaller strong group can follow them better.
 #
 # This is the surprise of the notebook: **the median is a good cut, not the best one.** Both cuts store two bits per
 # element. The better cut even *needs* fewer, if somebody cared to squeeze its codes.
