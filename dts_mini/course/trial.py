@@ -55,8 +55,8 @@ def apart(one: State, other: State) -> float:
 def equally_wrong(base: State, expert: State, model: State, seed: int = 0) -> dict[str, State]:
     """Models to compare with ``model``, which lies between ``base`` and ``expert``.
 
-    ``random error`` and ``shrunk`` are as far from the expert in every matrix as the model is: by random numbers, and by
-    a shorter task vector. ``only the rest`` has the base's matrices and what the model's lack. Other tensors are the
+    ``random error`` and ``shrunk`` are as far from the expert in every matrix as the model is: by random numbers, and
+    by a shorter task vector. ``only the rest`` has the base's matrices and what the model's lack. Other tensors are the
     expert's in all three.
     """
     found = {"random error": dict(expert), "shrunk": dict(expert), "only the rest": dict(base)}

@@ -159,7 +159,13 @@ rank_for_energy = check(rank_for_energy)
 # %%
 few, noisy = rank_for_energy(s, 0.5), rank_for_energy(spectra["random numbers"], 0.5)
 claim("02-half", "Half of the energy of M lies in at most a tenth of its components.", few / len(s), high=0.1, unit="%")
-claim("02-random", "Random numbers need at least four times as many components for that.", noisy / few, low=4)
+claim(
+    "02-random",
+    "Random numbers need at least four times as many components for that.",
+    noisy / few,
+    low=4,
+    unit="times",
+)
 sentence = "For nine tenths of its energy M needs more than a quarter of its components."
 claim("02-tail", sentence, rank_for_energy(s, 0.9) / len(s), low=0.25, unit="%")
 
@@ -209,8 +215,6 @@ stated = {r: truncation_error(s, r) for r in (1, 2, 5, 10, 19, 38, 57, 96, 144)}
 # %% tags=["answer"]
 figure, error = figures.truncation_error(M, stated)
 show(figure)
-
-# %%
 off = max(abs(error["stated"][r] - error["truncation"][r]) for r in stated) / 100
 sentence = "Measured errors and those that your formula states agree within a tenth of a point at every rank."
 claim("02-eckart-young", sentence, off, high=1e-3, unit="points", of="truncation_error")
@@ -355,8 +359,6 @@ right = {"the expert": trial.expert["right"], "zero-shot": zero_shot["right"]}
 
 # %% tags=["answer"]
 show(figures.rank_accuracy(rows, right))
-
-# %%
 at = rows["task vector truncated"]
 sentence = "At keep ratio 0.1 the accuracy is within two points of the expert's."
 lost = trial.gap(trial.expert, at[0.1], "right")
@@ -377,7 +379,7 @@ claim("02-error-tenth", "There the error of the matrices is still above 40 %.", 
 
 # %%
 others = equally_wrong(theta_0, expert, models[0.1])
-same = {"truncated": at[0.1]} | {who: trial.answers(state) for who, state in others.items()}
+same = {"truncated": rows["task vector truncated"][0.1]} | {who: trial.answers(state) for who, state in others.items()}
 show(figures.same_error(same, right))
 
 # %%
@@ -414,7 +416,9 @@ sentence = "At keep ratio 0.1 the truncated expert itself is over 20 points belo
 below = trial.gap(zero_shot, rows["expert itself truncated"][0.1], "right")
 claim("02-model-tenth", sentence, low=0.2, unit="points", **below)
 ratio = (theta_0[name].norm() / M.norm()).item()
-claim("02-longer", "The weights of this layer are over ten times as long as its task vector.", ratio, low=10)
+claim(
+    "02-longer", "The weights of this layer are over ten times as long as its task vector.", ratio, low=10, unit="times"
+)
 
 # %% [markdown]
 # **What you should see:** the same method, applied to the model, destroys it. There are two reasons, and you have met
@@ -438,7 +442,7 @@ show(figure)
 kinds = data["kinds"].values()
 errors = [v for kind in kinds for layer, v in zip(kind["layer"], kind["value"], strict=True) if "block" in layer]
 sentence = "At one keep ratio the worst matrix of the blocks errs over twice as much as the best."
-claim("02-uneven", sentence, max(errors) / min(errors), low=2)
+claim("02-uneven", sentence, max(errors) / min(errors), low=2, unit="times")
 
 # %% [markdown]
 # **What you should see:** a pattern that the experts share. In the last block the MLP and the attention's output need

@@ -156,8 +156,6 @@ rebuilt = {part: keep(U) * s @ keep(Vt) for part, keep in parts.items()}
 # %% tags=["answer"]
 figure, data = figures.kept_parts(M, rebuilt, exact=U * s @ Vt)
 show(figure)
-
-# %%
 sizes, signs, groups = data["cosine"].values()
 claim("03-sizes", "With sizes alone the cosine with M is below 0.05: nothing is left.", abs(sizes), high=0.05)
 claim("03-signs", "With signs alone it is above 0.4.", signs, low=0.4)
@@ -222,8 +220,6 @@ claim("03-entropy", "The codes of U need at least 1.99 of their 2 bits.", needed
 cuts = [k / 20 for k in range(2, 19)]
 figure, data = figures.cut_curve(M, (U, s, Vt), averaged, entropy_bits, cuts)
 show(figure)
-
-# %%
 error = data["matrix: M against its rebuilt form"]
 best = data["least"]["matrix: M against its rebuilt form"]
 sentence = "The best cut of this matrix calls between 60 and 75 % of the elements weak."
@@ -234,24 +230,25 @@ claim("03-cut-price", sentence, error[0.5] - error[best], low=0.01, high=0.04, u
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Two panels that disagree. The entropy is highest at the median. Both errors are least well
-# to the right of it. Few elements are very large, and a smaller strong group can follow them better.
-# </details>
+# Two panels that disagree. The entropy is highest at the median. Both errors are least well to the right of it. Few
+# elements are very large, and a smaller strong group can follow them better.
 #
 # This is the surprise of the notebook: **the median is a good cut, not the best one.** Both cuts store two bits per
 # element. The better cut even *needs* fewer, if somebody cared to squeeze its codes.
+# </details>
 #
-# Why there? Each group becomes its mean, so the best cut lies halfway between the two means. If it did
-# not, some element would be nearer to the other group's mean, and you could move it there. The method that moves
-# means and cuts in turn until both fit is called *Lloyd-Max*. With two groups for each sign you need no turns: you can
-# try every cut.
+# Why does the error have its lowest point there? Each group becomes its mean, so the best cut lies halfway between the
+# two means. If it did not, some element would be nearer to the other group's mean, and you could move it there. The
+# method that moves means and cuts in turn until both fit is called *Lloyd-Max*. With two groups for each sign you need
+# no turns: you can try every cut.
 
 # %% [markdown]
 # ### Exercise 4 · The best cut (hard, 15 minutes)
 #
 # (Nothing later needs it: leave it for a second reading if you like.) You get the sizes of one sign's elements. Each
-# group becomes its mean. How many elements should be strong, so that the sum of squared errors is least? Start with a loop over all numbers of strong elements. Then make it
-# fast: with the elements sorted and their running sums, every cut is one subtraction.
+# group becomes its mean. How many elements should be strong, so that the sum of squared errors is least? Start with a
+# loop over all numbers of strong elements. Then make it fast: with the elements sorted and their running sums, every
+# cut is one subtraction.
 
 
 # %% tags=["exercise"]
@@ -326,8 +323,8 @@ start = trial.gap(answers["zero-shot"], trial.expert, "kl")
 claim("03-kl-start", "That of the pretrained model is over 0.5 nats.", low=0.5, unit="nats", **start)
 
 # %% [markdown]
-# **What you should see:** an expert, back from two bits for each element of its factors. (How many bytes that is, notebook
-# 05 counts.)
+# **What you should see:** an expert, back from two bits for each element of its factors. (Notebook 05 counts how many
+# bytes that is.)
 #
 # One thing is easily forgotten: **two bits have no word for zero.** There are four codes and four groups. In factors of
 # an SVD a zero hardly occurs. But in the tensors that are not decomposed, an element may not have moved at all. Count
@@ -378,7 +375,7 @@ same_bits_rank = check(same_bits_rank)
 # %% [markdown]
 # Trade rank for groups in every matrix. (Biases, norms and the convolution have no rank to trade, so the bits agree
 # only roughly.) The library does it twice: with the mean of each group, as you did, and with the values of notebook 04.
-# The cell evaluates five models and takes about 10 seconds.
+# The next cell evaluates six models and takes about 10 seconds.
 
 # %%
 ratio = {groups: same_bits_rank(*M.shape, len(s), groups) / min(M.shape) for groups in (2, 4, 8)}

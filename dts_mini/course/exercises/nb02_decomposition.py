@@ -316,8 +316,8 @@ EXERCISES = (
             case(truncation_error, torch.zeros(3), 1),
             it_is_the_error_of_the_rebuilt_matrix,
         ),
-        start="Write down which entries of s are dropped at rank r. Their squares stand in the formula's numerator, all "
-        "squares in its denominator.",
+        start="Write down which entries of s are dropped at rank r. Their squares stand above the line of the formula, "
+        "all squares below it.",
         hints=(
             ("My error grows with the rank", "You measure what is kept. The error is made of what is left out."),
             ("My error is above 1", "The error is relative: divide by the length of the whole matrix."),
@@ -355,7 +355,8 @@ EXERCISES = (
             case(settle_signs, -SIDES[:, 1:], ACROSS[1:]),
             the_product_stays_and_each_row_has_its_largest_element_positive,
         ),
-        start="Find the place of the largest element of `Vt.abs()` in each row with `argmax(1)`. Which sign has Vt there?",
+        start="Find the place of the largest element in each row of `Vt.abs()` with `argmax(1)`. Is Vt positive or "
+        "negative there?",
         hints=(
             (
                 "I turned V^T alone",

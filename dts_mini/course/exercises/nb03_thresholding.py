@@ -345,8 +345,8 @@ EXERCISES = (
             case(averaged, LONG, threshold(LONG)),
             case(averaged, LOPSIDED.abs(), threshold(LOPSIDED.abs())),  # two groups are empty
         ),
-        start="`x[codes == 3]` holds the elements of one group. Begin with zeros in the shape of x, and fill in one group "
-        "at a time.",
+        start="`x[codes == 3]` holds the elements of one group. Begin with zeros in the shape of x, and fill in one "
+        "group at a time.",
         hints=(
             ("I get four numbers", "Every element gets its group's number: the result has the shape of x."),
             (
@@ -466,8 +466,8 @@ EXERCISES = (
             case(best_cut, torch.tensor([0.3, 0.8])),
             no_other_cut_loses_less,
         ),
-        start="Sort the sizes, the largest first. For k = 1, 2, ... the first k are strong: what is the squared error of "
-        "both groups? A loop is right, only slow.",
+        start="Sort the sizes, the largest first. For k = 1, 2, ... the first k are strong: what is the squared error "
+        "of both groups? A loop is right, only slow.",
         hints=(
             (
                 "I always get half",

@@ -200,8 +200,8 @@ def rank_accuracy(
         )
     levels = ", ".join(f"{name} {at['value']:.0f} %" for name, at in data["levels"].items())
     figure.alt = (
-        f"Three panels against the keep ratio, from {ratios[0]:g} to {ratios[-1]:g}: error of the matrices, accuracy, KL "
-        f"divergence. {' '.join(told)}" + (f" Accuracies to compare with: {levels}." if levels else "")
+        f"Three panels against the keep ratio, from {ratios[0]:g} to {ratios[-1]:g}: error of the matrices, accuracy, "
+        f"KL divergence. {' '.join(told)}" + (f" Accuracies to compare with: {levels}." if levels else "")
     )
     return figure, data
 

@@ -72,8 +72,8 @@ def group_histogram(
     axes.legend(loc="upper right")
     sizes = ", ".join(f"{name} {int((codes == g).sum()):,}" for g, name in enumerate(GROUP_NAMES))
     figure.alt = (
-        f"Histogram of the elements of U, coloured and hatched by group, from left to right: {sizes} elements. The weak "
-        "groups are narrow and tall, the strong ones wide and flat."
+        f"Histogram of the elements of U, coloured and hatched by group, from left to right: {sizes} elements. The "
+        "weak groups are narrow and tall, the strong ones wide and flat."
         + (" A dashed line marks the one value that each group becomes." if scales else "")
     )
     return figure, {"edges": edges.tolist(), "counts": counts, "scales": scales}
