@@ -289,13 +289,15 @@ def idea(task, model):
 
 
 trials["my idea"] = score(idea)
+gap = trials["my idea"] - trials["as it is"]
+print("my idea against as it is: {:+.4f} nats, 95 % interval {:+.4f} to {:+.4f}".format(gap.mean(), *interval(gap)))
 show(figures.trial_rows(trials))
 
 # %% [markdown]
 # **What I found** (double-click and write):
 #
 # - *My idea was* ...
-# - *On the validation images* ... *nats, where "as it is" has* ...; *do the intervals of the difference exclude zero?*
+# - *On the validation images* ... *nats against "as it is"; the interval of the difference* ... *zero.*
 # - *How many ideas I tried before this one:* ... (the more, the luckier the best one is)
 # - *On the test images, looked at once:* ...
 # - *What would change my mind:* ...
