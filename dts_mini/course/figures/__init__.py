@@ -2,8 +2,8 @@
 
 from dts_mini.course.figures.decomposition import (
     component,
+    described,
     layer_errors,
-    matrices,
     rank_accuracy,
     same_error,
     singular_values,
@@ -20,7 +20,15 @@ from dts_mini.course.figures.merging import (
     two_measures,
 )
 from dts_mini.course.figures.routing import routed_accuracies, routing_maps
-from dts_mini.course.figures.scaling import delta_bytes, file_bytes, group_error, length_and_answers, scaling_costs
+from dts_mini.course.figures.scaling import (
+    delta_bytes,
+    file_bytes,
+    group_error,
+    length_and_answers,
+    scaling_costs,
+    stairs,
+    trial_rows,
+)
 from dts_mini.course.figures.serving import drift, served_memory, serving_cost, serving_times
 from dts_mini.course.figures.size_accuracy import (
     ablation_bars,
@@ -61,6 +69,7 @@ __all__ = [
     "cosine_map",
     "cut_curve",
     "delta_bytes",
+    "described",
     "descriptor_map",
     "drift",
     "every_method",
@@ -75,7 +84,6 @@ __all__ = [
     "layer_lengths",
     "layer_ranks",
     "length_and_answers",
-    "matrices",
     "mean_accuracies",
     "nearness_gains",
     "numbers_and_codes",
@@ -92,10 +100,12 @@ __all__ = [
     "similarity_scatter",
     "singular_values",
     "size_curves",
+    "stairs",
     "storage_bars",
     "storage_by_tasks",
     "storage_shares",
     "task_accuracies",
+    "trial_rows",
     "triangle",
     "truncation_error",
     "two_measures",
