@@ -20,7 +20,15 @@ from dts_mini.course.figures.merging import (
     two_measures,
 )
 from dts_mini.course.figures.routing import routed_accuracies, routing_maps
-from dts_mini.course.figures.scaling import delta_bytes, file_bytes, group_error, length_and_answers, scaling_costs
+from dts_mini.course.figures.scaling import (
+    delta_bytes,
+    file_bytes,
+    group_error,
+    length_and_answers,
+    scaling_costs,
+    stairs,
+    trial_rows,
+)
 from dts_mini.course.figures.serving import drift, served_memory, serving_cost, serving_times
 from dts_mini.course.figures.size_accuracy import (
     ablation_bars,
@@ -92,10 +100,12 @@ __all__ = [
     "similarity_scatter",
     "singular_values",
     "size_curves",
+    "stairs",
     "storage_bars",
     "storage_by_tasks",
     "storage_shares",
     "task_accuracies",
+    "trial_rows",
     "triangle",
     "truncation_error",
     "two_measures",
