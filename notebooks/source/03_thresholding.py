@@ -10,7 +10,7 @@
 # >
 # > **Before you start.** You can decompose a matrix (notebook 02). You know what a median is.
 # >
-# > **Time.** 25 minutes to read, 45 for the exercises, about 30 seconds to run on a laptop's CPU. Needs no network.
+# > **Time.** 20 minutes to read, 45 for the exercises, about 30 seconds to run on a laptop's CPU. Needs no network.
 
 # %% [markdown]
 # ## The question
