@@ -153,14 +153,16 @@ class TaskDelta:
         settings, parts, shapes, dtypes, bounds = manifest["settings"], {}, {}, {}, {}
         reader = Reader(tensors, settings, manifest["rows"], what)
         for name, kind, shape, word, bounded, *arguments in table:
-            reader.name, reader.dtype = name, container.WORDS[word]
+            reader.name, reader.dtype = name, container.KINDS[word]
             if name in parts or prod(max(n, 1) for n in shape) > _LARGEST:
                 raise reader.fault(f"stands there twice, or has shape {tuple(shape)}")
             shapes[name], dtypes[name] = tuple(shape), reader.dtype
             if bounded:
                 bounds[name] = Bounds(*reader.take("halves", 3).tolist())
             parts[name] = reader.part(kind, shapes[name], arguments)
-            if not (reader.dtype.is_floating_point or isinstance(parts[name], Kept | Tied | Unchanged)):
+            computed = word in container.WORDS
+            free = reader.dtype.is_floating_point or isinstance(parts[name], Kept)
+            if not ((computed and free) or isinstance(parts[name], Tied | Unchanged)):
                 raise reader.fault(f"is {reader.dtype}, and a {kind}")
             if bounded and not (parts[name].rank and min(bounds[name]) >= 0):
                 raise reader.fault("has bounds of what is of no rank, or below 0")

@@ -346,6 +346,6 @@ def _polar(matrix: Tensor, noise: float) -> tuple[Tensor, Tensor]:
 def _trim_limit(base: State, expert: State, density: float) -> float:
     """The least magnitude that stays when the largest ``density`` of all elements of a task vector do."""
     magnitudes = [(theta - x).abs().reshape(-1) for _, x, (theta,) in _weights(base, [expert])]
-    flat = torch.cat(magnitudes) if magnitudes else torch.empty(0, device="cpu")
+    flat = torch.cat(magnitudes) if magnitudes else torch.empty(0, dtype=torch.float32, device="cpu")
     kth = max(1, len(flat) - int(len(flat) * density))
     return flat.kthvalue(kth).values.item() if len(flat) else 0.0

@@ -27,7 +27,7 @@ from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import BudgetError, DTSError, StateError
 from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
-from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius
+from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius, ridged
 from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
@@ -402,7 +402,7 @@ def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Setti
     right, values = vh[:rank][some] * (strength / step)[:, None], step**2 / strength.double()
     if settings.fitted:  # C is the best that goes with A; A C ~ M, as U (S V^T) is
         inner = (a @ u) * s  # A M in the basis of V: (r, k)
-        c = torch.linalg.solve(_ridged(a @ a.T), inner.double()).to(s) @ vh
+        c = torch.linalg.solve(ridged(a @ a.T), inner.double()).to(s) @ vh
         right = c * (strength / step**2)[:, None]
     right = _integers(right, settings.dead)
     if not right.any():  # its gram is none to solve with
@@ -410,7 +410,7 @@ def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Setti
     b = right.to(s)  # (r, n)
     gram = (a @ a.T).double() * (b @ b.T).double()  # of the r products a_i b_i, (r, r)
     if settings.fitted:
-        values = torch.linalg.solve(_ridged(gram), (inner * (b @ vh.T)).sum(1).double())
+        values = torch.linalg.solve(ridged(gram), (inner * (b @ vh.T)).sum(1).double())
     held = (values @ gram @ values).clamp(min=0).sqrt().item()
     if not held:
         return None
@@ -425,13 +425,6 @@ def _integers(x: Tensor, dead: float) -> Tensor:
     if magnitudes.numel() and magnitudes.max() > PEAK:
         raise DTSError(f"an integer of {int(magnitudes.max()):,} is beyond {PEAK:,}: give a smaller budget or notch")
     return (magnitudes * x.sign()).to(torch.int16).contiguous()  # as a file gives them back
-
-
-def _ridged(gram: Tensor) -> Tensor:
-    """A Gram matrix (r x r), float64, made safe to solve where rows of integers depend on each other."""
-    return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(
-        len(gram), dtype=torch.float64, device=gram.device
-    )
 
 
 def _bounds(x: Tensor, exact: Decomposition, part: RoundedMatrix) -> Bounds:
