@@ -7,6 +7,7 @@ Nothing here knows by which method the parts were made: each part can say what i
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from math import prod
 from pathlib import Path
@@ -112,6 +113,10 @@ class TaskDelta:
 
     def size(self) -> int:
         """Bytes of the file, or a few more: without the count of information, which takes as long as the rest."""
+        return self._size
+
+    @cached_property
+    def _size(self) -> int:
         kept = sum(part.value.nbytes for part in self.parts.values() if isinstance(part, Kept | Exact))
         return len(self._encoded(_model_bytes(self) + kept))  # a number of no fewer digits
 

@@ -259,9 +259,8 @@ class Survey:
         self.frame, self.progress = frame, progress
         self.spectra: dict[str, Spectrum] = {}
         self.sources: dict[str, Tensor | Decomposition] = {}
-        self._flat: tuple[Tensor, Tensor, Tensor] | None = (
-            None  # all spectra one after another, whose each is, and its sides
-        )
+        # All spectra one after another, whose each is, and of each its sides, norm, largest value, and whether single.
+        self._flat: tuple[Tensor, ...] | None = None
 
     def look(self, ranks: Mapping[str, int]) -> None:
         """Finds so many components of each tensor named."""
@@ -299,12 +298,15 @@ class Survey:
             sides = torch.tensor([spectrum.sides for spectrum in spectra], dtype=torch.float64, device="cpu")
             empty = torch.empty(0, dtype=torch.float64, device="cpu")
             owner = torch.repeat_interleave(torch.arange(len(spectra), device="cpu"), counts)
-            self._flat = torch.cat([empty, *(spectrum.s for spectrum in spectra)]), owner, sides.view(-1, 2)
-        s, owner, sides = self._flat
-        each = lambda of: torch.tensor([of(x) for x in self.spectra.values()], dtype=torch.float64, device="cpu")
-        counted = (s >= each(lambda x: x.least(settings))[owner]) & (s > 0)
+            each = lambda of: torch.tensor([of(x) for x in spectra], dtype=torch.float64, device="cpu")
+            known = each(lambda x: x.norm), each(lambda x: x.s[0]), each(lambda x: x.single)
+            self._flat = torch.cat([empty, *(spectrum.s for spectrum in spectra)]), owner, sides.view(-1, 2), *known
+        s, owner, sides, norm, largest, single = self._flat
+        coarse = norm**settings.weight * torch.where(single > 0, settings.flat, 1.0)
+        step = torch.maximum(2 ** (-settings.notch / NOTCHES) * coarse, 2 * largest / PEAK)  # as ``Spectrum.step``
+        counted = (s >= (settings.cut * step * sides.amax(1).sqrt())[owner]) & (s > 0)
         s, owner = s[counted], owner[counted]
-        ratio = (s / each(lambda x: x.step(settings))[owner]).square()[:, None] / sides[owner]
+        ratio = (s / step[owner]).square()[:, None] / sides[owner]
         codes = (torch.log2(1 + _2PIE * ratio) * sides[owner] / 2)[sides[owner] > 1].sum().item()
         return torch.bincount(owner, minlength=len(self.spectra)), codes + 32 * len(s)
 
