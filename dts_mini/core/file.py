@@ -36,13 +36,18 @@ DTYPES = {
 }
 
 
-def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False) -> Path:
+def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False, flush: bool = True) -> Path:
     """Writes a file at once or not at all, as ``write_pieces`` does; FileError as there."""
-    return write_pieces((data,), path, overwrite=overwrite)
+    return write_pieces((data,), path, overwrite=overwrite, flush=flush)
 
 
-def write_pieces(pieces: Iterable[bytes | memoryview], path: str | Path, *, overwrite: bool = False) -> Path:
+def write_pieces(
+    pieces: Iterable[bytes | memoryview], path: str | Path, *, overwrite: bool = False, flush: bool = True
+) -> Path:
     """Writes a file piece by piece, at once or not at all: a temporary neighbour, flushed to disk, then renamed.
+
+    Without ``flush`` a power cut, but no kill, may leave it empty or torn: for files that are checked when they are
+    read, and can be made again.
 
     Raises FileError when the path exists and ``overwrite`` is not set, or when it cannot be written.
     """
@@ -55,7 +60,8 @@ def write_pieces(pieces: Iterable[bytes | memoryview], path: str | Path, *, over
         with os.fdopen(handle, "wb") as file:
             file.writelines(pieces)  # unlike a loop, it lets go of a piece before it asks for the next
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException as error:
@@ -90,6 +96,14 @@ def check_writable(path: str | Path, *, overwrite: bool = False) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise FileError(f"{path}: the folder {path.parent} is not writable; choose another")
     return path
+
+
+def mark(path: str | Path | int) -> tuple:
+    """What tells a file, by its path or open, from one that has taken its place, or that was written to; OSError for
+    none.
+    """
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -142,6 +156,17 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """Reads a safetensors state dict; FileError when the file is missing, truncated or no safetensors file."""
     with opened(path) as handle:
         return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+
+
+def places(path: str | Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Where each tensor of a safetensors file lies, by name: the word for its dtype, its shape, and the byte at which
+    it begins. FileError as ``load_tensors``, which checks the header, too.
+    """
+    with opened(path), open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: (x["dtype"], tuple(x["shape"]), 8 + length + x["data_offsets"][0]) for name, x in header.items()}
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def _cheapest(rows: Tensor, peak: int) -> tuple[Tensor, Tensor]:
 
 def _chosen(blocks: Sequence[Tensor], peak: int) -> list[Tensor]:
     """The cheapest model of each row, block by block: those of one width together, for there may be 10,000 blocks."""
-    chosen: list[Tensor] = [torch.empty(0)] * len(blocks)
+    chosen: dict[int, Tensor] = {}
     alike: dict[int, list[int]] = {}
     for place, block in enumerate(blocks):
         alike.setdefault(block.shape[1], []).append(place)
@@ -129,7 +129,7 @@ def _chosen(blocks: Sequence[Tensor], peak: int) -> list[Tensor]:
         models = torch.cat([_cheapest(some, peak)[1] for some in rows.split(most)])
         for place, found in zip(places, models.split(sizes), strict=True):
             chosen[place] = found
-    return chosen
+    return [chosen[place] for place in range(len(blocks))]
 
 
 @functools.lru_cache(maxsize=8)

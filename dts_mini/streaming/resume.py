@@ -74,7 +74,7 @@ class _Laid(Struct, forbid_unknown_fields=True):
 def _write(result: Any, path: Path, key: str) -> None:
     tensors: dict[str, Tensor] = {}
     table = [_lay_out(result, tensors)]
-    write_bytes(container.encode({"job": key, "storage": {}}, table, tensors), path, overwrite=True)
+    write_bytes(container.encode({"job": key, "storage": {}}, table, tensors), path, overwrite=True, flush=False)
 
 
 def _read(path: Path, key: str) -> Any:
