@@ -1,11 +1,13 @@
 """Files: safetensors and JSON written atomically and read, with errors that name the file and the mend."""
 
 import errno
+import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from dts_mini.core.errors import FileError, StateError
 from dts_mini.core.state import State, as_bytes, outline
 
+_TEMPORARY = ".dts-part"
 # As a safetensors header names them, in the order in which the library sorts them (the widest goes first in a file).
 DTYPES = {
     "BOOL": torch.bool,
@@ -46,6 +49,7 @@ def write_pieces(
 ) -> Path:
     """Writes a file piece by piece, at once or not at all: a temporary neighbour, flushed to disk, then renamed.
 
+    What a killed run left of the same file is swept; a neighbour that somebody is writing is locked, and stays.
     Without ``flush`` a power cut, but no kill, may leave it empty or torn: for files that are checked when they are
     read, and can be made again.
 
@@ -53,7 +57,9 @@ def write_pieces(
     """
     path = check_writable(path, overwrite=overwrite)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if flush:  # of the others there may be thousands in a folder, which goes as a whole
+            _sweep(path)
+        handle, name = _neighbour(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
     try:
@@ -62,8 +68,8 @@ def write_pieces(
             file.flush()
             if flush:
                 os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)  # before the file is closed, which unlocks it
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -193,6 +199,26 @@ def mistaken(head: bytes) -> str | None:
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         return "is a pickle, not safetensors; name it .pt or .bin, by which it is read as one, or convert it"
     return None
+
+
+def _neighbour(path: Path) -> tuple[int, str]:
+    """A new temporary file beside another, open, its path, and locked for as long as it is."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+        with suppress(OSError):  # not every file system has locks; there nothing is swept
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)  # swept before it was locked
+
+
+def _sweep(path: Path) -> None:
+    """Removes the temporary neighbours of a path that nobody has open any more."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_TEMPORARY)}")
+    for left in [entry.path for entry in os.scandir(path.parent) if ours.fullmatch(entry.name)]:
+        with suppress(OSError), open(left, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(left)
 
 
 def _umask() -> int:
