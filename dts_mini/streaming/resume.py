@@ -27,7 +27,8 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
         delta = compress(base, expert, mapper=resumable("large.parts"))  # after a kill it goes on
 
     Files are written at once or not at all, and say of which work they are; one that is damaged, or of other work, is
-    made again. What takes no time, of pieces of less than 4,096 elements, is not kept. Results are tensors, numbers, strings, None, and tuples and dataclasses of this package that hold such.
+    made again. Results of pieces of less than 4,096 elements, which take no time, are not kept. Results are tensors,
+    numbers, strings, None, and tuples and dataclasses of this package that hold such.
     """
     folder = Path(folder)
 
