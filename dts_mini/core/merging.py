@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core.layout import is_rounded, only_rounded
 from dts_mini.core.state import State, all_finite, check_alike, compute_dtype, is_statistic, outline
 
 Merged = Callable[[Tensor, Iterator[Tensor]], Tensor]
@@ -273,14 +274,11 @@ def _weights(like: State, experts: Sequence[State]) -> Iterator[tuple[str, Tenso
 
 
 def _unrounded(base: Tensor, expert: Tensor) -> Tensor:
-    """The expert's tensor in the base's dtype or float32, the better; where it only was rounded, the base's values.
-
-    The rule of ``layout.difference``: of an expert that is stored in fewer bits, what training left alone stays.
-    """
+    """The expert's tensor in the base's dtype or float32, the better; where it only was rounded, the base's values."""
     theta = expert.to(base.device, compute_dtype(base))
-    if torch.promote_types(base.dtype, expert.dtype) == expert.dtype:
+    if not is_rounded(base.dtype, expert.dtype):
         return theta
-    return torch.where(base.to(expert.dtype).to(theta.dtype) == theta, base.to(theta.dtype), theta)
+    return torch.where(only_rounded(base, theta, expert.dtype), base.to(theta.dtype), theta)
 
 
 def _task_vectors(x: Tensor, thetas: Iterator[Tensor]) -> Tensor:
