@@ -323,11 +323,16 @@ def _noise(matrices: Sequence[Tensor], eps: float) -> float:
     """How large a singular value of a task matrix (m x n) may be that is rounding alone: of weights and of the SVD.
 
     ``eps``: of the coarsest dtype that the weights are stored in, whatever dtype they are computed in.
-    The largest singular value of theta's rounding is about eps / 2 * ||theta|| / sqrt(min(m, n)) and less; four times
-    that is allowed for. A rank by numpy's rule, relative to the largest singular value, would drop real directions.
+    Rounding moves an element by up to half the gap between two numbers there, evenly: by a root mean square of gap /
+    sqrt(12). The largest singular value of m x n such errors is about that times sqrt(m) + sqrt(n); of a difference of
+    two tensors sqrt(2) times as much. Half as much again is allowed for. A rank by numpy's rule, relative to the
+    largest singular value, would drop real directions.
     """
-    norm = max(matrix.norm().item() for matrix in matrices)
-    return max(2 * eps / min(matrices[0].shape) ** 0.5, 10 * torch.finfo(torch.float64).eps) * norm
+    gaps = [torch.where(x != 0, eps * torch.ldexp(torch.ones_like(x), x.frexp().exponent - 1), 0) for x in matrices]
+    mean = max(gap.square().mean().item() for gap in gaps) ** 0.5
+    norm, sides = max(matrix.norm().item() for matrix in matrices), matrices[0].shape
+    largest = (2 / 12) ** 0.5 * mean * sum(side**0.5 for side in sides)
+    return max(1.5 * largest, 10 * torch.finfo(torch.float64).eps * norm)
 
 
 def _polar(matrix: Tensor, noise: float) -> tuple[Tensor, Tensor]:
