@@ -30,7 +30,7 @@ from dts_mini.course.figures.size_accuracy import (
     rate_distortion,
     size_curves,
 )
-from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, storage_bars
+from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, size_and_accuracy, storage_bars
 from dts_mini.course.figures.thresholding import (
     cut_curve,
     group_histogram,
@@ -38,6 +38,7 @@ from dts_mini.course.figures.thresholding import (
     kept_parts,
     numbers_and_codes,
 )
+from dts_mini.course.figures.tower import tower
 from dts_mini.course.figures.unseen import (
     descriptor_map,
     fusion_plane,
@@ -91,11 +92,13 @@ __all__ = [
     "sharpness_curves",
     "similarity_scatter",
     "singular_values",
+    "size_and_accuracy",
     "size_curves",
     "storage_bars",
     "storage_by_tasks",
     "storage_shares",
     "task_accuracies",
+    "tower",
     "triangle",
     "truncation_error",
     "two_measures",
