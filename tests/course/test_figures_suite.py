@@ -48,7 +48,7 @@ def test_size_and_accuracy_stand_side_by_side_for_each_model():
     assert "(KiB)" in bars.get_xlabel() and "accuracy (%), 95 %" in points.get_xlabel()
     assert [label.get_text() for label in bars.get_yticklabels()] == data["name"]
     assert len({bar.get_hatch() for bar in bars.patches}) == 3
-    assert "expert takes 1,024 KiB and gets 90 % right" in figure.alt
+    assert "expert takes 1,024 KiB and gets 90.0 % right" in figure.alt
 
 
 def test_the_picture_of_the_tower_names_each_matrix_with_its_shape(tower):

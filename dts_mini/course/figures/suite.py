@@ -69,7 +69,7 @@ def size_and_accuracy(sizes: Mapping[str, int], outcomes: Mapping[str, Tensor]) 
     points.set(xlabel="accuracy (%), 95 % interval", xlim=(0, 102), ylim=(len(names) - 0.5, -0.5))
     points.grid(axis="x", color="0.9")
     told = [
-        f"{name} takes {size:,.0f} KiB and gets {value:.0f} % right"
+        f"{name} takes {size:,.0f} KiB and gets {value:.1f} % right"
         for name, size, value in zip(names, kib, values, strict=True)
     ]
     figure.alt = (
