@@ -94,8 +94,8 @@ from dts_mini.core.delta import rebuild, storage
 
 task = suite.named("house numbers")
 theta_0, expert = suite.pretrained(), suite.expert(task)
-delta = compress(theta_0, expert)  # a small file's worth
-rebuilt = rebuild(theta_0, delta)
+delta = compress(theta_0, expert)  # what a small file holds
+rebuilt = rebuild(theta_0, delta)  # theta_0 and what was kept
 
 # %% [markdown]
 # Is the rebuilt expert any good? Let all three models answer the same test images, which none of them has seen. That
@@ -153,6 +153,8 @@ show(figures.contact_sheet(tasks))
 pixels, labels = suite.images("signs", "test")
 print("images:", tuple(pixels.shape), " labels:", tuple(labels.shape))
 print("real:", [task.name for task in tasks if task.real])
+
+# %%
 claim("00-real", "Of the eight tasks only the digits are real images.", sum(task.real for task in tasks), low=1, high=1)
 
 # %% [markdown]
@@ -187,6 +189,8 @@ head = zero_shot_head(suite.model, tokenize, signs.classes, signs.templates) * s
 print("a prompt:", signs.templates[0].replace("{c}", signs.classes[0]))
 print("head:", tuple(head.shape), "= (classes, embedding)")
 print(f"image tower: {sum(x.numel() for x in theta_0.values()):,} parameters")
+
+# %%
 apart = (head - suite.head("signs")).abs().max().item()
 claim("00-head", "No number of this head is more than 0.001 away from the suite's own head.", apart, high=1e-3)
 
