@@ -123,7 +123,7 @@ show(figures.cosine_map(cosines, suite.tasks))
 others = cosines[~torch.eye(len(tau), dtype=torch.bool)]
 chance = flat(theta_0).numel() ** -0.5
 claim("01-top-cosine", "No two task vectors are nearly parallel: no cosine reaches 0.5.", others.max().item(), high=0.5)
-sentence = "Even the smallest cosine is at least 20 times what chance spreads over."
+sentence = "Even the smallest cosine of two task vectors is at least 20 times the spread of chance."
 claim("01-chance", sentence, others.min().item() / chance, low=20)
 
 # %% [markdown]
@@ -328,9 +328,9 @@ show(figures.similarity_scatter(pairs, alike, levels, task))
 
 # %% [markdown]
 # **What you should see:** the points lie below the solid line, though only two experts were merged. The dashed line lies
-# close to the solid one: halving alone costs little. Points far below the dashed line met a partner that pulls the
-# wrong way. Whiskers and bands overlap, since one task has few test images; to be sure, compare image by image. First
-# split the loss.
+# close to the solid one: halving alone costs little. Points below the dashed line met a partner that pulls the wrong
+# way. Whiskers and bands overlap, since one task has few test images; to be sure, compare image by image. First split
+# the loss.
 
 # %% [markdown]
 # ### Exercise 3 · Interference or dilution? (medium, 7 minutes)
@@ -383,9 +383,9 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the loss is interference, with most partners. Dilution alone is so small that these images
-# cannot tell it from nothing: its interval reaches down to about zero. So it is not the halving that hurts, it is the
-# company.
+# **What you should see:** with most partners interference is established: its interval lies above zero. Dilution is not.
+# It is so small that these images cannot tell it from nothing: its interval reaches down to about zero. So the company
+# costs accuracy for certain, the halving perhaps.
 #
 # And one surprise. The rightmost partner, `digits`, costs hardly anything: the interval of its loss, too, reaches down
 # to about zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two tasks share
@@ -401,8 +401,8 @@ claim(
 # - A task vector $\tau_n = \theta_n - \theta_0$ is short, spread over all layers, and far from parallel to the others,
 #   though not at right angles to them.
 # - An average goes only a part of the way along each of them. Other merges lose less, and all stay below the experts.
-# - Most partners cost accuracy even two at a time, and by interference: halving alone costs little or nothing. A partner
-#   with the very same class names hardly costs anything.
+# - Most partners cost accuracy even two at a time, by interference; halving alone costs little or nothing. A partner with
+#   the very same class names hardly costs anything.
 #
 # **What would change our mind.** Digits and house numbers are a pair that is nearly safe to merge; if most pairs were
 # like it, there would be little to solve. A merge within the experts' interval would make personalised merging
@@ -428,7 +428,7 @@ claim(
 # <details><summary>Answer</summary>
 #
 # It tells two causes apart. Averaging shortens the task vector, whoever the partner is. Only what is lost beyond that
-# is the partner's doing, and here that is nearly all of it.
+# is the partner's doing.
 # </details>
 #
 # **3.** Task vectors are as large as models. Why then store task vectors, and not models, in compressed form?
