@@ -38,7 +38,7 @@ from dts_mini.course.figures.size_accuracy import (
     rate_distortion,
     size_curves,
 )
-from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, storage_bars
+from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, size_and_accuracy, storage_bars
 from dts_mini.course.figures.thresholding import (
     cut_curve,
     group_histogram,
@@ -46,6 +46,7 @@ from dts_mini.course.figures.thresholding import (
     kept_parts,
     numbers_and_codes,
 )
+from dts_mini.course.figures.tower import tower
 from dts_mini.course.figures.unseen import (
     descriptor_map,
     fusion_plane,
@@ -99,12 +100,14 @@ __all__ = [
     "sharpness_curves",
     "similarity_scatter",
     "singular_values",
+    "size_and_accuracy",
     "size_curves",
     "stairs",
     "storage_bars",
     "storage_by_tasks",
     "storage_shares",
     "task_accuracies",
+    "tower",
     "trial_rows",
     "triangle",
     "truncation_error",
