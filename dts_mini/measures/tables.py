@@ -5,6 +5,7 @@ images for every entry, in [0, 1]; ``markdown`` writes it for people.
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 
 import torch
@@ -30,6 +31,7 @@ MERGES: dict[str, Callable[[State, list[State]], State]] = {
     "Iso-C": iso_c,
     "Consensus": consensus,
 }
+KINDS = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts", "one seen expert", "DTS unseen", "oracle")
 Progress = Callable[[str], None]
 
 
@@ -149,6 +151,37 @@ def passes(suite: Suite) -> dict[str, int]:
         "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen,
         "deltas": compressed * len(suite.tasks) + len(PAPER_BASES) * seen,
     }
+
+
+def kind(row: str) -> str:
+    """What kind of row of a table this is, by its name: one of KINDS; DTSError for a name that is of none.
+
+    >>> kind("TSV-M"), kind("DTS-D, TIES, 0.1"), kind("expert of signs")
+    ('base merge', 'DTS-D', 'one seen expert')
+    """
+    if row in MERGES:
+        return "base merge"
+    found = "one seen expert" if row.startswith("expert of ") else re.split("[,:]", row)[0]
+    if found not in KINDS:
+        raise DTSError(f"the row {row!r} is of no kind: name it in dts_mini.measures.tables, so that claims see it")
+    return found
+
+
+def rows_of(table: Mapping, *kinds: str, keep_ratio: float | None = None) -> list[Mapping]:
+    """Every row of a table that is of these kinds, and of DTS at this keep ratio: what "every merge" means in a claim.
+
+    DTSError where the table has none.
+
+    >>> table = {"rows": [{"name": "TIES"}, {"name": "DTS-T, 0.05"}, {"name": "DTS-D, average, 0.1"}]}
+    >>> [row["name"] for row in rows_of(table, "DTS-T", "DTS-D", keep_ratio=0.1)]
+    ['DTS-D, average, 0.1']
+    """
+    rows = [row for row in table["rows"] if kind(row["name"]) in kinds]
+    if keep_ratio is not None:
+        rows = [row for row in rows if row["name"].endswith(f", {keep_ratio}")]
+    if not rows:
+        raise DTSError(f"the table has no row of the kind {' or '.join(kinds)}: measure it again")
+    return rows
 
 
 def by_variant(table: Mapping) -> dict[str, list[Mapping]]:
