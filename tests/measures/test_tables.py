@@ -1,11 +1,13 @@
 """Tables written for people, and over seeds; on numbers made up so that the answer is known."""
 
+import json
 import math
 
 import pytest
 
 from dts_mini import DTSError
-from dts_mini.measures.tables import markdown, over_seeds, seeds_markdown
+from dts_mini.measures.tables import KINDS, MERGES, kind, markdown, over_seeds, rows_of, seeds_markdown
+from dts_mini.suites.mini.suite import DATA
 
 
 def entry(value):
@@ -39,3 +41,24 @@ def test_each_seed_has_a_column():
 def test_one_seed_has_no_interval():
     with pytest.raises(DTSError, match="at least two"):
         over_seeds({0: table(0.5)})
+
+
+# --- which rows a claim is about ---
+
+
+@pytest.mark.parametrize("name", ["results", "seeds"])
+def test_every_row_of_the_committed_tables_is_of_a_kind_and_every_merge_stands_in_them(name):
+    found = json.loads((DATA / f"{name}.json").read_text())
+    for each in found.values() if name == "results" else [found]:
+        assert {kind(row["name"]) for row in each["rows"]} <= set(KINDS)
+        assert {row["name"] for row in rows_of(each, "base merge")} == set(MERGES)
+
+
+def test_a_row_of_no_kind_is_an_error_not_left_out_of_claims():
+    with pytest.raises(DTSError, match="'linear head' is of no kind"):
+        rows_of({"rows": [{"name": "TIES"}, {"name": "linear head"}]}, "base merge")
+
+
+def test_no_row_of_a_kind_is_an_error_not_an_empty_claim():
+    with pytest.raises(DTSError, match="no row of the kind DTS-T or DTS-D"):
+        rows_of({"rows": [{"name": "TIES"}, {"name": "DTS-T, 0.05"}]}, "DTS-T", "DTS-D", keep_ratio=0.1)
