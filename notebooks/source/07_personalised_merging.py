@@ -39,6 +39,8 @@ from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
 
 suite = load_suite()
+
+# %%
 committed = json.loads((suite.folder / "results.json").read_text())["headline"]
 table = {row["name"]: row for row in committed["rows"]}
 
@@ -181,8 +183,8 @@ rebuild = check(rebuild)
 # hint("rebuild")
 
 # %% [markdown]
-# From here on the notebook runs on these two. Two tasks: the example of the last notebooks, and vehicles, the task
-# whose expert DTS reproduces worst. The library does the same with `personalise`, and packs it into a file.
+# From here on the notebook runs on these two. Two tasks: the example of the last notebooks, and vehicles, on which even
+# the expert makes the most mistakes. The library does the same with `personalise`, and packs it into a file.
 
 # %%
 some = tuple(map(suite.named, ("house numbers", "vehicles")))
@@ -337,8 +339,8 @@ except dts_mini.StateError as error:
 # not been averaged in, so its remainder is longer. By how much? You can derive it, and measure:
 
 # %%
-n = len(experts)
-print(round(length(old, experts[newcomer]) / length(bases["average"], experts[newcomer]), 4), "measured;", n / (n - 1))
+longer = length(old, experts[newcomer]) / length(bases["average"], experts[newcomer])
+print(f"measured: {longer:.4f} times as long; derived: {len(experts) / (len(experts) - 1):.4f}")
 
 # %% [markdown]
 # **What you should see:** a small price. Over the average of all, $d_n$ is exactly $\frac{N-1}{N}$ of what it is over

@@ -39,7 +39,6 @@ from dts_mini.suites.evaluation import bootstrap, correct, interval
 from dts_mini.suites.mini.model import pixels
 
 suite = load_suite()
-committed = json.loads((suite.folder / "results.json").read_text())["unseen"]
 aerial, house, digits, cover = map(suite.named, ("aerial", "house numbers", "digits", "land cover"))
 
 # %% [markdown]
@@ -212,6 +211,7 @@ show(figures.fusion_plane(base, experts, suite.expert(house), models[house]))
 # there is to gain. First the committed table.
 
 # %%
+committed = json.loads((suite.folder / "results.json").read_text())["unseen"]
 show(figures.unseen_accuracies(committed))
 
 # %% tags=["nbval-ignore-output"]
@@ -442,8 +442,8 @@ claim(
 #
 # <details><summary>Answer</summary>
 #
-# No. You may write that you cannot tell, and how large the difference is at most. Here four times as many images turned
-# the sign round.
+# No. You may write that you cannot tell, and how large the difference is at most. Here more images turned the sign
+# round.
 # </details>
 #
 # **Next:** [09 · When it helps, and hedging](09_hedging.ipynb): can you tell beforehand, without labels, where fusion

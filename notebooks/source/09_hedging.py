@@ -254,7 +254,7 @@ fuse_from = check(fuse_from)
 # $$\hat\theta_u = \theta_0 + a\,\Bigl(\theta_m + \nu \sum_n w_n \, \mathrm{DTS}(\theta_n - \theta_m) - \theta_0\Bigr)
 # \qquad \nu = \max\bigl(\max_k \cos(c_u, c_k),\, 0\bigr)$$
 #
-# Hedge the two unseen tasks by hand, with your weights at $p = 1$, half the way. The cell takes about ten seconds.
+# Hedge the two unseen tasks by hand, with your weights at $p = 1$, half-way. The cell takes about ten seconds.
 
 # %%
 base = average(list(experts.values()))
@@ -281,7 +281,7 @@ for number, (task, low, high, words) in enumerate(
 
 # %% [markdown]
 # **What you should see:** on aerial you are near zero-shot, on house numbers you keep nearly all of the gain. But
-# half the way was our choice, and these are the two tasks that you know. Which share would you choose without them?
+# half-way was our choice, and these are the two tasks that you know. Which share would you choose without them?
 
 # %% [markdown]
 # ### Exercise 3 · The safest share (medium, 6 minutes)
@@ -310,7 +310,7 @@ safest = check(safest)
 # with the share that your rule chose on seen tasks, and with the nearness itself as the share. What is used below an
 # abstention's threshold (zero-shot, the base merge, or their mean) was chosen by your rule, too.
 #
-# **Predict.** Will the share that is chosen on seen tasks beat half the way, in the worst case?
+# **Predict.** Will the share that is chosen on seen tasks beat the fixed share of 0.5, in the worst case?
 
 # %%
 weightings = ["uniform", *(f"{how}, prompts" for how in ("cosine", "centred", "softmax", "top 2"))]

@@ -22,7 +22,7 @@ def test_weight_bars_shows_each_unseen_task_and_equal_weights():
     (axes,) = figure.axes
     assert sorted(legend(axes)) == ["equal weights", "for aerial", "for house numbers"]
     assert axes.lines[0].get_xdata()[0] == pytest.approx(1 / 3) and len(cues(axes, "bar")) == 2 and okabe_ito(axes)
-    assert "digits 0.80" in figure.alt
+    assert "scenes 0.80" in figure.alt
 
 
 def test_unseen_accuracies_has_a_panel_for_each_task_a_strip_for_each_kind_and_zero_shot_marked(unseen):
@@ -102,6 +102,6 @@ def test_unseen_gains_shows_the_mean_with_its_interval_and_the_worst_case():
     assert data["value"] == pytest.approx([0, 3]) and data["worst"] == pytest.approx([-10, -0.5])
     assert data["low"] == pytest.approx([-2, 1]) and data["high"] == pytest.approx([3, 6])
     (axes,) = figure.axes
-    labels = " ".join(legend(axes))
+    labels = " ".join(legend(figure))
     assert "95 %" in labels and "worst case" in labels and "goal" in labels and axes.get_xlabel() == "points"
     assert okabe_ito(axes)

@@ -33,6 +33,7 @@ def mean_accuracies(table: Mapping) -> tuple[Figure, dict]:
     figure.alt = "Mean accuracy of each row of the headline table with its interval: " + "; ".join(
         f"{family} {end} %" for family, end in zip(FAMILIES, ends, strict=True)
     )
+    figure.alt += "."
     return figure, {"row": names, "family": [kind(n) for n in names], "value": value, "low": low, "high": high}
 
 

@@ -108,6 +108,7 @@ def sharpness_curves(curves: Mapping[str, Mapping[str, list[float]]], stops: Seq
     )
     for name, curve in data.items():
         figure.alt += f"; {' '.join(name.split())}: {', '.join(f'{value:.1f}' for value in curve['value'])}"
+    figure.alt += "."
     return figure, {"stops": list(stops), **data}
 
 
@@ -131,6 +132,7 @@ def weight_bars(seen: Sequence[str], weights: Mapping[str, Sequence[float]]) -> 
         f"; for {task}: " + ", ".join(f"{name} {weight:.2f}" for name, weight in zip(seen, row, strict=True))
         for task, row in weights.items()
     )
+    figure.alt += "."
     return figure, {"seen": list(seen), "weights": weights}
 
 
@@ -171,6 +173,7 @@ def unseen_accuracies(table: Mapping) -> tuple[Figure, dict]:
         + ", ".join(f"{word} {range_of(data[task][family]['value'])} %" for family, word in strips.items())
         for task in tasks
     )
+    figure.alt += "."
     return figure, data
 
 
@@ -219,6 +222,7 @@ def nearness_gains(points: Sequence[Mapping]) -> tuple[Figure, dict]:
         for twin, words in ((True, "with a twin"), (False, "without one")):
             found = [100 * point[gain] for point in points if (point["nearness"] > 0.9) == twin]
             figure.alt += f", {words} {range_of(found)}" if found else ""
+    figure.alt += "."
     return figure, data
 
 
@@ -249,4 +253,5 @@ def unseen_gains(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
     figure.alt = "Mean gain on the base merge, and the worst case, in points" + "".join(
         f"; {name} {v:.1f} and {w:.1f}" for name, v, w in zip(names, value, worst, strict=True)
     )
+    figure.alt += "."
     return figure, {"row": names, "value": value, "low": low, "high": high, "worst": worst}
