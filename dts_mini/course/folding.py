@@ -67,7 +67,7 @@ def users(made: set[str], later: Sequence[tuple[str, set[str], set[str]]]) -> It
 
 
 def names(body: Sequence[ast.stmt], bound: set[str], read: set[str]) -> None:
-    """Adds to ``bound`` the global names that statements bind, to ``read`` those that they read before they bind them."""
+    """Adds to ``bound`` the global names that statements bind, to ``read`` those that they read before."""
     for node in body:
         inner = [getattr(node, part, []) for part in ("body", "orelse", "finalbody")]
         if isinstance(node, VISIBLE):

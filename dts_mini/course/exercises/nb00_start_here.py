@@ -118,8 +118,8 @@ EXERCISES = (
             ),
         ),
         wrong=HEAD_WRONG,
-        start="Two things happen, in this order: each prompt becomes a unit vector, then the prompts of a class become one "
-        "vector. Which dimension holds the prompts, and which the numbers of a vector?",
+        start="Two things happen, in this order: each prompt becomes a unit vector, then the prompts of a class become "
+        "one vector. Which dimension holds the prompts, and which the numbers of a vector?",
         skeleton="""def head_of(text):
     unit = F.normalize(text, dim=...)  # (classes, prompts, d): each prompt has length one
     mean = unit.mean(...)  # (classes, d)
@@ -195,8 +195,8 @@ EXERCISES = (
             ),
         ),
         wrong=PAIRED_WRONG,
-        start="Make the numbers d first: from two tensors of True and False one of 1, 0 and -1. Torch does not subtract "
-        "True from False, so turn both into numbers before.",
+        start="Make the numbers d first: from two tensors of True and False one of 1, 0 and -1. Torch does not "
+        "subtract True from False, so turn both into numbers before.",
         skeleton="""def paired_half_width(first, second):
     d = ...  # (n,): 1, 0 or -1
     variance = ... - d.mean() ** 2

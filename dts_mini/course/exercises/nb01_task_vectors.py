@@ -131,8 +131,8 @@ EXERCISES = (
             ),
         ),
         wrong=ARITHMETIC_WRONG,
-        start="Take one tensor, say theta_0['w']. What does each expert add to it? Write that down for one name, then do it "
-        "for every name of theta_0.",
+        start="Take one tensor, say theta_0['w']. What does each expert add to it? Write that down for one name, then "
+        "do it for every name of theta_0.",
         skeleton="""def my_task_arithmetic(theta_0, experts, coefficient):
     merged = {}
     for name, x in theta_0.items():
@@ -187,8 +187,8 @@ EXERCISES = (
             ),
         ),
         wrong=ELECT_WRONG,
-        start="Begin with one element: a column of the tensor. Which sign has the sum of the column? Which of its values "
-        "have that sign? Then do it for all columns at once, without a loop.",
+        start="Begin with one element: a column of the tensor. Which sign has the sum of the column? Which of its "
+        "values have that sign? Then do it for all columns at once, without a loop.",
         skeleton="""def elect_and_add(trimmed):
     elected = trimmed.sum(...).sign()  # (d,): -1, 0 or 1
     elected[elected == 0] = ...  # the sign that most elements have elected
