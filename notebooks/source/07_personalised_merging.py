@@ -97,9 +97,13 @@ claim("07-ties-longer", "Over TIES they are longer than task vectors.", mean(rat
 claim("07-dare-longer", "Over DARE every remainder is at least twice as long.", min(ratios["DARE"]), low=2)
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** the first surprise. A merge is a better model than $\theta_0$ for every task, and yet its
 # remainders are hardly shorter, or even longer. Better does not mean nearer. TIES pushes far along what the experts
 # agree on, and the chance in DARE adds noise that every remainder has to take away again.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 1 · How much shorter? (hard, 10 minutes)
@@ -218,7 +222,9 @@ live = {
 # %%
 right = {row: {t: x.argmax(1) == suite.images(t, "test")[1] for t, x in found.items()} for row, found in live.items()}
 draws = bootstrap(right)
-closed = [(draws["DTS, average"] - draws["average"])[:, i] / (draws["experts"] - draws["average"])[:, i] for i in (0, 1)]
+closed = [
+    (draws["DTS, average"] - draws["average"])[:, i] / (draws["experts"] - draws["average"])[:, i] for i in (0, 1)
+]
 less = min(closed, key=lambda share: share.median())
 claim(
     "07-gap",
@@ -231,7 +237,7 @@ claim(
 
 # %% [markdown]
 # **What you should see:** the smaller of the two shares, and its interval. You can look the accuracies up in the
-# committed table, further below. Another machine rounds otherwise and may flip an image or two.
+# committed table, further below. Another machine rounds otherwise and may answer an image or two otherwise.
 
 # %% [markdown]
 # ## Step 3 · DTS-D over every base
@@ -287,10 +293,14 @@ claim(
 )
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** go down the top panel: the bases get better. In the bottom panel the rebuilt experts do not
 # follow. What a base merge scores by itself says little about how good a base it is. The panel between them explains
 # DARE: of a long remainder DTS gets more wrong. But length is not all: TIES leaves longer remainders than $\theta_0$
 # and still comes nearer to the experts. The plain average, the simplest merge of all, is a good base.
+#
+# </details>
 #
 # Would accuracy have told you? Ask it the last question again: the average against $\theta_0$.
 
@@ -311,11 +321,11 @@ claim(
 
 # %% [markdown]
 # **What you should see:** the same answers of the same models. KL divergence tells the two bases apart, accuracy
-# hardly: an answer may get less sure for a long time before it flips. So use KL to *choose* between methods that are
+# hardly: an answer may get less sure for a long time before it changes. So use KL to *choose* between methods that are
 # close, and accuracy to say what the choice is worth.
 
 # %% [markdown]
-# ## Step 4 · No pretrained model at hand
+# ## Step 4 · No pretrained model at hand (can be skipped at first)
 #
 # People publish fine-tuned models and forget what they came from. What can you still do with the experts alone? You can
 # average them, so DTS-D over the average works: for it, $\theta_0$ is never used. You cannot make task vectors, so

@@ -83,9 +83,13 @@ near = max(cosines[at[aerial], at[task]].item() for task in seen)
 claim("08-aerial-near", "No seen task comes nearer to aerial than a cosine of 0.7.", near, high=0.7)
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** two very different unseen tasks. House numbers has a twin among the seen tasks: `digits` has
 # the same class names. Aerial has only relatives. Its nearest is land cover, which is seen from above, too. Remember
 # this pair; it is the one to doubt. With vehicles, some cosines are negative.
+#
+# </details>
 
 # %% [markdown]
 # ## Step 2 · The paper's weights
@@ -126,7 +130,7 @@ show(figures.weight_bars(seen, {task: row.tolist() for task, row in of_task.item
 on_digits = of_task[house][seen.index(digits)].item()
 claim(
     "08-digits-weight",
-    "For house numbers, over half of your weights' sum is on digits.",
+    "For house numbers, your weights put over half on digits.",
     on_digits,
     low=0.5,
     unit="%",
@@ -184,7 +188,7 @@ claim(
 )
 
 # %% [markdown]
-# <details><summary>What you should see</summary>
+# <details><summary>What do you expect? Then open this</summary>
 #
 # Difference vectors over an average sum to zero. So equal weights gain *nothing*: all that fusion can gain lies in
 # weights that differ. The errors of DTS, however, do not sum to zero. Look what that does in Step 4.

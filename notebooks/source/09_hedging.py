@@ -143,9 +143,13 @@ claim(
 )
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** three curves that disagree. Judged by the seen tasks, you would choose equal weights, which
 # is no fusion at all. For aerial that choice is right. For house numbers it throws away all that fusion has to give.
 # And sharper weights, which sound natural when a twin is there, do not help even the twin.
+#
+# </details>
 #
 # So the choice does not transfer, and the reason is in the heat map of notebook 08: among the seen tasks nobody has a
 # twin. What matters is not *how* to weigh, but *whether any seen task is near enough*. A method that knew this could
@@ -294,7 +298,8 @@ for number, (task, low, high, words) in enumerate(
 def safest(accuracies: dict[float, list[float]], better: list[float]) -> float:
     """{share: accuracy on each task}, and each task's better model's accuracy -> the share that falls least below it.
 
-    What counts is the task on which a share falls furthest; a gain elsewhere does not make up for it.
+    What counts is the task on which a share falls furthest; a gain elsewhere does not make up for it. Where a share
+    falls nowhere, the task counts on which it is least above.
     """
     fall = lambda share: max(b - a for a, b in zip(accuracies[share], better, strict=True))
     return min(accuracies, key=fall)
@@ -336,7 +341,7 @@ claim(
 )
 claim(
     "09-abstain-worst",
-    "In the worst case, abstaining falls as far, whichever descriptor draws the line.",
+    "In its worst case, abstaining falls at least five points below it, too, whichever descriptor draws the line.",
     max(rows[name]["worst"]["value"] for name in abstaining),
     high=-0.05,
     unit="points",
@@ -387,9 +392,13 @@ claim(
 #   exactly as good falls more than one point below it now and then. Count what is sure (`data/mini/unseen.json`
 #   does), and less is left of every row's falls.
 #
+# <details><summary>What do you expect? Then open this</summary>
+#
 # And the share chosen on seen tasks? In the worst case it did worse than no choice at all: six or seven tasks are too
 # few to fix even one number. We tried more, on validation images: to mix the answers of both models, to take the surer
 # of the two, to look at how sure they are on average. Nothing told zero-shot's task from the base merge's beforehand.
+#
+# </details>
 
 # %% [markdown]
 # ## Recap

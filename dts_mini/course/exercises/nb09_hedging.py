@@ -35,6 +35,9 @@ SHARPENED_WRONG = {
     "A task that points the other way comes back": lambda unseen, seen, p: _share(
         F.cosine_similarity(unseen[None], seen) ** p
     ),
+    "At sharpness zero some tasks weigh nothing": lambda unseen, seen, p: _share(
+        torch.where((x := _positive(unseen, seen)) > 0, x**p, 0.0)
+    ),
     "I get nan": lambda unseen, seen, p: (x := _positive(unseen, seen) ** p) / x.sum(),
 }
 ONE, MANY = torch.tensor([2.0, 0.0]), torch.tensor([[2.0, 0.5], [1.0, 1.0], [-1.0, 0.5]])
@@ -90,7 +93,8 @@ def the_core_chooses_alike(candidate):
 def safest(accuracies: dict[float, list[float]], better: list[float]) -> float:
     """{share: accuracy on each task}, and each task's better model's accuracy -> the share that falls least below it.
 
-    What counts is the task on which a share falls furthest; a gain elsewhere does not make up for it.
+    What counts is the task on which a share falls furthest; a gain elsewhere does not make up for it. Where a share
+    falls nowhere, the task counts on which it is least above.
     """
     fall = lambda share: max(b - a for a, b in zip(accuracies[share], better, strict=True))
     return min(accuracies, key=fall)
@@ -144,6 +148,10 @@ EXERCISES = (
             (
                 "A task that points the other way comes back",
                 "The square of a negative cosine is positive. Make negative ones zero first.",
+            ),
+            (
+                "At sharpness zero some tasks weigh nothing",
+                "By the formula zero to the power zero is one, as torch has it: at p = 0 all tasks weigh the same.",
             ),
             ("I get nan", "Where no cosine is positive you divide zero by zero. By the rule all weigh the same then."),
         ),
