@@ -10,7 +10,7 @@
 # >
 # > **Before you start.** Notebook 01 (merges), notebooks 02 to 04 (decompose, threshold, scale).
 # >
-# > **Time.** 20 minutes to read, 28 for the exercises. It runs in about a minute on a laptop's CPU. It needs no
+# > **Time.** 20 minutes to read, 28 for the exercises. It runs in about half a minute on a laptop's CPU. It needs no
 # > network.
 
 # %% [markdown]
@@ -396,7 +396,7 @@ claim(
 
 # %% [markdown]
 # **What you should see:** three floors. Zero-shot is far below, the merges spread over the middle, DTS stands close
-# under the experts. TSV-M, the best merge, comes within a few points of them, and adds no file. Within the top floor
+# under the experts. TSV-M, the best merge, stands some points below them, and adds no file. Within the top floor
 # most intervals overlap.
 #
 # One thing to know when you read such numbers: of seven tasks a test image is drawn by the same program as the training
@@ -515,7 +515,7 @@ claim("07-second-model", "The files of at least 90 tasks fit into the space of a
 # ## Recap
 #
 # - One base and a small file for each task bring back nearly all of the experts' accuracy, in every training that we
-#   ran. The best merge alone comes within a few points.
+#   ran. The best merge alone stays some points below.
 # - Any base works, and a base merge's own accuracy says little about it. The average is a good base and needs no
 #   pretrained model; DARE and TSV-M are better models and poorer bases.
 # - DTS-D costs the same bytes as DTS-T. What it gains, over the average or TIES, is seen in KL divergence and hardly in
