@@ -79,8 +79,6 @@ twin = cosines[at[house], at[digits]].item()
 claim(
     "08-twin", "By their descriptors, digits and house numbers are one task: the cosine is over 0.99.", twin, low=0.99
 )
-near = max(cosines[at[aerial], at[task]].item() for task in seen)
-claim("08-aerial-near", "No seen task comes nearer to aerial than a cosine of 0.7.", near, high=0.7)
 
 # %% [markdown]
 # <details><summary>What do you expect? Then open this</summary>
@@ -347,6 +345,28 @@ claim(
 #
 # And a surprise: equal weights should give the base again, and with DTS remainders they do not. On house numbers a part
 # of the gain comes from what DTS leaves over, not from the paper's weights.
+#
+# One row is missing, and notebook 07 had it: zero-shot with a *synonym* in the place of each class name. It needs no
+# expert and no remainder.
+
+# %%
+headline = json.loads((suite.folder / "results.json").read_text())["headline"]["rows"]
+if words := [row["accuracy"] for row in headline if row["name"] == "zero-shot, synonyms"]:  # of the mini suite alone
+    fused_rows = [row["accuracy"] for row in rows_of(committed, "DTS unseen")]
+    ahead = min(words[0][task]["value"] - row[task]["value"] for row in fused_rows for task in suite.unseen)
+    claim(
+        "08-synonyms",
+        "On both unseen tasks, zero-shot with synonyms is above every fused model.",
+        ahead,
+        low=0,
+        unit="points",
+    )
+
+# %% [markdown]
+# **What you should see:** other words do more than other weights, on house numbers by a little and on aerial by far.
+# In this suite class names mislead on purpose (notebook 00), so here the first thing to try is better names. Where
+# names are good already, that way is closed. The comparison with zero-shot *under the same names* stands; it is the one
+# that the paper makes.
 
 # %% [markdown]
 # ## Step 5 · Is it worse? Ask more images
@@ -415,6 +435,7 @@ claim(
 #   What DTS leaves over does not cancel, and can gain, too.
 # - Where a twin is seen, fusion helps; the twin's expert alone, and the best merge, do about as well. Where none is, it
 #   is no better than the plain average, and the oracle is far away.
+# - Here, better class names alone do more than fusion on both tasks.
 #
 # **What would change our mind.** Unseen tasks without a twin on which the paper's weights beat zero-shot, every merge
 # and the best single expert together, with paired intervals.

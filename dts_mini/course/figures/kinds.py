@@ -1,26 +1,37 @@
-"""One colour and one marker for each kind of row, in every figure of merging and of unseen tasks; and strips of points.
+"""One colour and one marker for each family of rows, in all figures of merging and of unseen tasks; strips of points.
 
-A strip is a horizontal line of its own for a task or a kind, on which its values lie: no legend, no second axis.
+A strip is a horizontal line of its own for a task or a family, on which its values lie: no legend, no second axis.
 """
 
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from dts_mini.course.style import MARKERS, PALETTE
+from dts_mini.course.style import PALETTE
 
 KEYS = ("value", "low", "high")
-_NUMBER = {"zero-shot": 0, "base merge": 1, "DTS-T": 2, "DTS-D": 3, "experts": 4, "one seen expert": 5}
-_NUMBER |= {"DTS unseen": 3, "oracle": 4}  # what is fused for an unseen task is DTS-D, its oracle an expert
+# Blue is all that is DTS, vermilion all that is DRC, as in the figures of size and accuracy.
+_LOOKS = {
+    "zero-shot": (6, "X"),
+    "cheap": (2, "P"),
+    "base merge": (1, "s"),
+    "DTS-T": (0, "o"),
+    "DTS-D": (0, "^"),
+    "DRC": (3, "D"),
+    "experts": (4, "v"),
+    "one seen expert": (5, "P"),
+}
+_LOOKS |= {"DTS unseen": _LOOKS["DTS-D"], "oracle": _LOOKS["experts"]}
 
 
-def look(kind: str) -> dict:
-    """Colour and marker of a kind of row (``dts_mini.measures.tables.kind``).
+def look(family: str) -> dict:
+    """Colour and marker of a family of rows (``dts_mini.measures.tables.family``).
 
     >>> look("oracle") == look("experts")
     True
     """
-    return {"color": PALETTE[_NUMBER[kind]], "marker": MARKERS[_NUMBER[kind]], "linestyle": "none"}
+    colour, marker = _LOOKS[family]
+    return {"color": PALETTE[colour], "marker": marker, "linestyle": "none"}
 
 
 def in_percent(entries: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -38,14 +49,14 @@ def range_of(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def spread(axes: Axes, y: float, entries: Mapping[str, Sequence[float]], kind: str, size: float = 6, **looks) -> None:
-    """The estimates of one kind on the strip at height ``y``, in its look; several lie a little above each other."""
+def spread(axes: Axes, y: float, entries: Mapping[str, Sequence[float]], family: str, size: float = 6, **looks) -> None:
+    """The estimates of one family on the strip at height ``y``, in its look; several lie a little above each other."""
     count = len(entries["value"])
     heights = [y + 0.32 * (number / max(1, count - 1) - 0.5) * (count > 1) for number in range(count)]
     low, high = (
         [abs(end - value) for end, value in zip(entries[key], entries["value"], strict=True)] for key in ("low", "high")
     )
-    looks = look(kind) | {"markersize": size, "elinewidth": 0.8, "alpha": 0.9} | looks
+    looks = look(family) | {"markersize": size, "elinewidth": 0.8, "alpha": 0.9} | looks
     axes.errorbar(entries["value"], heights, xerr=[low, high], **looks)
 
 

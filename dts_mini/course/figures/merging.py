@@ -8,9 +8,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dts_mini.course.figures.kinds import KEYS, in_percent, look, name_strips, range_of, spread
 from dts_mini.course.style import DASHES, MARKERS, PALETTE, styled
-from dts_mini.measures.tables import by_variant, kind, rows_of
-
-FAMILIES = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts")
+from dts_mini.measures import tables
+from dts_mini.measures.tables import FAMILIES, by_variant, rows_of
 
 
 @styled
@@ -20,21 +19,20 @@ def mean_accuracies(table: Mapping) -> tuple[Figure, dict]:
     names = [row["name"] for row in rows]
     value, low, high = ([100 * row["mean"][key] for row in rows] for key in ("value", "low", "high"))
     figure, axes = plt.subplots(figsize=(7.4, 0.27 * len(rows) + 1.1))
-    for family in FAMILIES:
-        here = [place for place, name in enumerate(names) if kind(name) == family]
+    of = [tables.family(row) for row in rows]
+    words = []
+    for family in (each for each in FAMILIES if each in of):
+        here = [place for place, each in enumerate(of) if each == family]
         reach = [[value[i] - low[i] for i in here], [high[i] - value[i] for i in here]]
         axes.errorbar([value[i] for i in here], here, xerr=reach, **look(family), capsize=3, label=family)
+        words.append(f"{family} {range_of([value[i] for i in here])} %")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel(f"mean accuracy over {len(table['columns'])} tasks (%), bars: 95 % intervals")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    ends = [range_of([v for v, n in zip(value, names, strict=True) if kind(n) == family]) for family in FAMILIES]
-    figure.alt = "Mean accuracy of each row of the headline table with its interval: " + "; ".join(
-        f"{family} {end} %" for family, end in zip(FAMILIES, ends, strict=True)
-    )
-    figure.alt += "."
-    return figure, {"row": names, "family": [kind(n) for n in names], "value": value, "low": low, "high": high}
+    figure.alt = f"Mean accuracy of each row of the headline table with its interval: {'; '.join(words)}."
+    return figure, {"row": names, "family": of, "value": value, "low": low, "high": high}
 
 
 @styled
@@ -123,14 +121,14 @@ def two_measures(table: Mapping) -> tuple[Figure, dict]:
         reach = [[v - e for v, e in zip(share["value"], share["low"], strict=True)]]
         reach += [[e - v for v, e in zip(share["value"], share["high"], strict=True)]]
         moved = [s * 1.04 ** (number - 1) for s in size]
-        looks = look(kind(points[0]["name"])) | {"linestyle": DASHES[number], "label": name}
-        looks |= {"marker": MARKERS[6]} if number > 1 else {}  # DTS-D over another merge: the same colour
+        looks = look(tables.family(points[0])) | {"linestyle": DASHES[number], "label": name}
+        looks |= {"marker": MARKERS[1 + number]} if number > 1 else {}  # DTS-D over another merge: the same colour
         top.errorbar(moved, share["value"], reach, capsize=2, **looks)
         bottom.plot(moved, apart, **looks)
         data[name] = {"storage": size, "share": share, "kl": apart}
     for row in single:
         name, size = row["name"].rsplit(", ", 1)[0], 100 * row["storage"]
-        bottom.plot(size, row["kl from experts"], **look(kind(row["name"])), markerfacecolor="none")
+        bottom.plot(size, row["kl from experts"], **look(tables.family(row)), markerfacecolor="none")
         word = name.replace("DTS-D, ", "over ")
         bottom.annotate(word, (size, row["kl from experts"]), (9, 0), textcoords="offset points", va="center")
         data[name] = {"storage": [size], "kl": [row["kl from experts"]]}

@@ -194,7 +194,8 @@ def nearness_gains(points: Sequence[Mapping]) -> tuple[Figure, dict]:
     tasks = sorted(dict.fromkeys(point["task"] for point in points), key=nearest, reverse=True)
     figure, panels = plt.subplots(2, 1, figsize=(6.8, 0.7 * len(tasks) + 1.8))
     data: dict = {task: {"nearness": [p["nearness"] for p in points if p["task"] == task]} for task in tasks}
-    for axes, (gain, label) in zip(panels, gains.items(), strict=True):
+    colours = [look(family)["color"] for family in ("DTS unseen", "base merge")]
+    for axes, (gain, label), colour in zip(panels, gains.items(), colours, strict=True):
         for y, task in enumerate(tasks):
             cases = [point for point in points if point["task"] == task]
             data[task][gain] = [100 * case[gain] for case in cases]
@@ -205,7 +206,7 @@ def nearness_gains(points: Sequence[Mapping]) -> tuple[Figure, dict]:
                 axes.plot(100 * case[gain], height, linestyle="none", markerfacecolor=full, alpha=0.7, **looks)
             if alone := strangers(task):
                 mean = 100 * sum(case[gain] for case in alone) / len(alone)
-                axes.plot([mean, mean], [y - 0.4, y + 0.4], color=PALETTE[3], linewidth=2.5)
+                axes.plot([mean, mean], [y - 0.4, y + 0.4], color=colour, linewidth=2.5)
                 low, high = min(case["nearness"] for case in alone), nearest(task)
                 words = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
                 axes.text(1.01, y, words, transform=axes.get_yaxis_transform(), va="center", fontsize="small")
