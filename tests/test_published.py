@@ -12,7 +12,7 @@ from dts_mini import DTSError
 from dts_mini.course import claims, timings
 from dts_mini.course.build import VERSIONS, drifted, read, sources, target
 from dts_mini.measures.cheap import ROWS
-from dts_mini.measures.tables import KINDS, MERGES
+from dts_mini.measures.tables import KINDS, MERGES, rows_of
 from dts_mini.results import README, RESULTS, SEEDS, TOLD, blocks, fill
 
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
@@ -178,12 +178,13 @@ def rows(table):
 
 def test_the_suite_behaves_as_its_documentation_says():
     """The bars that hold on every seed; the order of the merges is not one of them."""
-    table = rows(json.loads(RESULTS.read_text())["headline"])
+    headline = json.loads(RESULTS.read_text())["headline"]
+    table = rows(headline)
     mean = {name: row["mean"]["value"] for name, row in table.items()}
-    merges = [mean[name] for name in MERGES]
+    merges = [row["mean"]["value"] for row in rows_of(headline, "base merge")]
     assert 0.40 <= mean["zero-shot"] <= 0.65
     assert mean["average"] > mean["zero-shot"]
-    assert mean["experts"] >= max(merges) + 0.03  # over every merge of the table: notebook 01 claims it
+    assert mean["experts"] >= max(merges) + 0.04  # 0.12 was aimed at and missed, as docs/mini-suite.md says
     assert mean["experts"] >= 0.92 and min(e["value"] for e in table["experts"]["accuracy"].values()) >= 0.85
     for task, expert in table["experts"]["accuracy"].items():
         assert expert["value"] >= table["zero-shot"]["accuracy"][task]["value"] + 0.08, task

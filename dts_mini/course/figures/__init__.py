@@ -11,12 +11,10 @@ from dts_mini.course.figures.decomposition import (
 )
 from dts_mini.course.figures.full_scale import storage_shares
 from dts_mini.course.figures.merging import (
-    accuracy_against_storage,
     base_choice,
-    family,
     mean_accuracies,
     storage_by_tasks,
-    task_accuracies,
+    task_strips,
     two_measures,
 )
 from dts_mini.course.figures.routing import routed_accuracies, routing_maps
@@ -61,7 +59,6 @@ from dts_mini.course.figures.vectors import cosine_map, layer_lengths, similarit
 __all__ = [
     "ablation_bars",
     "accuracies",
-    "accuracy_against_storage",
     "base_choice",
     "bound_tightness",
     "component",
@@ -74,7 +71,6 @@ __all__ = [
     "descriptor_map",
     "drift",
     "every_method",
-    "family",
     "file_bytes",
     "fusion_plane",
     "group_error",
@@ -106,7 +102,7 @@ __all__ = [
     "storage_bars",
     "storage_by_tasks",
     "storage_shares",
-    "task_accuracies",
+    "task_strips",
     "tower",
     "trial_rows",
     "triangle",
