@@ -55,11 +55,13 @@ def share_out(values: list[list[float]], costs: list[float], budget: float) -> l
     return ranks
 
 
-def _shared(values, costs, budget, price=lambda value, cost: value / cost, late=False):
+def _shared(values, costs, budget, price=lambda value, cost: value / cost, late=False, on=False, less=False):
     offers = sorted((-price(value, costs[i]), i) for i, own in enumerate(values) for value in own)
     ranks = [0] * len(values)
     for _, i in offers:
-        if not late and costs[i] > budget:
+        if not late and (costs[i] > budget or (less and costs[i] == budget)):
+            if on:
+                continue
             break
         budget -= costs[i]
         ranks[i] += 1
@@ -82,6 +84,8 @@ SHARE_WRONG = {
     "I look at the value alone": lambda v, c, b: _shared(v, c, b, price=lambda value, cost: value),
     "I give the cheapest first": lambda v, c, b: _shared(v, c, b, price=lambda value, cost: -cost),
     "Mine overshoots the budget": lambda v, c, b: _shared(v, c, b, late=True),
+    "Mine goes on with cheaper ones": lambda v, c, b: _shared(v, c, b, on=True),
+    "One that just fits is left out": lambda v, c, b: _shared(v, c, b, less=True),
     "All matrices get alike in mine": _in_turn,
 }
 
@@ -99,9 +103,9 @@ def water_level(variances: list[float], level: float) -> tuple[float, float]:
     return rate, sum(min(variance, level) for variance in variances)
 
 
-def _level(variances, level, half=0.5, floor=True, error=min, root=False):
+def _level(variances, level, half=0.5, floor=True, error=min, root=False, log=math.log2):
     ratio = lambda variance: math.sqrt(variance / level) if root else variance / level
-    rates = [half * math.log2(ratio(variance)) for variance in variances]
+    rates = [half * log(ratio(variance)) for variance in variances]
     return sum(max(rate, 0.0) if floor else rate for rate in rates), sum(error(v, level) for v in variances)
 
 
@@ -110,6 +114,7 @@ LEVEL_WRONG = {
     "My bits can be negative": lambda v, level: _level(v, level, floor=False),
     "All my errors are the level": lambda v, level: _level(v, level, error=lambda variance, level: level),
     "I took standard deviations": lambda v, level: _level(v, level, root=True),
+    "My bits are too few by a third": lambda v, level: _level(v, level, log=math.log),
     "My errors and bits change places": lambda v, level: water_level(v, level)[::-1],
 }
 
@@ -135,6 +140,10 @@ EXERCISES = (
         ),
         hints=(
             (
+                "How do I start?",
+                "Take two points by hand. When does the first beat the second? Write that as one condition on two pairs.",
+            ),
+            (
                 "I get the points that nobody beats",
                 "You return the good ones. The question is for the positions of those that are beaten.",
             ),
@@ -154,6 +163,11 @@ EXERCISES = (
                 "A point survives when its neighbours are no better",
                 "The points come in no order. Compare each one with all others.",
             ),
+            (
+                "Show me a skeleton",
+                "points = list(zip(sizes, errors)); then, for each position i, ask of every other point whether it is no "
+                "larger, no worse, and not equal. Collect the i for which one says yes.",
+            ),
         ),
         wrong=DOMINATED_WRONG,
     ),
@@ -166,9 +180,15 @@ EXERCISES = (
         checks=(
             case(share_out, [[9.0, 9.0, 8.0], [8.0, 7.0, 1.0]], [3.0, 2.0], 8.0),
             case(share_out, [[2.0, 1.0]], [3.0], 2.0),  # not even one fits
+            case(share_out, [[8.0, 7.0], [3.0, 1.0]], [4.0, 2.0], 7.0),  # the next does not fit, a cheaper one would
+            case(share_out, [[2.0, 1.0]], [3.0], 6.0),  # both fit, to the byte
             the_budget_is_kept,
         ),
         hints=(
+            (
+                "How do I start?",
+                "Make one list of all components of all matrices: for each what a byte of it buys, and whose it is.",
+            ),
             (
                 "I look at the value alone",
                 "A component of a large matrix costs more bytes. Divide its value by its cost.",
@@ -176,8 +196,22 @@ EXERCISES = (
             ("I give the cheapest first", "A cheap component may buy next to nothing. Divide the value by the cost."),
             ("Mine overshoots the budget", "Look whether the next component still fits before you give it."),
             (
+                "Mine goes on with cheaper ones",
+                "That is another rule, and it spends a few bytes more. Here you stop at the first one that does not fit: "
+                "the text's argument, that nothing of the same cost is better, holds at this point.",
+            ),
+            (
+                "One that just fits is left out",
+                "A component whose cost is just what is left fits: stop where cost > left.",
+            ),
+            (
                 "All matrices get alike in mine",
                 "That is one keep ratio for all. Put all components of all matrices into one list, and sort that.",
+            ),
+            (
+                "Show me a skeleton",
+                "Sort the pairs (value / cost, matrix), the largest first. Go through them: if the cost is above what is "
+                "left, break; else take it off, and add one to the rank of that matrix.",
             ),
         ),
         wrong=SHARE_WRONG,
@@ -195,9 +229,14 @@ EXERCISES = (
         ),
         hints=(
             (
+                "How do I start?",
+                "Take one number. Is its variance above the level? Write down its bits and its error in both cases.",
+            ),
+            (
                 "My bits are twice as many",
                 "A bit halves the standard deviation of the error, so its variance falls by four.",
             ),
+            ("My bits are too few by a third", "A bit is a logarithm to the base 2: math.log2, not math.log."),
             ("My bits can be negative", "Below the level a number gets no bits at all. Never fewer."),
             (
                 "All my errors are the level",
@@ -205,6 +244,11 @@ EXERCISES = (
             ),
             ("I took standard deviations", "Compare variances with the level: both are squares."),
             ("My errors and bits change places", "Return the bits first, then the squared error."),
+            (
+                "Show me a skeleton",
+                "bits = error = 0.0; for each variance: if it is above the level, add half the log2 of their ratio to "
+                "bits and the level to error; else add the variance to error. Return both.",
+            ),
         ),
         wrong=LEVEL_WRONG,
     ),
