@@ -140,10 +140,6 @@ EXERCISES = (
         ),
         hints=(
             (
-                "How do I start?",
-                "Take two points by hand. When does the first beat the second? Write that as one condition on two pairs.",
-            ),
-            (
                 "I get the points that nobody beats",
                 "You return the good ones. The question is for the positions of those that are beaten.",
             ),
@@ -163,13 +159,13 @@ EXERCISES = (
                 "A point survives when its neighbours are no better",
                 "The points come in no order. Compare each one with all others.",
             ),
-            (
-                "Show me a skeleton",
-                "points = list(zip(sizes, errors)); then, for each position i, ask of every other point whether it is no "
-                "larger, no worse, and not equal. Collect the i for which one says yes.",
-            ),
         ),
         wrong=DOMINATED_WRONG,
+        start="Take two points by hand. When does the first beat the second? Write that as one condition on two pairs.",
+        skeleton="""def dominated(sizes, errors):
+    points = list(zip(sizes, errors, strict=True))
+    beats = lambda a, b: ...
+    return [i for i, point in enumerate(points) if any(beats(other, point) for other in points)]""",
     ),
     Exercise(
         name="share_out",
@@ -185,10 +181,6 @@ EXERCISES = (
             the_budget_is_kept,
         ),
         hints=(
-            (
-                "How do I start?",
-                "Make one list of all components of all matrices: for each what a byte of it buys, and whose it is.",
-            ),
             (
                 "I look at the value alone",
                 "A component of a large matrix costs more bytes. Divide its value by its cost.",
@@ -208,13 +200,17 @@ EXERCISES = (
                 "All matrices get alike in mine",
                 "That is one keep ratio for all. Put all components of all matrices into one list, and sort that.",
             ),
-            (
-                "Show me a skeleton",
-                "Sort the pairs (value / cost, matrix), the largest first. Go through them: if the cost is above what is "
-                "left, break; else take it off, and add one to the rank of that matrix.",
-            ),
         ),
         wrong=SHARE_WRONG,
+        start="Make one list of all components of all matrices: for each, what a byte of it buys, and whose it is. Sort it.",
+        skeleton="""def share_out(values, costs, budget):
+    offers = sorted(...)  # the best first
+    ranks = [0] * len(values)
+    for _, i in offers:
+        if ...:
+            break
+        ...
+    return ranks""",
     ),
     Exercise(
         name="water_level",
@@ -229,10 +225,6 @@ EXERCISES = (
         ),
         hints=(
             (
-                "How do I start?",
-                "Take one number. Is its variance above the level? Write down its bits and its error in both cases.",
-            ),
-            (
                 "My bits are twice as many",
                 "A bit halves the standard deviation of the error, so its variance falls by four.",
             ),
@@ -244,12 +236,17 @@ EXERCISES = (
             ),
             ("I took standard deviations", "Compare variances with the level: both are squares."),
             ("My errors and bits change places", "Return the bits first, then the squared error."),
-            (
-                "Show me a skeleton",
-                "bits = error = 0.0; for each variance: if it is above the level, add half the log2 of their ratio to "
-                "bits and the level to error; else add the variance to error. Return both.",
-            ),
         ),
         wrong=LEVEL_WRONG,
+        start="Take one number. Is its variance above the level? Write down its bits and its error in both cases.",
+        skeleton="""def water_level(variances, level):
+    bits = error = 0.0
+    for variance in variances:
+        if variance > level:
+            bits += ...
+            error += ...
+        else:
+            error += ...
+    return bits, error""",
     ),
 )

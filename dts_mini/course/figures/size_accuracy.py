@@ -40,6 +40,10 @@ def size_curves(table: Mapping) -> tuple[Figure, dict]:
     above.set_ylabel("mean accuracy (% of the experts'),\n95 % interval")
     below.set_ylabel("KL divergence from the experts (nats)")
     figure.legend(loc="outside upper center", ncols=2)
+    figure.alt = (
+        "Two panels, one below the other, against a task's file on a log axis. Above: accuracy as a share of the experts', "
+        f"with intervals. Below: KL divergence on a log axis. {_courses(data)}"
+    )
     return figure, data
 
 
@@ -84,7 +88,7 @@ def look(name: str, others: Sequence[str] = ()) -> dict:
             return cue(number + 2 * variant) | {"color": PALETTE[number]}
     free = [n for n in range(7) if n not in (0, 3)]
     place = [other for other in others if not other.startswith(("DTS", "DRC"))].index(name) if name in others else 0
-    empty = {"markerfacecolor": "white"} if place // len(free) % 2 else {}
+    empty = {"markerfacecolor": "white"} if place // len(MARKERS) % 2 else {}
     return cue(free[place % len(free)]) | {"marker": MARKERS[place % len(MARKERS)]} | empty
 
 
@@ -127,7 +131,24 @@ def every_method(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
         ]
         axis.legend(handles=lines, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, handlelength=2.6)
     axes[-1, 0].set_xlabel("bytes of a task (% of the float32 model)")
+    figure.alt = (
+        "KL divergence from the experts against the bytes of a task, both on log axes; a panel for each kind of method, "
+        f"and in every panel DTS and DRC. {_courses(data)}"
+    )
     return figure, data
+
+
+def _courses(data: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Each method's KL from its fewest bytes to its most, in words."""
+    told = (
+        f"{name}: {_short(d['kl'][0])}" + (f" to {_short(d['kl'][-1])}" if len(d["kl"]) > 1 else "")
+        for name, d in data.items()
+    )
+    return f"KL from the fewest bytes to the most, {'; '.join(told)}."
+
+
+def _short(number: float) -> str:
+    return f"{number:.2g}"
 
 
 def _column(rows: Sequence[Mapping]) -> tuple[list[float], list[float]]:
@@ -179,6 +200,8 @@ def ablation_bars(rows: Sequence[Mapping], reference: str) -> tuple[Figure, dict
     axis.margins(y=0.01)
     axis.invert_yaxis()
     axis.set_xlabel("KL divergence from the experts (nats); dots: each seed")
+    bars = ". ".join(f"{title}: " + ", ".join(f"{n} {kl:.4f}" for n, kl in own.items()) for title, own in data.items())
+    figure.alt = f"Horizontal bars of the KL divergence in sections, a line at {reference}. {bars}."
     return figure, data
 
 
@@ -211,6 +234,9 @@ def layer_ranks(ranks: Mapping[str, Mapping[str, int]]) -> tuple[Figure, dict]:
         axis.grid(axis="y", color="0.9")
         data[method] = {kind: [given[name] for name in names] for kind, names in kinds.items()}
     figure.supylabel("components kept", fontsize="medium")
+    most = {m: max((r, kind) for kind, own in given.items() for r in own) for m, given in data.items()}
+    told = "; ".join(f"{m}: {r} at most, in {' '.join(kind.split())}" for m, (r, kind) in most.items())
+    figure.alt = f"Bars of the components that each matrix keeps, by kind of matrix, a panel a method. {told}."
     return figure, data
 
 
@@ -238,6 +264,11 @@ def component_errors(energy: Sequence[float], left: Mapping[str, Sequence[float]
     axis.set_ylim(bottom=min(min(errors) for errors in left.values()) / 2)
     axis.grid(axis="y", color="0.9")
     figure.legend(loc="outside upper center", ncols=2)
+    ends = "; ".join(f"{m}: {_short(e[0])} of the strongest, {_short(min(e))} at least" for m, e in left.items())
+    figure.alt = (
+        "Squared error that is left of each component of one matrix, the strongest first, on a log axis, below the falling "
+        f"curve of the components themselves. {ends}. Beyond the last component kept the points lie on the curve."
+    )
     return figure, {"energy": list(energy), **{method: list(errors) for method, errors in left.items()}}
 
 
@@ -274,6 +305,14 @@ def rate_distortion(
     above.set_ylabel("squared error\n(share of the task vector's)")
     below.set(xlabel="bits a parameter", ylabel="KL divergence\nfrom the expert (nats)")
     figure.legend(loc="outside upper center", ncols=3)
+    told = "; ".join(
+        f"{m}: error {e['error'][0]:.2f} to {e['error'][-1]:.2f}, KL {_short(e['kl'][0])} to {_short(e['kl'][-1])}"
+        for m, e in data.items()
+    )
+    figure.alt = (
+        "Two panels, one below the other, against bits a parameter, all on log axes. Above: the squared error that is left, "
+        f"and in grey what no code reaches. Below: KL divergence. From the fewest to the most bits, {told}."
+    )
     return figure, data
 
 
@@ -293,4 +332,9 @@ def bound_tightness(bounds: Mapping[str, Mapping[str, Sequence[float]]]) -> tupl
     axis.set_xlabel("bound: truncation + coding")
     axis.set_ylabel("measured error")
     axis.legend(loc="upper left")
+    shares = {m: [e / b for b, e in zip(*d, strict=True) if b] for m, d in data.items()}
+    told = "; ".join(f"{m}: {min(own):.0%} to {max(own):.0%} of the bounds" for m, own in shares.items() if own)
+    figure.alt = (
+        f"Measured error of each matrix against its bound, and a diagonal where both are equal. Errors: {told}."
+    )
     return figure, data
