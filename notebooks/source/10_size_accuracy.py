@@ -279,7 +279,7 @@ sentence = "At 3.7 % that of four groups is more than three times the limit."
 claim("10-dts-limit", sentence, ratio["DTS"][-1], low=3)
 
 # %% [markdown]
-# <details><summary>What you should see</summary>
+# <details><summary>What do you expect? Then open this</summary>
 #
 # At the left end four groups are about as good as three bits: **there they cost nothing**, and are simpler. To the right
 # they flatten, and so does any way with two bits an element: its line runs beside that of four groups. Three bits go on
@@ -308,6 +308,8 @@ ends = {way: (errors[:10].mean() / errors[kept[way] - 10 : kept[way]].mean()).it
 sentence = "In its ten strongest components DTS leaves at least ten times the error of the ten weakest that it keeps."
 claim("10-strong-dts", sentence, ends["DTS"], low=10)
 claim("10-strong-drc", "DRC leaves no more error in the ten strongest than in those.", ends["DRC"], high=1)
+
+# %%
 level = min(
     (lowest * 2 ** (k / 8) for k in range(80)), key=lambda level: abs(at_level(level)[0] - measured["DRC"][-1][0])
 )
@@ -395,9 +397,7 @@ claim("10-third", "For the KL at keep ratio 0.3 it needs at most a third.", byte
 # are miniatures. The originals of some rivals use data to round, which none does here.
 
 # %% [markdown]
-# ## Step 6 · What each idea is worth
-#
-# *A first reading can skip Steps 6 to 8.*
+# ## Step 6 · What each idea is worth (can be skipped at first)
 #
 # Between DTS and DRC lie many small ideas. Here is each by itself, over $\theta_0$, at 1 % of the bytes. A bar
 # is the mean over the seeds, a dot each of them.
@@ -424,7 +424,7 @@ claim(
 # an ablation says what a switch is worth *there*.
 
 # %% [markdown]
-# ## Step 7 · Which base?
+# ## Step 7 · Which base? (can be skipped at first)
 #
 # Which base should the difference be taken from? A good merge is not always a good base:
 
@@ -448,7 +448,7 @@ claim("10-drc-loses", "Over Iso-C it is DRC that is farther from the experts tha
 # plain average, which needs nothing but the experts, does so well. And over Iso-C our own method loses.
 
 # %% [markdown]
-# ## Step 8 · How far off can a file be?
+# ## Step 8 · How far off can a file be? (can be skipped at first)
 #
 # A file also says how wrong it may be, matrix by matrix (`dts-mini inspect`). What the rank leaves out is known exactly,
 # $\sqrt{\sum_{i>r} s_i^2}$. What coding adds has a bound. With $A = U_r S_r$ and $A'$, $V'$ for what is stored,

@@ -106,7 +106,7 @@ sentence = "In float32 they move it, but by at most 0.01 %."
 claim("11-float32", sentence, errors["float32"][-1], low=1e-9, high=1e-4, unit="%")
 
 # %% [markdown]
-# <details><summary>What you should see</summary>
+# <details><summary>What do you expect? Then open this</summary>
 #
 # In none of them. In the two-byte formats the base is soon a visible part of a remainder away from where it was. Each sum
 # is rounded, and what rounding cut off does not come back. What that costs in accuracy is not measured here. And a
@@ -284,9 +284,7 @@ claim("11-your-mix", sentence, apart(yours, one_by_one), high=1e-4, unit="%", of
 # below anything that compression leaves. And the base in memory has not changed, whatever was asked of it.
 
 # %% [markdown]
-# ## Step 5 · What it costs
-#
-# *A first reading can skip Steps 5 and 6.*
+# ## Step 5 · What it costs (can be skipped at first)
 #
 # Times depend on the machine, so stored ones are shown. `python -m benchmarks.serving` measures the ways in turn, on one
 # thread of a machine that had other work to do as well: look at the ratios. Each request is for another task than the
@@ -309,6 +307,8 @@ sentence = "A mixed batch of eight tasks takes at most 1.5 times the base's time
 claim("11-time-mixed", sentence, ratio("ViT-B/32", "32", "mixed"), high=1.5)
 sentence = "For a single image, a swap and its answer take at least twice the base's time."
 claim("11-time-swap", sentence, ratio("ViT-B/32", "1", "swap"), low=2)
+
+# %%
 read = max(runs["ViT-B/32", method]["reading"]["swap / read from disk"]["wall"]["median"] for method in ("dts", "drc"))
 print(
     f"goals missed: a mixed batch of 32 on the mini tower takes {ratio('mini', '32', 'mixed'):.1f} times the base's time,"
@@ -324,7 +324,7 @@ print(f"a swap {read:.2f} times that of reading the expert from disk")
 # do, and on one thread those take about as long as a disk does.
 
 # %% [markdown]
-# ## Step 6 · Hundreds of tasks in memory
+# ## Step 6 · Hundreds of tasks in memory (can be skipped at first)
 #
 # An expert that is ready to run holds numbers where its file holds codes of two bits. So a server keeps the *files* of all
 # tasks in memory, and decodes an expert when it is asked for. What if the decoded ones become too many?
@@ -418,7 +418,7 @@ sentence = "By your function, random inputs have a share of one, within a tenth,
 claim("11-chance", sentence, (torch.stack(mine) - 1).abs().max().item(), high=0.1, of="subspace_share")
 
 # %% [markdown]
-# <details><summary>What you should see</summary>
+# <details><summary>What do you expect? Then open this</summary>
 #
 # Heads fail in one place, and there completely. Digits and house numbers have the same class names, so the same head, and
 # the first of two equal scores wins. Subspaces know nothing of names, and tell the two apart. Together they hardly err.

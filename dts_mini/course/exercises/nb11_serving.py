@@ -211,6 +211,7 @@ EXERCISES = (
             ("I changed the y that I was given", "Others may still read the base's answers: begin with y.clone()."),
         ),
         wrong=MIXED_WRONG,
+        pace=(torch.zeros(20_000, 2), torch.ones(20_000, 3), THIN, torch.arange(20_000) % len(THIN)),
         start="Write it for a batch of one task: two thin products, added to y. Then give it that task's rows alone.",
         skeleton="""def mixed_forward(y, x, factors, tasks):
     result = y.clone()
