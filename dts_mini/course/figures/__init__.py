@@ -10,6 +10,7 @@ from dts_mini.course.figures.decomposition import (
     truncation_error,
 )
 from dts_mini.course.figures.full_scale import storage_shares
+from dts_mini.course.figures.language import descriptor_cosines, where_bytes_go
 from dts_mini.course.figures.merging import (
     accuracy_against_storage,
     base_choice,
@@ -63,6 +64,7 @@ __all__ = [
     "cosine_map",
     "cut_curve",
     "delta_bytes",
+    "descriptor_cosines",
     "descriptor_map",
     "drift",
     "every_method",
@@ -104,4 +106,5 @@ __all__ = [
     "unseen_accuracies",
     "unseen_gains",
     "weight_bars",
+    "where_bytes_go",
 ]
