@@ -11,6 +11,8 @@ import pytest
 from dts_mini import DTSError
 from dts_mini.course import claims, timings
 from dts_mini.course.build import VERSIONS, drifted, read, sources, target
+from dts_mini.measures.cheap import ROWS
+from dts_mini.measures.tables import KINDS, MERGES
 from dts_mini.results import README, RESULTS, SEEDS, TOLD, blocks, fill
 
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
@@ -27,6 +29,13 @@ def test_the_readmes_tables_are_the_committed_results():
 
 def test_the_readme_has_every_table():
     assert all(f"<!-- results:{name} -->" in README.read_text() for name in blocks())
+
+
+def test_the_headline_has_every_merge_and_all_that_is_cheap_and_says_what_each_row_uses():
+    rows = json.loads(RESULTS.read_bytes())["headline"]["rows"]
+    of = lambda kind: [row["name"] for row in rows if row["kind"] == kind]
+    assert of("merge") == list(MERGES) and of("cheap") == list(ROWS) and of("experts") == ["experts"]
+    assert {row["kind"] for row in rows} == set(KINDS) and all(row["uses"] for row in rows)
 
 
 def test_blocks_are_replaced_and_the_rest_is_left():
