@@ -289,7 +289,7 @@ claim("10-drc-limit", sentence, max(ratio["DRC"]), low=1, high=1.25)
 # %% [markdown]
 # ## Step 4 · Why: look at single components
 #
-# Take one matrix, at 3.7 % of the bytes. Along each of its singular vectors $u_i$ measure what coding has left,
+# Take one matrix, at the largest of these sizes. Along each of its singular vectors $u_i$ measure what coding has left,
 # $\lVert u_i^\top (M - \hat M) \rVert^2$, and hold it against the component itself, $s_i^2$.
 
 # %%
