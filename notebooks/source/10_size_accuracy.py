@@ -166,9 +166,8 @@ show(figures.layer_ranks({way: {name: d.parts[name].rank for name in made["DRC"]
 # probability $p$. After rounding, most of DRC's integers are 0 or 1.
 #
 # How low can *any* code go? Let the elements be independent Gaussian numbers with variances $\sigma_k^2$. Shannon's
-# answer is *reverse water-filling*: choose a level $\theta$. A number with $\sigma_k^2 > \theta$ is coded with the error
-# $\theta$ and takes $\tfrac12 \log_2 (\sigma_k^2 / \theta)$ bits. Any other is not coded, and its error is
-# $\sigma_k^2$.
+# answer is *reverse water-filling*: choose a level $D$. A number with $\sigma_k^2 > D$ is coded with the error $D$ and takes
+# $\tfrac12 \log_2 (\sigma_k^2 / D)$ bits. Any other is not coded, and its error is $\sigma_k^2$.
 #
 # ### Exercise 3 · The water level (medium, 10 minutes)
 #
@@ -392,13 +391,15 @@ claim("10-half", sentence, bytes_at(0.1), high=0.55, unit="%")
 claim("10-third", "For the KL at keep ratio 0.3 it needs at most a third.", bytes_at(0.3), high=1 / 3, unit="%")
 
 # %% [markdown]
-# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing at any of
-# these sizes: they are a rounding to two bits. At the smallest sizes two bits are the right number, and four groups are
-# near the best. (Part of what they lack there is the patch embedding, which the paper codes element by element;
-# `convolutions="matrix"` mends some of it.) From 1 % on, more bits for the strong components win, and the finer they are
-# fitted, the more. *Low rank with plain factors* wastes sixteen bits where two or three would do. *Rounding the elements
-# themselves*, without low rank, needs many times the bytes. *The expert itself* cannot be compressed: its weights are mostly
-# $\theta_0$, which is no low-rank matrix.
+# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing, at any
+# of these sizes, over rounding with the width that fits the size: they *are* a rounding to two bits. At the smallest sizes
+# two bits fit, and four groups are level with three. (Part of what they lack there is the patch embedding, which the paper
+# codes element by element; `convolutions="matrix"` mends some of it.) From 1 % on, more bits for the strong components win,
+# and the finer they are fitted, the more.
+#
+# *Low rank with plain factors* wastes sixteen bits where two or three would do. *Rounding the elements themselves*, without
+# low rank, needs many times the bytes. *The expert itself* cannot be compressed: its weights are mostly $\theta_0$, which is
+# no low-rank matrix.
 #
 # One of our goals was missed by a little: the bytes at keep ratio 0.1. And mind what this is: small models, and tasks that
 # are miniatures. The originals of some rivals use data to round, which none does here.
