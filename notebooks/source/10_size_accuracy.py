@@ -10,7 +10,8 @@
 # >
 # > **Before you start.** Notebooks 02 to 07: rank, groups, keep ratio, DTS-T and DTS-D, KL divergence.
 # >
-# > **Time.** 20 minutes to read, 26 for the exercises. It runs in about a minute on a laptop's CPU. It needs no network.
+# > **Time.** 20 minutes to read, 26 for the exercises. It runs in about a minute on a laptop's CPU. It needs no
+# > network.
 
 # %% [markdown]
 # ## The question
@@ -46,9 +47,9 @@ print(len(rows), "points:", *rows, sep="\n  ")
 # ## Step 1 · The curve of DTS
 #
 # These rows were measured on all test images of all tasks and are kept in the repository. `storage` is the file that a
-# task adds, as a share of the float32 model. Accuracy is a share of the experts'. Below it stands the *KL divergence* of
-# the rebuilt model's predictions from the expert's, in nats. Bytes have a log axis: what counts is by which *factor* a
-# file is larger.
+# task adds, as a share of the float32 model. Accuracy is a share of the experts'. Below it stands the *KL divergence*
+# of the rebuilt model's predictions from the expert's, in nats. Bytes have a log axis: what counts is by which
+# *factor* a file is larger.
 
 # %%
 show(figures.size_curves(table))
@@ -64,9 +65,9 @@ sentence = "Its accuracy, as a share of the experts', rises by at most 2 points.
 claim("10-accuracy-flat", sentence, b["value"] - a["value"], interval=widest, high=0.02, unit="points")
 
 # %% [markdown]
-# **What you should see:** above, the points crowd below the experts, and the intervals of neighbours overlap. Below, the
-# same points are far apart. Accuracy only counts answers that *flip*. KL sees every shift of every probability, also one
-# that flips nothing. So to *develop* a method look at KL; to say what it is *worth* look at accuracy.
+# **What you should see:** above, the points crowd below the experts, and the intervals of neighbours overlap. Below,
+# the same points are far apart. Accuracy only counts answers that *flip*. KL sees every shift of every probability,
+# also one that flips nothing. So to *develop* a method look at KL; to say what it is *worth* look at accuracy.
 
 # %% [markdown]
 # ### Exercise 1 · Which points are beaten? (easy, 6 minutes)
@@ -92,19 +93,19 @@ sizes, errors = ([row[key] for row in rows.values()] for key in ("storage", "kl 
 print("beaten:", *(list(rows)[i] for i in dominated(sizes, errors)), sep="\n  ")
 
 # %% [markdown]
-# **What you should see:** every point over $\theta_0$ is beaten by one over a merge. But at one keep ratio all files are nearly
-# equally large: a point may be beaten by a hair.
+# **What you should see:** every point over $\theta_0$ is beaten by one over a merge. But at one keep ratio all files
+# are nearly equally large: a point may be beaten by a hair.
 
 # %% [markdown]
 # ## Step 2 · A budget, shared out
 #
-# One keep ratio gives every matrix the same share of its components. But matrices differ in how fast their singular values
-# fall, and in what a component costs. Suppose you may spend a number of bytes. Which components do you buy?
+# One keep ratio gives every matrix the same share of its components. But matrices differ in how fast their singular
+# values fall, and in what a component costs. Suppose you may spend a number of bytes. Which components do you buy?
 #
 # By Eckart and Young a component of $M$ lowers the squared error by $s_i^2$. It costs $m + n$ codes. So put the
 # components of *all* matrices into one list, sort it by what each byte buys, and take from the top until the next one
-# does not fit. There, no other choice of the same cost has a smaller error: to take in a component that you left out, you
-# would have to give back one that buys more for each byte. This is called *water-filling*.
+# does not fit. There, no other choice of the same cost has a smaller error: to take in a component that you left out,
+# you would have to give back one that buys more for each byte. This is called *water-filling*.
 #
 # ### Exercise 2 · Share out the bytes (medium, 10 minutes)
 #
@@ -133,8 +134,8 @@ share_out = check(share_out)
 # hint("share_out")
 
 # %% [markdown]
-# The core does this with `budget`: a number of bytes, or a share such as "1%". It counts the *file*, header and all, and
-# never goes beyond. `method="drc"` is our own method, of which more below. What do three ways give each matrix?
+# The core does this with `budget`: a number of bytes, or a share such as "1%". It counts the *file*, header and all,
+# and never goes beyond. `method="drc"` is our own method, of which more below. What do three ways give each matrix?
 
 # %%
 task = suite.example
@@ -160,14 +161,14 @@ show(figures.layer_ranks({way: {name: d.parts[name].rank for name in made["DRC"]
 # | four groups (DTS) | one for each group of a matrix | 2 |
 # | low rank, 2 or 3 bits | $2^2$ or $2^3$ levels, best for Gaussian numbers, and a scale for each vector | 2 or 3 |
 # | DeltaMix | such levels, and more of them for strong components | 1 to 8 |
-# | **DRC** (ours: decompose, round, code) | integers: every element over *one step*, rounded | what an entropy code makes of it |
+# | **DRC** (ours: decompose, round, code) | integers: elements over *one step*, rounded | what an entropy code takes |
 #
 # An *entropy code* spends few bits on what comes often and many on what is rare: about $-\log_2 p$ on what has the
 # probability $p$. After rounding, most of DRC's integers are 0 or 1.
 #
 # How low can *any* code go? Let the elements be independent Gaussian numbers with variances $\sigma_k^2$. Shannon's
-# answer is *reverse water-filling*: choose a level $D$. A number with $\sigma_k^2 > D$ is coded with the error $D$ and takes
-# $\tfrac12 \log_2 (\sigma_k^2 / D)$ bits. Any other is not coded, and its error is $\sigma_k^2$.
+# answer is *reverse water-filling*: choose a level $D$. A number with $\sigma_k^2 > D$ is coded with the error $D$ and
+# takes $\tfrac12 \log_2 (\sigma_k^2 / D)$ bits. Any other is not coded, and its error is $\sigma_k^2$.
 #
 # ### Exercise 3 · The water level (medium, 10 minutes)
 #
@@ -213,8 +214,8 @@ lowest = energy / numbers / 100  # far below the mean square of an element
 limit = tuple(zip(*(at_level(lowest * 2 ** (k / 2)) for k in range(18, 0, -1)), strict=True))
 
 # %% [markdown]
-# The next two cells compress one expert in five ways, at several sizes each, and ask every rebuilt model for its answers
-# on the test images. Each takes ten to twenty seconds.
+# The next two cells compress one expert in five ways, at several sizes each, and ask every rebuilt model for its
+# answers on the test images. Each takes ten to twenty seconds.
 
 # %%
 SIZES = ("0.5%", "1%", "2%", "3.7%")
@@ -279,10 +280,10 @@ claim("10-drc-limit", sentence, max(ratio["DRC"]), low=1, high=1.25)
 # %% [markdown]
 # <details><summary>What do you expect? Then open this</summary>
 #
-# At the left end four groups are about as good as three bits, and a little behind two. To the right they flatten, and so do
-# two bits: the two lines run side by side. Four groups *are* a rounding to two bits, with levels of their own. Three bits
-# go on a while and bend, too. DeltaMix, which chooses the width, and DRC, which has no fixed width, follow the limit. So it
-# is not the groups that are spent at the right end, but the two bits.
+# At the left end four groups are about as good as three bits, and a little behind two. To the right they flatten, and
+# so do two bits: the two lines run side by side. Four groups *are* a rounding to two bits, with levels of their own.
+# Three bits go on a while and bend, too. DeltaMix, which chooses the width, and DRC, which has no fixed width, follow
+# the limit. So it is not the groups that are spent at the right end, but the two bits.
 # </details>
 
 # %% [markdown]
@@ -314,14 +315,15 @@ level = min(
 bits = [water_level([x**2 / side], level)[0] for y in spectra.values() for x in y.s.tolist() for side in y.sides]
 coded = [b for b in bits if b > 0]
 print(
-    f"bits that the limit gives a number at this size: {sum(coded) / len(coded):.1f} in the mean, {max(coded):.0f} at most"
+    f"bits that the limit gives a number at this size: {sum(coded) / len(coded):.1f} in the mean,",
+    f"{max(coded):.0f} at most",
 )
 
 # %% [markdown]
-# **What you should see:** with two bits an element, a component's coding error is a fixed share of its own strength. So
-# the strongest components, which matter most, keep the largest errors, and new components do not mend old ones. Rounding
-# with one step does the opposite. It leaves about the same in all components, and lets the *bits* differ: many for the
-# few strong ones, hardly one for most. That is reverse water-filling, by a single number, the step.
+# **What you should see:** with two bits an element, a component's coding error is a fixed share of its own strength.
+# So the strongest components, which matter most, keep the largest errors, and new components do not mend old ones.
+# Rounding with one step does the opposite. It leaves about the same in all components, and lets the *bits* differ:
+# many for the few strong ones, hardly one for most. That is reverse water-filling, by a single number, the step.
 #
 # And at 0.5 % of the bytes? There, most of the error lies in the components that are *left out*. Coding the few others
 # finely would leave out more. So two bits are about right, and three too many.
@@ -329,9 +331,9 @@ print(
 # %% [markdown]
 # ## Step 5 · Everyone, at the same bytes
 #
-# That was one expert. Now every row of the measured table, for experts of several seeds, on all test images. Methods were
-# written anew from their papers; what ours do otherwise than the originals stands in `docs/peers.md`. Files are counted by
-# their bytes on disk, and what tasks share in equal parts.
+# That was one expert. Now every row of the measured table, for experts of several seeds, on all test images. Methods
+# were written anew from their papers; what ours do otherwise than the originals stands in `docs/peers.md`. Files are
+# counted by their bytes on disk, and what tasks share in equal parts.
 
 # %%
 curves = json.loads((suite.folder / "curves.json").read_text())
@@ -391,18 +393,18 @@ claim("10-half", sentence, bytes_at(0.1), high=0.55, unit="%")
 claim("10-third", "For the KL at keep ratio 0.3 it needs at most a third.", bytes_at(0.3), high=1 / 3, unit="%")
 
 # %% [markdown]
-# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing, at any
-# of these sizes, over rounding with the width that fits the size: they *are* a rounding to two bits. At the smallest sizes
-# two bits fit, and four groups are level with three. (Part of what they lack there is the patch embedding, which the paper
-# codes element by element; `convolutions="matrix"` mends some of it.) From 1 % on, more bits for the strong components win,
-# and the finer they are fitted, the more.
+# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing,
+# at any of these sizes, over rounding with the width that fits the size: they *are* a rounding to two bits. At the
+# smallest sizes two bits fit, and four groups are level with three. (Part of what they lack there is the patch
+# embedding, which the paper codes element by element; `convolutions="matrix"` mends some of it.) From 1 % on, more
+# bits for the strong components win, and the finer they are fitted, the more.
 #
-# *Low rank with plain factors* wastes sixteen bits where two or three would do. *Rounding the elements themselves*, without
-# low rank, needs many times the bytes. *The expert itself* cannot be compressed: its weights are mostly $\theta_0$, which is
-# no low-rank matrix.
+# *Low rank with plain factors* wastes sixteen bits where two or three would do. *Rounding the elements themselves*,
+# without low rank, needs many times the bytes. *The expert itself* cannot be compressed: its weights are mostly
+# $\theta_0$, which is no low-rank matrix.
 #
-# One of our goals was missed by a little: the bytes at keep ratio 0.1. And mind what this is: small models, and tasks that
-# are miniatures. The originals of some rivals use data to round, which none does here.
+# One of our goals was missed by a little: the bytes at keep ratio 0.1. And mind what this is: small models, and tasks
+# that are miniatures. The originals of some rivals use data to round, which none does here.
 
 # %% [markdown]
 # ## Step 6 · What each idea is worth (can be skipped at first)
@@ -426,10 +428,10 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** why *four* groups has a clear answer: two are too few, and eight cost what they bring. Better
-# levels and refitted values, each by itself, make the KL *worse*: what they save in squared error they take from the
-# vectors' lengths. Together with blocks and with the norm partly restored they help. So ideas do not add up, and a row of
-# an ablation says what a switch is worth *there*.
+# **What you should see:** why *four* groups has a clear answer: two are too few, and eight cost what they bring.
+# Better levels and refitted values, each by itself, make the KL *worse*: what they save in squared error they take
+# from the vectors' lengths. Together with blocks and with the norm partly restored they help. So ideas do not add up,
+# and a row of an ablation says what a switch is worth *there*.
 
 # %% [markdown]
 # ## Step 7 · Which base? (can be skipped at first)
@@ -451,15 +453,16 @@ loses = kl_over("DRC", "Iso-C") / kl_over("DTS", "Iso-C")
 claim("10-drc-loses", "Over Iso-C it is DRC that is farther from the experts than DTS.", loses, low=1)
 
 # %% [markdown]
-# TSV-M and Iso-C reshape the spectrum of what they add to $\theta_0$. The difference of an expert from them is longer and
-# flatter: there is more left to code. A base for DTS-D should be *near* the experts, not good by itself. That is why the
-# plain average, which needs nothing but the experts, does so well. And over Iso-C our own method loses.
+# TSV-M and Iso-C reshape the spectrum of what they add to $\theta_0$. The difference of an expert from them is longer
+# and flatter: there is more left to code. A base for DTS-D should be *near* the experts, not good by itself. That is
+# why the plain average, which needs nothing but the experts, does so well. And over Iso-C our own method loses.
 
 # %% [markdown]
 # ## Step 8 · How far off can a file be? (can be skipped at first)
 #
-# A file also says how wrong it may be, matrix by matrix (`dts-mini inspect`). What the rank leaves out is known exactly,
-# $\sqrt{\sum_{i>r} s_i^2}$. What coding adds has a bound. With $A = U_r S_r$ and $A'$, $V'$ for what is stored,
+# A file also says how wrong it may be, matrix by matrix (`dts-mini inspect`). What the rank leaves out is known
+# exactly, $\sqrt{\sum_{i>r} s_i^2}$. What coding adds has a bound. With $A = U_r S_r$ and $A'$, $V'$ for what is
+# stored,
 #
 # $$\lVert A V^\top - A' V'^\top \rVert \le \lVert A - A' \rVert + \lVert A' \rVert_2 \, \lVert V - V' \rVert$$
 #
@@ -481,17 +484,17 @@ claim("10-bound-holds", "No measured error is above its bound.", max(tightness),
 # ## Recap
 #
 # - Accuracy saturates near the experts. KL goes on telling methods apart.
-# - Four groups are a rounding to two bits, which is about right at 0.5 % of the bytes. From 1 % on other roundings win: two
-#   bits for every element leave the largest errors in the strongest components.
-# - Reverse water-filling says what to do instead: the same error everywhere, bits where the strength is. One step and an
-#   entropy code do that, and come near the limit.
+# - Four groups are a rounding to two bits, which is about right at 0.5 % of the bytes. From 1 % on other roundings
+#   win: two bits for every element leave the largest errors in the strongest components.
+# - Reverse water-filling says what to do instead: the same error everywhere, bits where the strength is. One step and
+#   an entropy code do that, and come near the limit.
 #
 # **What would change our mind.** If KL fell and accuracy, over many tasks and seeds, did not follow, KL would be the
 # wrong guide. If the real suite showed four groups ahead at 1 %, our small models would be the wrong place to ask.
 #
-# **In the paper.** It reports 90.40 % for DTS-D on CLIP ViT-B/32 at 3.68 % of the bytes, beside experts of about 90.5 %.
-# Do not set these beside ours: another model, other tasks, and bytes that are *counted*, three bits a code. In both, DTS
-# comes close to the experts at a few percent. The curve, the budget, the peers and DRC are ours.
+# **In the paper.** It reports 90.40 % for DTS-D on CLIP ViT-B/32 at 3.68 % of the bytes, beside experts of about 90.5
+# %. Do not set these beside ours: another model, other tasks, and bytes that are *counted*, three bits a code. In
+# both, DTS comes close to the experts at a few percent. The curve, the budget, the peers and DRC are ours.
 
 # %% [markdown]
 # ## Quiz

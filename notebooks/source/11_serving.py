@@ -91,8 +91,8 @@ drift = {f"in place, {dtype}": line for dtype, line in errors.items()}
 drift["rebuilt from the base, float32"] = [0.0 if ok else 1.0 for ok in equal]
 
 # %% [markdown]
-# **Predict** before you run the next cell: in which of the formats does the base come back? And in the others, is what is lost
-# visible beside a remainder?
+# **Predict** before you run the next cell: in which of the formats does the base come back? And in the others, is what
+# is lost visible beside a remainder?
 
 # %%
 show(figures.drift(drift))
@@ -108,10 +108,10 @@ claim("11-float32", sentence, errors["float32"][-1], low=1e-9, high=1e-4, unit="
 # %% [markdown]
 # <details><summary>What do you expect? Then open this</summary>
 #
-# In none of them. In the two-byte formats the base is soon a visible part of a remainder away from where it was. Each sum
-# is rounded, and what rounding cut off does not come back. What that costs in accuracy is not measured here. And a
-# surprise: in float32 the drift is tiny. There the reason to rebuild is another one: the same request gets the same bits,
-# whatever was served before it. That holds in every format, since nothing ever writes to the base.
+# In none of them. In the two-byte formats the base is soon a visible part of a remainder away from where it was. Each
+# sum is rounded, and what rounding cut off does not come back. What that costs in accuracy is not measured here. And a
+# surprise: in float32 the drift is tiny. There the reason to rebuild is another one: the same request gets the same
+# bits, whatever was served before it. That holds in every format, since nothing ever writes to the base.
 # </details>
 
 # %% [markdown]
@@ -225,15 +225,15 @@ served = {task: Expert(base_of, delta) for task, delta in deltas.items()}
 apart = lambda x, y: ((x - y).norm() / y.norm()).item()
 
 # %% [markdown]
-# *Mixed batches*: one batch, and each image belongs to a task of its own. The product with $W$ is the same for all. Only
-# the thin products differ.
+# *Mixed batches*: one batch, and each image belongs to a task of its own. The product with $W$ is the same for all.
+# Only the thin products differ.
 
 # %% [markdown]
 # ### Exercise 2 · A batch of many tasks (medium, 8 minutes)
 #
-# Write a layer for such a batch, as `run` does it: the base has made its product $y = W x$, *once*, for all samples, and
-# you get to see it. So you need no $W$. Add what each sample's own task adds. A task's remainder comes as two thin factors,
-# $A$ ($m \times r$) and $B$ ($r \times n$), with the singular values multiplied into $A$.
+# Write a layer for such a batch, as `run` does it: the base has made its product $y = W x$, *once*, for all samples,
+# and you get to see it. So you need no $W$. Add what each sample's own task adds. A task's remainder comes as two thin
+# factors, $A$ ($m \times r$) and $B$ ($r \times n$), with the singular values multiplied into $A$.
 
 
 # %% tags=["exercise"]
@@ -286,10 +286,10 @@ claim("11-your-mix", sentence, apart(yours, one_by_one), high=1e-4, unit="%", of
 # %% [markdown]
 # ## Step 5 · What it costs (can be skipped at first)
 #
-# Times depend on the machine, so stored ones are shown. `python -m benchmarks.serving` measures the ways in turn, on one
-# thread of a machine that had other work to do as well: look at the ratios. Each request is for another task than the
-# one before, which is the worst case for swapping. Two towers: the mini suite's, and one of ViT-B/32's shapes with random
-# weights.
+# Times depend on the machine, so stored ones are shown. `python -m benchmarks.serving` measures the ways in turn, on
+# one thread of a machine that had other work to do as well: look at the ratios. Each request is for another task than
+# the one before, which is the worst case for swapping. Two towers: the mini suite's, and one of ViT-B/32's shapes with
+# random weights.
 
 # %%
 bench = json.loads((DATA.parent / "serving.json").read_text())
@@ -311,23 +311,24 @@ claim("11-time-swap", sentence, ratio("ViT-B/32", "1", "swap"), low=2)
 # %%
 read = max(runs["ViT-B/32", method]["reading"]["swap / read from disk"]["wall"]["median"] for method in ("dts", "drc"))
 print(
-    f"goals missed: a mixed batch of 32 on the mini tower takes {ratio('mini', '32', 'mixed'):.1f} times the base's time,"
+    f"goals missed: a mixed batch of 32 on the mini tower takes {ratio('mini', '32', 'mixed'):.1f} times",
+    "the base's time,",
 )
 print(f"a swap {read:.2f} times that of reading the expert from disk")
 
 # %% [markdown]
-# **What you should see:** on the large tower the counts of Step 3 come true. Swapping for every request is the worst way
-# for one image, and fades as requests grow; the side path adds its share to every image, however many there are. Two of
-# our goals are missed. One was that a mixed batch stays below the bound of the large tower on the mini tower, too: its
-# matrices are so small that calling functions takes longer than the thin products. The other was that a swap takes at
-# most a third of reading the expert from disk. It reads far fewer bytes, but it has all the multiplications of Step 3 to
-# do, and on one thread those take about as long as a disk does.
+# **What you should see:** on the large tower the counts of Step 3 come true. Swapping for every request is the worst
+# way for one image, and fades as requests grow; the side path adds its share to every image, however many there are.
+# Two of our goals are missed. One was that a mixed batch stays below the bound of the large tower on the mini tower,
+# too: its matrices are so small that calling functions takes longer than the thin products. The other was that a swap
+# takes a small part of reading the expert from disk. It reads far fewer bytes, but it has all the multiplications
+# of Step 3 to do, and on one thread those take about as long as a disk does.
 
 # %% [markdown]
 # ## Step 6 · Hundreds of tasks in memory (can be skipped at first)
 #
-# An expert that is ready to run holds numbers where its file holds codes of two bits. So a server keeps the *files* of all
-# tasks in memory, and decodes an expert when it is asked for. What if the decoded ones become too many?
+# An expert that is ready to run holds numbers where its file holds codes of two bits. So a server keeps the *files* of
+# all tasks in memory, and decodes an expert when it is asked for. What if the decoded ones become too many?
 
 # %%
 run_of = runs["ViT-B/32", "dts"]
@@ -361,9 +362,9 @@ print("within its bound at every request:", max(held) <= memory)
 # So far each request named its task. The paper needs that name; its reviewers asked what happens without it. Can the
 # remainders themselves tell?
 #
-# A remainder $\hat U \,\mathrm{diag}(s)\, \hat V^\top$ acts on a layer's input $x$ through $\hat V^\top x$ alone. So the
-# right singular vectors span the inputs that fine-tuning learnt to treat in a new way. Run the base once, and ask for
-# each task: how much of $x$ lies there?
+# A remainder $\hat U \,\mathrm{diag}(s)\, \hat V^\top$ acts on a layer's input $x$ through $\hat V^\top x$ alone. So
+# the right singular vectors span the inputs that fine-tuning learnt to treat in a new way. Run the base once, and ask
+# for each task: how much of $x$ lies there?
 
 # %% [markdown]
 # ### Exercise 3 · The share of a subspace (medium, 7 minutes)
@@ -386,9 +387,9 @@ subspace_share = check(subspace_share)
 # hint("subspace_share")
 
 # %% [markdown]
-# The router takes the class token, the mean of the logarithms of your share over the last layers, and the largest score.
-# Heads can vote as well: how well does the base's embedding fit the classes of a task? How many layers, and how much the
-# subspaces count beside the heads, were chosen on validation images. The cell takes about ten seconds.
+# The router takes the class token, the mean of the logarithms of your share over the last layers, and the largest
+# score. Heads can vote as well: how well does the base's embedding fit the classes of a task? How many layers, and how
+# much the subspaces count beside the heads, were chosen on validation images. The cell takes about ten seconds.
 
 # %%
 path = suite.folder / "routing.json"
@@ -420,8 +421,9 @@ claim("11-chance", sentence, (torch.stack(mine) - 1).abs().max().item(), high=0.
 # %% [markdown]
 # <details><summary>What do you expect? Then open this</summary>
 #
-# Heads fail in one place, and there completely. Digits and house numbers have the same class names, so the same head, and
-# the first of two equal scores wins. Subspaces know nothing of names, and tell the two apart. Together they hardly err.
+# Heads fail in one place, and there completely. Digits and house numbers have the same class names, so the same head,
+# and the first of two equal scores wins. Subspaces know nothing of names, and tell the two apart. Together they hardly
+# err.
 # </details>
 #
 # What is that worth end to end? The stored table (`python -m dts_mini.measures.routing`) has all test images. An answer
@@ -443,18 +445,20 @@ claim(
 merge = next(row for title, row in rows.items() if title.startswith("best merge, task known"))
 claim(
     "11-route-merge",
-    "One image at a time, they are at least two points above the best merge that is told the task, counted between intervals.",
+    "One image at a time, they are at least two points above the best merge that is told the task, counted between "
+    "intervals.",
     rows["both"]["end to end"]["low"] - merge["end to end"]["high"],
     low=0.02,
     unit="points",
 )
 
 # %% [markdown]
-# **What you should see:** the task's identity is in the remainders. Heads alone come close end to end, because the expert
-# of house numbers reads digits nearly as well as their own. Ask for the right task, too, and they lose them all.
+# **What you should see:** the task's identity is in the remainders. Heads alone come close end to end, because the
+# expert of house numbers reads digits nearly as well as their own. Ask for the right task, too, and they lose them
+# all.
 #
-# Now put it together: shuffled test images of all tasks, no names. One pass of the base routes them, and one mixed batch
-# answers them. The cell takes a few seconds.
+# Now put it together: shuffled test images of all tasks, no names. One pass of the base routes them, and one mixed
+# batch answers them. The cell takes a few seconds.
 
 # %%
 pick = torch.randperm(len(images), generator=torch.Generator().manual_seed(2))[:200]
@@ -468,8 +472,8 @@ right = [
 claim("11-together", "Of these images, at least 85 % get the right name.", sum(right) / len(right), low=0.85, unit="%")
 
 # %% [markdown]
-# The price is the pass of the base: twice the work, unless a batch shares its task. And there is a limit. The router knows
-# its own tasks only: an image of a task that nobody fine-tuned goes to one of them all the same.
+# The price is the pass of the base: twice the work, unless a batch shares its task. And there is a limit. The router
+# knows its own tasks only: an image of a task that nobody fine-tuned goes to one of them all the same.
 
 # %% [markdown]
 # ## Recap

@@ -104,8 +104,8 @@ ways = {
 shares = {way: {ratio: share(shapes, ratio, bits) for ratio in ratios} for way, (shapes, bits) in ways.items()}
 
 # %% [markdown]
-# **Predict** before you run the next cell: the paper's count takes in tensors of the text side that no expert changes. Does
-# that make its percentage larger or smaller than the same 3 bits on the image tower alone?
+# **Predict** before you run the next cell: the paper's count takes in tensors of the text side that no expert changes.
+# Does that make its percentage larger or smaller than the same 3 bits on the image tower alone?
 
 # %%
 show(figures.storage_shares(shares))
@@ -121,8 +121,8 @@ claim("12-one-percent", "At keep ratio 0.1 it takes less than 1 %.", two[0.1], h
 # %% [markdown]
 # <details><summary>What do you expect? Then open this</summary>
 #
-# Smaller, though it counts more tensors. The leftovers, above all the table of word embeddings, are long and thin. They add
-# more to the model than to the file. So a printed percentage says little before you know the count.
+# Smaller, though it counts more tensors. The leftovers, above all the table of word embeddings, are long and thin.
+# They add more to the model than to the file. So a printed percentage says little before you know the count.
 # </details>
 
 # %%
@@ -237,8 +237,8 @@ claim(
 
 # %% [markdown]
 # **What you should see:** the same method, the same data sets, and another number. Many a paper claims less than this
-# as its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can be
-# downloaded by name, and each download is pinned to a commit.
+# as its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can
+# be downloaded by name, and each download is pinned to a commit.
 
 # %% [markdown]
 # ## Step 5 · The real suite: what you type
@@ -277,9 +277,10 @@ claim("12-decoded", "The decoded test images take at most fourteen gigabytes.", 
 # the numbers beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its
 # own, and the figures of notebooks 07 to 12, drawn from the real suite, at its end.
 #
-# **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges and
-# deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only what the
-# first did not. (This is tested: on a miniature of the Hub, with the same names and formats and the network off.)
+# **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges
+# and deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only
+# what the first did not. (This is tested: on a miniature of the Hub, with the same names and formats and the network
+# off.)
 #
 # And every notebook but the first takes the real suite as it is:
 #
@@ -319,9 +320,9 @@ claim(
 # %% [markdown]
 # ## Step 6 · One model, two sets of names (can be skipped at first)
 #
-# The experts on the Hub are saved by transformers, the model here is open_clip's. Both hold the same numbers under other
-# names: attention split or fused, two matrices transposed, `ln_pre` against `pre_layrnorm` (the spelling is theirs).
-# A map between the two is only worth something if it is *exact*, in both directions.
+# The experts on the Hub are saved by transformers, the model here is open_clip's. Both hold the same numbers under
+# other names: attention split or fused, two matrices transposed, `ln_pre` against `pre_layrnorm` (the spelling is
+# theirs). A map between the two is only worth something if it is *exact*, in both directions.
 
 # %%
 from dts_mini.suites.clip import keys
@@ -364,8 +365,8 @@ split_attention = check(split_attention)
 # hint("split_attention")
 
 # %% [markdown]
-# Both layouts can be compressed (`--attention split`), and the file records which one it was made from. Step 2 said what
-# that costs by shapes alone. Here it is in bytes on disk, for a real expert of this suite:
+# Both layouts can be compressed (`--attention split`), and the file records which one it was made from. Step 2 said
+# what that costs by shapes alone. Here it is in bytes on disk, for a real expert of this suite:
 
 # %%
 deltas = {"fused": compress(base, one), "split": compress(keys.split(base), keys.split(one))}
@@ -375,8 +376,8 @@ claim("12-split-file", "The file of the split layout is at least 5 % larger.", h
 # %% [markdown]
 # ## What is still to be measured
 #
-# Nothing in this chapter is an accuracy of the real suite: the machine that built this page has no network. The commands
-# above measure them, with intervals, on eight tasks. Beyond that:
+# Nothing in this chapter is an accuracy of the real suite: the machine that built this page has no network. The
+# commands above measure them, with intervals, on eight tasks. Beyond that:
 #
 # 1. ViT-B/16 and ViT-L/14 (`--suite clip-vit-l-14`), where the paper reports 94.24 %, and suites of more tasks
 #    (`--tasks 14`, `--tasks 20`).

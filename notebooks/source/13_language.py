@@ -1,12 +1,13 @@
 # %% [markdown]
 # # 13 · Language: models that read
 #
-# After this you can compress an encoder and a language model as you did an image tower, say which of their tensors need a
-# second look, and judge task descriptors that are taken from heads.
+# After this you can compress an encoder and a language model as you did an image tower, say which of their tensors
+# need a second look, and judge task descriptors that are taken from heads.
 
 # %% [markdown]
-# > **Goals.** You *cut* a classifier into body and head. You *find* tensors that are stored twice. You *compress* models
-# > that classify and one that writes. You *test* what the paper's descriptor of a text task says, and what it does not.
+# > **Goals.** You *cut* a classifier into body and head. You *find* tensors that are stored twice. You *compress*
+# > models that classify and one that writes. You *test* what the paper's descriptor of a text task says, and what it
+# > does not.
 # >
 # > **Before you start.** Notebooks 02 to 05: rank, keep ratio, what is counted. Notebook 08: fusion, task descriptors.
 # >
@@ -47,9 +48,9 @@ from dts_mini.suites.places import DATA
 # %% [markdown]
 # ## Step 1 · What a text model is made of
 #
-# Begin with shapes, as in notebook 12: models of full size without a single weight. An encoder (RoBERTa-base) and a decoder
-# (GPT-2) consist of the same blocks as the image tower, attention and MLP. What is new stands before them: a matrix with
-# a row for each *word* that the model knows, some fifty thousand rows.
+# Begin with shapes, as in notebook 12: models of full size without a single weight. An encoder (RoBERTa-base) and a
+# decoder (GPT-2) consist of the same blocks as the image tower, attention and MLP. What is new stands before them: a
+# matrix with a row for each *word* that the model knows, some fifty thousand rows.
 
 
 # %%
@@ -101,17 +102,17 @@ sentence = "The file of a GPT-2 XL of 1.5 billion parameters takes less than 0.9
 claim("13-xl", sentence, xl["delta"]["share"], high=0.009, unit="%")
 
 # %% [markdown]
-# **What you should see:** much of such a model is a dictionary. Of the file it takes less than its share: a long,
-# thin matrix has few components. Counting two bits, you come near the paper's 0.88 %; counting three, as its code does for
+# **What you should see:** much of such a model is a dictionary. Of the file it takes less than its share: a long, thin
+# matrix has few components. Counting two bits, you come near the paper's 0.88 %; counting three, as its code does for
 # CLIP, you would not. Which count gives its figure is not established here. (The GPT-2 XL was compressed whole, from
 # random weights: its file says something about size, and nothing about quality.)
 
 # %% [markdown]
 # ## Step 2 · A body, and a head of its own
 #
-# With CLIP a head is made from class names, so no task brings one. A text classifier *learns* its head, and the heads of two
-# tasks have nothing in common, often not even the number of labels. So cut each expert in two: the *body* is compressed
-# over the pretrained body, the *head* is small and kept as it is.
+# With CLIP a head is made from class names, so no task brings one. A text classifier *learns* its head, and the heads
+# of two tasks have nothing in common, often not even the number of labels. So cut each expert in two: the *body* is
+# compressed over the pretrained body, the *head* is small and kept as it is.
 #
 # ### Exercise 1 · Body and head (easy, 5 minutes)
 #
@@ -134,9 +135,9 @@ body_and_head = check(body_and_head)
 # hint("body_and_head")
 
 # %% [markdown]
-# Now two tiny transformers, one BERT-like (an encoder) and one GPT-2-like (a decoder). They have read a made-up language,
-# whose words belong to topics. Each expert then learnt to tell sentences of two topics from those of two others. Each of
-# the next two cells takes about ten seconds.
+# Now two tiny transformers, one BERT-like (an encoder) and one GPT-2-like (a decoder). They have read a made-up
+# language, whose words belong to topics. Each expert then learnt to tell sentences of two topics from those of two
+# others. Each of the next two cells takes about ten seconds.
 
 # %%
 readers = {kind: pretrained(kind) for kind in HEADS}
@@ -154,7 +155,7 @@ first = {kind: body_and_head(start, module[kind])[0] for kind, start in starts.i
 
 
 def answers(kind: str, body_of) -> dict[str, torch.Tensor]:
-    """Which test sentences of each task are answered rightly by a body, ``body_of(task)``, under the task's own head."""
+    """Which test sentences of each task a body, ``body_of(task)``, answers rightly under the task's own head."""
     return {task: right(readers[kind], body_of(task) | heads[kind][task], task) for task in TASKS}
 
 
@@ -170,15 +171,15 @@ for kind in HEADS:
     claim(f"13-body-{kind}", sentence, max(storage(d).share("file") for d in small.values()), high=0.03, unit="%")
 
 # %% [markdown]
-# **What you should see:** it works for both, at a few hundredths of the bytes. The answer to the question is mostly *no*.
-# (Mind the scale: the language is simple, the bodies are tiny. No real text has been read in this chapter.)
+# **What you should see:** it works for both, at a few hundredths of the bytes. The answer to the question is mostly
+# *no*. (Mind the scale: the language is simple, the bodies are tiny. No real text has been read in this chapter.)
 
 # %% [markdown]
 # ## Step 3 · A model that writes
 #
-# A language model guesses the next word. It needs a row for each word twice: to read it, and to score it as a guess. GPT-2
-# uses *one* matrix for both; its head is *tied* to its embedding. A state dict lists it under two names all the same. Whoever
-# counts by names counts the dictionary twice.
+# A language model guesses the next word. It needs a row for each word twice: to read it, and to score it as a guess.
+# GPT-2 uses *one* matrix for both; its head is *tied* to its embedding. A state dict lists it under two names all the
+# same. Whoever counts by names counts the dictionary twice.
 #
 # ### Exercise 2 · What is stored twice? (medium, 8 minutes)
 #
@@ -187,7 +188,7 @@ for kind in HEADS:
 
 # %% tags=["exercise"]
 def stored_once(state: dict[str, torch.Tensor]) -> dict[str, str]:
-    """For each tensor that repeats an earlier one of the state dict, bit for bit and in its shape: the first one's name.
+    """For each tensor that repeats an earlier one, bit for bit and in its shape: the name of the first of them.
 
     {"head.weight": "embedding.weight"} says that the head's weight is the embedding, stored once more.
     """
@@ -206,8 +207,9 @@ stored_once = check(stored_once)
 # hint("stored_once")
 
 # %% [markdown]
-# A GPT-2-like model reads the whole language; its expert goes on with sentences of four topics. The cell takes about ten
-# seconds. Compress it whole, head and all. How well it reads is the *surprise* at the next word, in nats: less is better.
+# A GPT-2-like model reads the whole language; its expert goes on with sentences of four topics. The cell takes about
+# ten seconds. Compress it whole, head and all. How well it reads is the *surprise* at the next word, in nats: less is
+# better.
 
 # %%
 reader, topics = language_model(), (0, 1, 2, 3)
@@ -229,15 +231,15 @@ more = storage(delta).file - storage(alone).file
 claim("13-tied", "The second name of the tied matrix costs at most 100 bytes.", more, low=0, high=100, unit="bytes")
 
 # %% [markdown]
-# **What you should see:** `compress` looks at the bits, not at the names. A matrix that is tied in the base and in the expert
-# is coded once, and tied again when you rebuild. Checkpoints differ here: some store both names, some only one.
+# **What you should see:** `compress` looks at the bits, not at the names. A matrix that is tied in the base and in the
+# expert is coded once, and tied again when you rebuild. Checkpoints differ here: some store both names, some only one.
 
 # %% [markdown]
 # ## Step 4 · Matrices that lie on their side (can be skipped at first)
 #
-# GPT-2 has one more oddity. Its layers, called `Conv1D`, keep a weight as inputs × outputs; everybody else's are outputs ×
-# inputs. Does DTS mind? $M = U S V^\top$ says $M^\top = V S U^\top$: the two factors change places, and that is all.
-# Turn the matrices round and try.
+# GPT-2 has one more oddity. Its layers, called `Conv1D`, keep a weight as inputs × outputs; everybody else's are
+# outputs × inputs. Does DTS mind? $M = U S V^\top$ says $M^\top = V S U^\top$: the two factors change places, and that
+# is all. Turn the matrices round and try.
 
 # %%
 turned = [name for name in first["GPT-2-like"] if ".h." in name and name.endswith("weight") and "ln_" not in name]
@@ -256,8 +258,8 @@ ratio = wrong(turn(rebuild(turn(base), aside))) / wrong(rebuild(base, upright))
 claim("13-turned", "And the error is the same to 3 %.", ratio, low=0.97, high=1.03)
 
 # %% [markdown]
-# **What you should see:** DTS does not mind. But a *name map* does: whoever moves GPT-2's weights into a library with ordinary
-# layers has to turn them, and a square matrix that was forgotten raises no error.
+# **What you should see:** DTS does not mind. But a *name map* does: whoever moves GPT-2's weights into a library with
+# ordinary layers has to turn them, and a square matrix that was forgotten raises no error.
 #
 # And words that fine-tuning never saw? Their rows of the embedding do not move. Such a row is noticed, and not coded:
 
@@ -271,8 +273,8 @@ print("rows that did not move come back bit for bit:", same)
 # %% [markdown]
 # ## Step 5 · A task whose body nobody fine-tuned
 #
-# `unseen` has most of its topics in common with `seen 1`. Its head is given, as in the paper's experiments on GLUE, and so
-# is the descriptor there: the *flattened dense layer of the head*. Which seen task do the weights choose?
+# `unseen` has most of its topics in common with `seen 1`. Its head is given, as in the paper's experiments on GLUE,
+# and so is the descriptor there: the *flattened dense layer of the head*. Which seen task do the weights choose?
 
 # %%
 seen = [task for task in TASKS if task != "unseen"]
@@ -303,11 +305,12 @@ for kind in HEADS:
     claim(f"13-kin-{kind}", sentence, **points("seen 1"), high=0.0, unit="points")
 
 # %% [markdown]
-# **What you should see:** fusing helps against the pretrained body, but that is mostly the average's doing. The weights are
-# spread over all tasks, although you can tell at once which one is near; its body alone would have been the better choice.
+# **What you should see:** fusing helps against the pretrained body, but that is mostly the average's doing. The
+# weights are spread over all tasks, although you can tell at once which one is near; its body alone would have been
+# the better choice.
 #
-# Look at how the descriptor is made: all heads start from *one* random layer, so the start is part of every cosine. What
-# would a descriptor say that leaves the start out?
+# Look at how the descriptor is made: all heads start from *one* random layer, so the start is part of every cosine.
+# What would a descriptor say that leaves the start out?
 #
 # ### Exercise 3 · How has it moved? (easy, 6 minutes)
 #
@@ -351,23 +354,25 @@ claim("13-moved-wrong", sentence, (near["BERT-like"].max() - near["BERT-like"][0
 # %% [markdown]
 # <details><summary>What do you expect? Then open this</summary>
 #
-# The cosines are farther apart, so the weights would be bolder. But they are not *right*. A head says how two labels are
-# told apart, not what the sentences are about. Nothing keeps two tasks on the same topics from learning other heads. That a
-# descriptor is decided does not mean that it is informed. Notebook 08 has ones that know what a task is about.
+# The cosines are farther apart, so the weights would be bolder. But they are not *right*: for one of the two bodies
+# another task comes first. A head says how two labels are told apart, not what the sentences are about. Nothing keeps
+# two tasks on the same topics from learning other heads. That a descriptor is decided does not mean that it is
+# informed. Notebook 08 has ones that know what a task is about.
 # </details>
 
 # %% [markdown]
 # ## Recap
 #
 # - DTS does for a model that reads what it does for one that sees. At least 30 % of the parameters are words.
-# - Heads stay with their tasks; bodies are merged and compressed. What is tied is stored once; what lies on its side may.
+# - Heads stay with their tasks; bodies are merged and compressed. What is tied is stored once; what lies on its side
+#   may.
 # - Heads as descriptors of tasks: near the start they all look alike, without it they are decided, and may be wrong.
 #
-# **What would change our mind.** Real texts. These bodies are tiny, and so are their tasks. If real experts lost more than ours at the
-# same keep ratio, the answer to this chapter's question would be *yes*.
+# **What would change our mind.** Real texts. These bodies are tiny, and so are their tasks. If real experts lost more
+# than ours at the same keep ratio, the answer to this chapter's question would be *yes*.
 #
-# **In the paper.** It reports experts of RoBERTa and GPT-2 on GLUE, and 0.88 % a task for RoBERTa-base. Nothing here is a
-# number of GLUE. To compress and merge checkpoints of your own, see `docs/how-to/text-models.md`.
+# **In the paper.** It reports experts of RoBERTa and GPT-2 on GLUE, and 0.88 % a task for RoBERTa-base. Nothing here
+# is a number of GLUE. To compress and merge checkpoints of your own, see `docs/how-to/text-models.md`.
 
 # %% [markdown]
 # ## Quiz
@@ -376,8 +381,8 @@ claim("13-moved-wrong", sentence, (near["BERT-like"].max() - near["BERT-like"][0
 #
 # <details><summary>Answer</summary>
 #
-# Bodies start from the same weights and have the same shapes, so their difference means something. Heads start at random
-# and have a row for each label: those of two tasks need not even have the same shape.
+# Bodies start from the same weights and have the same shapes, so their difference means something. Heads start at
+# random and have a row for each label: those of two tasks need not even have the same shape.
 # </details>
 #
 # **2.** A tool reports that a language model has a third more parameters than its paper says. What may have happened?

@@ -189,7 +189,7 @@ EXERCISES = (
             ("Mine overshoots the budget", "Look whether the next component still fits before you give it."),
             (
                 "Mine goes on with cheaper ones",
-                "That is another rule, and it spends a few bytes more. Here you stop at the first one that does not fit: "
+                "That is another rule, and it spends a few bytes more. Here you stop at the first that does not fit: "
                 "the text's argument, that nothing of the same cost is better, holds at this point.",
             ),
             (
@@ -202,7 +202,7 @@ EXERCISES = (
             ),
         ),
         wrong=SHARE_WRONG,
-        start="Make one list of all components of all matrices: for each, what a byte of it buys, and whose it is. Sort it.",
+        start="Make one list of all components of all matrices: what a byte of each buys, and whose it is. Sort it.",
         skeleton="""def share_out(values, costs, budget):
     offers = sorted(...)  # the best first
     ranks = [0] * len(values)

@@ -176,7 +176,7 @@ EXERCISES = (
             ),
         ),
         wrong=FORWARD_WRONG,
-        start="Go through the formula from the right, and note the shapes: x is (tokens, n). What is V^T x, for all rows?",
+        start="Go through the formula from the right, with shapes: x is (tokens, n). What is V^T x, for all rows?",
         skeleton="""def low_rank_forward(x, w, u, s, vh):
     thin = ...  # V^T x of every token: (tokens, r)
     return x @ w.T + ...""",

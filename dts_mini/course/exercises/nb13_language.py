@@ -1,4 +1,4 @@
-"""The exercises of notebook 13: a classifier's two halves, tensors that are stored twice, descriptors without a start."""
+"""The exercises of notebook 13: a classifier's two halves, tensors stored twice, descriptors without a start."""
 
 import torch
 from torch.nn import functional as F
@@ -57,7 +57,7 @@ def both_halves_are_the_whole(candidate):
 
 
 def stored_once(state: dict[str, torch.Tensor]) -> dict[str, str]:
-    """For each tensor that repeats an earlier one of the state dict, bit for bit and in its shape: the first one's name.
+    """For each tensor that repeats an earlier one, bit for bit and in its shape: the name of the first of them.
 
     {"head.weight": "embedding.weight"} says that the head's weight is the embedding, stored once more.
     """
@@ -166,7 +166,7 @@ EXERCISES = (
             ("I changed the state dict that I was given", "Fill two new dicts. The model may still need its own."),
         ),
         wrong=BODY_WRONG,
-        start="Which names belong to the head? Write that as a condition on one name, and try it on the four of a head.",
+        start="Which names belong to the head? Write that as a condition on one name, and try it on a few.",
         skeleton="""def body_and_head(state, head):
     body = {name: tensor for name, tensor in state.items() if ...}
     return body, ...""",

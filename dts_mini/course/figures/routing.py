@@ -76,7 +76,7 @@ def routed_accuracies(
         for name, d in data.items()
     )
     figure.alt = (
-        "Accuracy end to end in %, with intervals, by how many images of a task are routed together, and levels for the "
+        "Accuracy end to end in %, with intervals, by how many images of a task go together, and levels for the "
         f"oracle and the best merge. From the fewest to the most images, {told}."
     )
     return figure, data

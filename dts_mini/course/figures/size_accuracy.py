@@ -41,8 +41,8 @@ def size_curves(table: Mapping) -> tuple[Figure, dict]:
     below.set_ylabel("KL divergence from the experts (nats)")
     figure.legend(loc="outside upper center", ncols=2)
     figure.alt = (
-        "Two panels, one below the other, against a task's file on a log axis. Above: accuracy as a share of the experts', "
-        f"with intervals. Below: KL divergence on a log axis. {_courses(data)}"
+        "Two panels, one below the other, against a task's file on a log axis. Above: accuracy as a share of the "
+        f"experts', with intervals. Below: KL divergence on a log axis. {_courses(data)}"
     )
     return figure, data
 
@@ -132,8 +132,8 @@ def every_method(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
         axis.legend(handles=lines, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, handlelength=2.6)
     axes[-1, 0].set_xlabel("bytes of a task (% of the float32 model)")
     figure.alt = (
-        "KL divergence from the experts against the bytes of a task, both on log axes; a panel for each kind of method, "
-        f"and in every panel DTS and DRC. {_courses(data)}"
+        "KL divergence from the experts against the bytes of a task, both on log axes; a panel for each kind of "
+        f"method, and in every panel DTS and DRC. {_courses(data)}"
     )
     return figure, data
 
@@ -266,8 +266,8 @@ def component_errors(energy: Sequence[float], left: Mapping[str, Sequence[float]
     figure.legend(loc="outside upper center", ncols=2)
     ends = "; ".join(f"{m}: {_short(e[0])} of the strongest, {_short(min(e))} at least" for m, e in left.items())
     figure.alt = (
-        "Squared error that is left of each component of one matrix, the strongest first, on a log axis, below the falling "
-        f"curve of the components themselves. {ends}. Beyond the last component kept the points lie on the curve."
+        "Squared error that is left of each component of one matrix, the strongest first, on a log axis, below the "
+        f"falling curve of the components themselves. {ends}. Beyond the last component kept the points lie on the curve."
     )
     return figure, {"energy": list(energy), **{method: list(errors) for method, errors in left.items()}}
 
@@ -310,8 +310,8 @@ def rate_distortion(
         for m, e in data.items()
     )
     figure.alt = (
-        "Two panels, one below the other, against bits a parameter, all on log axes. Above: the squared error that is left, "
-        f"and in grey what no code reaches. Below: KL divergence. From the fewest to the most bits, {told}."
+        "Two panels, one below the other, against bits a parameter, all on log axes. Above: the squared error that is "
+        f"left, and in grey what no code reaches. Below: KL divergence. From the fewest to the most bits, {told}."
     )
     return figure, data
 
