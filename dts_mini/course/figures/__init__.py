@@ -10,6 +10,7 @@ from dts_mini.course.figures.decomposition import (
     truncation_error,
 )
 from dts_mini.course.figures.full_scale import storage_shares
+from dts_mini.course.figures.language import descriptor_cosines, where_bytes_go
 from dts_mini.course.figures.merging import (
     base_choice,
     mean_accuracies,
@@ -31,6 +32,7 @@ from dts_mini.course.figures.serving import drift, served_memory, serving_cost, 
 from dts_mini.course.figures.size_accuracy import (
     ablation_bars,
     bound_tightness,
+    component_errors,
     every_method,
     layer_ranks,
     rate_distortion,
@@ -62,12 +64,14 @@ __all__ = [
     "base_choice",
     "bound_tightness",
     "component",
+    "component_errors",
     "confusion",
     "contact_sheet",
     "cosine_map",
     "cut_curve",
     "delta_bytes",
     "described",
+    "descriptor_cosines",
     "descriptor_map",
     "drift",
     "every_method",
@@ -111,4 +115,5 @@ __all__ = [
     "unseen_accuracies",
     "unseen_gains",
     "weight_bars",
+    "where_bytes_go",
 ]
