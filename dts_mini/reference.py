@@ -75,7 +75,7 @@ def prose(doc: str) -> str:
         else:
             spans = re.split(r"(``.+?``|`[^`]+`)", part, flags=re.DOTALL)  # every second one is code
             spans[::2] = [text.replace("<", "&lt;").replace("$", "\\$").replace("*", "\\*") for text in spans[::2]]
-            parts.append("".join(spans))
+            parts.append(re.sub(r"(?<=\.)\n(?=``)", "  \n", "".join(spans)))  # a parameter begins its own line
     return "\n\n".join(parts)
 
 

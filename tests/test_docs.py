@@ -215,6 +215,7 @@ def test_a_docstring_of_the_reference_keeps_its_examples_and_its_signs():
     assert text.split("\n\n") == [
         r"Of \*args and &lt;stem>, costs \$3; ``a <b> *c``.", "```pycon\n>>> 1 + 1\n2\n```", "    a <- b",
     ]  # fmt: skip
+    assert prose("``x``: one of\n``a`` or b.\n``y``: two.") == "``x``: one of\n``a`` or b.  \n``y``: two."
 
 
 def test_every_public_name_of_the_reference_has_a_docstring():

@@ -50,7 +50,7 @@ ROOT = Path(__file__).parents[2]
 ASSETS = Path(__file__).parent / "assets"
 LONG = 12  # lines of a cell
 CLAIMING = re.compile(r"claim\(|sentence = ")
-USE, FOLDED = "07", ("Documentation", "Reference")  # the first chapter of the second part; folded in the contents
+USE, FOLDED = "07", ("Look it up", "The code")  # the first chapter of the second part; folded in the contents
 GENERATOR = '<meta name="generator" content="dts_mini.course.book">'
 
 
@@ -99,8 +99,8 @@ def build(
         "Build it": [page for page in chapters if page.file < USE],
         "Use it": [page for page in chapters if page.file >= USE],
         "Beside the chapters": extra,
-        "Documentation": list(docs),
-        "Reference": list(api),
+        "Look it up": list(docs),
+        "The code": list(api),
     }
     pages = [page for group in groups.values() for page in group]
     places = {page.source: page.file for page in pages if page.source}
