@@ -1,5 +1,6 @@
 """What is published is what was measured: tables, claims, timings, the notebooks, and the bars of the mini suite."""
 
+import ast
 import json
 import re
 from math import inf
@@ -72,7 +73,7 @@ def test_the_picture_draws_each_number_to_scale_and_says_it(table):
             row.entry["mean"]["value"] / rows[0].entry["mean"]["value"], rel=1e-3
         )
         assert models / bars[1] == pytest.approx(row.models, rel=0.01)
-        assert f"{100 * row.entry['mean']['value']:.1f}" in said and row.how in said
+        assert f"{100 * row.entry['mean']['value']:.1f}" in said and f"{row.what} · {row.how}" in said
     assert drawn.title.get_text() == front.alt(table)
     box = [float(end) for end in drawn.svg["viewbox"].split()]
     assert all(float(bar["x"]) + float(bar["width"]) < box[2] - 30 for bar in drawn.select("rect[y]")), (
@@ -150,6 +151,31 @@ def test_the_recorded_claims_are_those_that_the_notebook_makes(source):
         assert [call for call in calls if re.fullmatch(call, name)], f"{name} is made no more: run make notebooks"
     for call in calls:
         assert [name for name in names if re.fullmatch(call, name)], f"{call} was not recorded: run make notebooks"
+
+
+@SOURCES
+def test_the_solved_notebook_prints_what_was_recorded(source):
+    wanted = {claim["sentence"]: claims.reads(claim) for claim in claims.recorded() if claim["notebook"] == source.stem}
+    cells = [cell for cell in nbformat.read(target(source, "solved"), as_version=4).cells if cell.cell_type == "code"]
+    lines = [line for cell in cells for out in cell.outputs for line in out.get("text", "").splitlines()]
+    printed = [found for line in lines if (found := claims.PRINTED.fullmatch(line))]
+    assert {found["sentence"]: found["measured"] for found in printed} == wanted, "run make notebooks"
+
+
+@SOURCES
+def test_a_claim_that_speaks_of_the_learners_function_says_which(source):
+    for code in code_of(source):
+        for node in (
+            n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and ast.unparse(n.func) == "claim"
+        ):
+            (sentence,) = [call.sentence for call in claims.calls(code) if re.fullmatch(call.name, name_of(node))][:1]
+            told = {keyword.arg for keyword in node.keywords}
+            assert "of" in told or not re.search(r"\b[Yy]our \w*(function|result|answer)\b", sentence), sentence
+
+
+def name_of(call: ast.Call) -> str:
+    first = call.args[0] if call.args else next(k.value for k in call.keywords if k.arg == "name")
+    return first.value if isinstance(first, ast.Constant) else "".join(getattr(p, "value", "x") for p in first.values)
 
 
 @SOURCES

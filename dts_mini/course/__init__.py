@@ -1,9 +1,9 @@
 """Floor 6: what the notebooks use: claims and exercises that a machine checks, figures with alt text."""
 
-from dts_mini.course.answers import check, hint
+from dts_mini.course.answers import check, hint, whose
 from dts_mini.course.claims import claim
 
-__all__ = ["check", "claim", "hint", "show"]
+__all__ = ["check", "claim", "hint", "show", "whose"]
 
 
 def __getattr__(name: str):

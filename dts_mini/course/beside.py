@@ -104,7 +104,8 @@ def claims_body(records: Sequence[Mapping], chapters: list[Page]) -> str:
     for page in chapters:
         own = [record for record in records if record["notebook"] == page.file.removesuffix(".html")]
         places = {
-            tag["id"].removeprefix("claim-"): tag for tag in BeautifulSoup(page.body, "html.parser").select(".claim")
+            tag["id"].removeprefix("claim-"): tag
+            for tag in BeautifulSoup(page.body, "html.parser").select(".claim[id]")
         }
 
         def link(name: str, page: Page = page, places: Mapping[str, Tag] = places) -> str:

@@ -9,7 +9,6 @@ MathML while the page is built, code is coloured by pygments, search and sliders
 """
 
 import argparse
-import ast
 import base64
 import html
 import json
@@ -43,13 +42,12 @@ from dts_mini.course.beside import (
 )
 from dts_mini.course.build import function_of, is_exercise, stub
 from dts_mini.course.exercises import EXERCISES
+from dts_mini.course.folding import ANSWER, SUMMARIES, folded
 from dts_mini.course.markup import Exporter, code_colours, markdown
 from dts_mini.course.page import Page, finish
 
 ROOT = Path(__file__).parents[2]
 ASSETS = Path(__file__).parent / "assets"
-LONG = 12  # lines of a cell
-CLAIMING = re.compile(r"claim\(|sentence = ")
 USE, FOLDED = "07", ("Look it up", "The code")  # the first chapter of the second part; folded in the contents
 GENERATOR = '<meta name="generator" content="dts_mini.course.book">'
 
@@ -160,12 +158,18 @@ def notebook_page(
         )  # PNG's header
         if width > 1.75 * height:
             image.wrap(soup.new_tag("div", attrs={"class": "wide", "tabindex": "0"}))
+    plumbing = folded(notebook.cells)
     for cell in notebook.cells:
         shown = soup.find(id=f"cell-id={cell.id}")
+        kind = plumbing.get(cell.id)
         if is_exercise(cell):
             fold_solution(soup, shown, cell.source)
-        elif only_checks(cell):
-            fold(soup, shown.select_one(".input"), "The code that checks this")
+        elif kind == "answer":
+            output = shown.select_one(".output_wrapper")
+            details = fold(soup, shown.select_one(".input"), ANSWER)
+            details.extend([output] if output else [])
+        elif kind:
+            fold(soup, shown.select_one(".input"), SUMMARIES[kind])
     mark_claims(soup, [record for record in records if record["notebook"] == path.stem])
     title = soup.h1.get_text().strip() if soup.h1 else path.stem
     first = soup.select_one("p")
@@ -179,33 +183,26 @@ def notebook_page(
 
 
 def mark_claims(soup: BeautifulSoup, records: Sequence[Mapping]) -> None:
-    """Sets beside each printed claim what was measured, and an id to link to; one without a record stays as it is."""
+    """Gives each printed claim an id to link to and sets what was measured apart; one without a record has no id."""
     left = {record["sentence"]: record for record in records}
     for pre in soup.select(".output_stdout pre"):
         lines = pre.get_text().removesuffix("\n").split("\n")
-        if not any(line.removeprefix("holds: ") in left for line in lines):
+        found = [claims.PRINTED.fullmatch(line) for line in lines]
+        if not any(found):
             continue
         pre.clear()
-        for line in lines:
-            record = left.pop(line.removeprefix("holds: "), None)
-            if record is None:
+        for line, match in zip(lines, found, strict=True):
+            if match is None:
                 pre.append(f"{line}\n")
                 continue
-            shown = soup.new_tag("span", attrs={"class": "claim", "id": f"claim-{record['name']}"})
+            record = left.pop(match["sentence"], None)
+            shown = soup.new_tag(
+                "span", attrs={"class": "claim"} | ({"id": f"claim-{record['name']}"} if record else {})
+            )
             number = soup.new_tag("span", attrs={"class": "measured"})
-            number.string = f"measured {claims.reads(record)}"
-            shown.extend([line, " ", number])
+            number.string = f"measured {match['measured']}"
+            shown.extend([match["holds"] + match["sentence"], " ", number])
             pre.extend([shown, "\n"])
-
-
-def only_checks(cell: nbformat.NotebookNode) -> bool:
-    """Whether a cell is long, mostly makes claims, and prints nothing else: readers of the book want its sentences."""
-    lines = "".join(output.get("text", "\n") for output in cell.get("outputs", [])).splitlines()
-    if not lines or not all(line.startswith("holds: ") for line in lines) or cell.source.count("\n") < LONG:
-        return False
-    body = ast.parse(cell.source).body
-    claiming = sum(node.end_lineno - node.lineno + 1 for node in body if CLAIMING.match(ast.unparse(node)))
-    return 3 * claiming >= 2 * len(cell.source.splitlines())
 
 
 def fold(soup: BeautifulSoup, element: Tag, title: str) -> Tag:

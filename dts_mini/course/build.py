@@ -2,7 +2,8 @@
 
 ``notebooks/source/NN_name.py`` (jupytext, py:percent) is what people edit. From it are built, executed and with their
 outputs stored, ``notebooks/solved/NN_name.ipynb``, as authored, and ``notebooks/NN_name.ipynb``, the learner's: there
-the functions in cells tagged ``exercise`` have lost their bodies. What the solved versions' claims measured goes to
+the functions in cells tagged ``exercise`` have lost their bodies, plumbing is folded (``folding.py``), and cells tagged
+``answer`` are folded and show nothing until they are run. What the solved versions' claims measured goes to
 ``data/mini/claims.json``. ``--check`` runs nothing and only says which built notebooks' cells are no longer those of
 their source.
 """
@@ -26,6 +27,7 @@ from traitlets.config import Config
 
 from dts_mini.core.file import write_bytes, write_json
 from dts_mini.course import claims
+from dts_mini.course.folding import folded
 from dts_mini.suites import places
 
 NOTEBOOKS = places.NOTEBOOKS
@@ -50,13 +52,25 @@ def read(source: Path, version: str = "solved") -> NotebookNode:
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{source.stem[:2]}-{number:03d}"
-        if version == "learner" and is_exercise(cell):
-            cell.source = stub(cell.source)
+    if version == "learner":
+        plumbing = folded(notebook.cells)
+        for cell in notebook.cells:
+            if is_exercise(cell):
+                cell.source = stub(cell.source)
+            if cell.id in plumbing:
+                cell.metadata.jupyter = {"source_hidden": True}
+            if is_answer(cell):
+                cell.metadata.tags = [*dict.fromkeys([*cell.metadata.tags, "nbval-ignore-output"])]  # none are stored
     return notebook
 
 
 def is_exercise(cell: NotebookNode) -> bool:
     return cell.cell_type == "code" and "exercise" in cell.metadata.get("tags", [])
+
+
+def is_answer(cell: NotebookNode) -> bool:
+    """Whether a cell's output gives an exercise away."""
+    return cell.cell_type == "code" and "answer" in cell.metadata.get("tags", [])
 
 
 def function_of(code: str) -> ast.FunctionDef:
@@ -134,15 +148,20 @@ def build(source: Path, version: str) -> list[dict]:
         measured.touch()
         notebook = execute(read(source, version), folder=path.parent, claims_to=measured)
         found = claims.gathered(measured.read_text(encoding="utf-8"), source.stem)
-    settle(notebook)
+    settle(notebook, version)
     write_bytes(nbformat.writes(notebook).encode() + b"\n", path, overwrite=True)
     return found
 
 
-def settle(notebook: NotebookNode) -> None:
-    """Takes out what no two runs share, time stamps and the numbers of widgets: one source is to give one file."""
+def settle(notebook: NotebookNode, version: str = "solved") -> None:
+    """Takes out what no two runs share, time stamps and the numbers of widgets: one source is to give one file.
+
+    From the learner's version the outputs that give an exercise away go, too.
+    """
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if version == "learner" and is_answer(cell):
+            cell.outputs = []
         for output in cell.get("outputs", []):
             if output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None):
                 output["data"]["text/plain"] = "a slider: run this cell to move it"
@@ -162,7 +181,7 @@ def drifted(source: Path, version: str = "learner") -> bool:
     if not target(source, version).exists():
         return True
     built, wanted = nbformat.read(target(source, version), as_version=4), read(source, version)
-    shape = lambda cell: (cell.id, cell.cell_type, cell.source, cell.metadata.get("tags", []))
+    shape = lambda cell: (cell.id, cell.cell_type, cell.source, *map(cell.metadata.get, ("tags", "jupyter")))
     ran = all(cell.execution_count for cell in built.cells if cell.cell_type == "code")
     return not ran or [shape(cell) for cell in built.cells] != [shape(cell) for cell in wanted.cells]
 

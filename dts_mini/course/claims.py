@@ -1,8 +1,9 @@
 """Claims: sentences with a number in them, checked where they are made.
 
-A claim prints its sentence and no digits of the measurement, so that a notebook's stored output is the same on every
-machine; the measured number is recorded, and a claim that does not hold is an error. ``make notebooks`` gathers what
-was recorded in ``data/mini/claims.json``, from which the book and the README say what was measured.
+A claim prints its sentence and what was measured: "holds: It is small. (measured 3.2 % [2.9, 3.5])". The number may
+differ in its last digits from machine to machine, so nbval masks the bracket (``tests/nbval_sanitize.cfg``) and the
+claim's bounds judge: a claim that does not hold is an error. ``make notebooks`` gathers what was recorded in
+``data/mini/claims.json``, from which the book and the README say what was measured.
 """
 
 import ast
@@ -11,13 +12,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import floor, inf, log10
+from math import floor, inf, isfinite, log10
 from pathlib import Path
 
 from dts_mini.core.file import read_bytes
+from dts_mini.course.answers import whose
 from dts_mini.suites import places
 
 PATH = places.DATA / "mini/claims.json"
+PRINTED = re.compile(r"(?P<holds>holds: )(?P<sentence>.*) \(measured (?P<measured>.*)\)")  # a line of an output
 
 
 class ClaimError(AssertionError):
@@ -33,32 +36,52 @@ def claim(
     high: float = inf,
     interval: tuple[float, float] | None = None,
     unit: str = "",
+    of: str | tuple[str, ...] = (),
 ) -> None:
-    """Checks that ``value`` lies in [low, high] and prints ``sentence``; ClaimError, naming both, when it does not.
+    """Checks that ``value`` lies in [low, high] and prints ``sentence`` with it; ClaimError, naming both, else.
 
     An estimate is given with its 95 % ``interval``, all of which has to lie in [low, high]. ``unit`` is how the number
     reads: with "%" the value is a share in [0, 1], with "points" a difference of two such shares, else as it is.
-    Where the environment variable DTS_CLAIMS names a file, the claim is added to it, as a line of JSON.
+    ``of``: the exercises whose functions the sentence calls "your"; where the solution stands in for one of them, it
+    says "the solution's" instead. Where the environment variable DTS_CLAIMS names a file, the claim is added to it, as
+    a line of JSON, in the words it was written in.
+
+    >>> claim("00-few", "Few were missed.", 0.032, high=0.05, interval=(0.029, 0.035), unit="%")
+    holds: Few were missed. (measured 3.2 % [2.9, 3.5])
 
     The bounds are the mini suite's. On another suite (DTS_SUITE) a claim that does not hold says so and what was
     measured, and the notebook goes on: that is a finding, not a fault.
     """
+    short = lambda end: float(end if float(end).is_integer() else f"{end:.6g}")
+    record = {"name": name, "sentence": sentence, "value": short(value), "unit": unit}
+    record |= {key: float(end) for key, end in (("low", low), ("high", high)) if abs(end) != inf}
+    record |= {"interval": [short(end) for end in interval]} if interval else {}
     ends = (value, *(interval or ()))
     holds = all(low <= end <= high for end in ends)
-    got = f"{value:.6g}" + (f" (95 % interval {interval[0]:.6g} to {interval[1]:.6g})" if interval else "")
+    said = f"{_owned(sentence, of)} (measured {reads(record)})"
     if (os.environ.get("DTS_SUITE") or "mini") != "mini":
-        print(f"{'holds' if holds else 'does not hold on this suite'}: {sentence} Measured: {got}.")
+        print(f"{'holds' if holds else 'does not hold on this suite'}: {said}")
         return
     if not holds:
+        got = f"{value:.6g}" + (f" (95 % interval {interval[0]:.6g} to {interval[1]:.6g})" if interval else "")
         raise ClaimError(f"claim {name!r} does not hold: {got} is outside [{low:g}, {high:g}] ({sentence})")
     if path := os.environ.get("DTS_CLAIMS"):
-        short = lambda end: float(end if float(end).is_integer() else f"{end:.6g}")
-        record = {"name": name, "sentence": sentence, "value": short(value), "unit": unit}
-        record |= {key: float(end) for key, end in (("low", low), ("high", high)) if abs(end) != inf}
-        record |= {"interval": [short(end) for end in interval]} if interval else {}
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-    print(f"holds: {sentence}")
+    print(f"holds: {said}")
+
+
+def _owned(sentence: str, of: str | tuple[str, ...]) -> str:
+    """The sentence, with "your" where it is true of all these exercises' functions."""
+    names = (of,) if isinstance(of, str) else of
+    if names and not re.search(r"\b[Yy]our\b", sentence):
+        raise ValueError(f"of={of!r}, and the sentence calls nothing yours: {sentence}")
+    stand_in = next((word for word in map(whose, names) if word != "your"), "your")
+    return re.sub(r"\b[Yy]our\b", lambda found: _like(found[0], stand_in), sentence) if names else sentence
+
+
+def _like(word: str, other: str) -> str:
+    return other[0].upper() + other[1:] if word[0].isupper() else other
 
 
 # What was recorded
@@ -103,6 +126,8 @@ def merged(before: Mapping, new: Mapping[str, list[dict]], notebooks: Iterable[s
 def reads(claim: Mapping) -> str:
     """The measured number for people: "75.6 % [74.6, 76.5]", "12.3 points", "0.106 bits", "9"."""
     share = claim["unit"] in ("%", "points")
+    if not all(map(isfinite, (claim["value"], *claim.get("interval", ())))):
+        return f"{claim['value']:g} {claim['unit']}".rstrip()
     value, *ends = (100 * end if share else end for end in (claim["value"], *claim.get("interval", ())))
     if ends:  # all with as many decimals as its width makes sensible, or as the largest needs
         size = ends[1] - ends[0] if share else max(map(abs, ends)) / 100

@@ -4,11 +4,16 @@ Exercise functions take and return plain values (numbers, strings, tensors, and 
 grading can call a learner's function in another process.
 """
 
+import ast
+import dis
+import inspect
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +38,10 @@ class Exercise:
 
     ``checks`` take the candidate and raise Wrong; ``hints`` are (symptom, text), gentlest first; ``wrong`` gives for a
     symptom a plausible wrong function that shows it, for the tests and for telling learners what they probably did.
+    ``start`` says how to begin, ``skeleton`` is code with ``...`` where the thinking belongs: the first and the last
+    rung of the hints. ``pace``: arguments of a size at which a loop over elements takes a hundred times as long.
+
+    An answer may call of dts_mini what the reference calls, and nothing else: it is to be the learner's own.
     """
 
     name: str
@@ -43,12 +52,38 @@ class Exercise:
     checks: tuple[Callable[[Candidate], None], ...]
     hints: tuple[tuple[str, str], ...]
     wrong: Mapping[str, Candidate]
+    start: str = ""
+    skeleton: str = ""
+    pace: tuple = ()
 
     def __post_init__(self):
+        if self.skeleton and (problem := _unlike(self.skeleton, self.reference)):
+            raise ValueError(f"exercise {self.name!r}: its skeleton {problem}")
         if self.reference.__name__ != self.name:
             raise ValueError(f"exercise {self.name!r}: its reference is called {self.reference.__name__!r}")
         if unknown := set(self.wrong) - set(dict(self.hints)):
             raise ValueError(f"exercise {self.name!r}: no hint is headed {min(unknown)!r}")
+
+    @property
+    def ladder(self) -> tuple[tuple[str, str], ...]:
+        """The hints as they are given, (head, text): how to start, the symptoms, a skeleton."""
+        start = (("how to start", self.start),) if self.start else ()
+        skeleton = (("a skeleton: replace each ...", self.skeleton),) if self.skeleton else ()
+        return (*start, *self.hints, *skeleton)
+
+
+def _unlike(skeleton: str, reference: Candidate) -> str:
+    """What keeps a text from being a skeleton of a function; '' where nothing does."""
+    try:
+        node = ast.parse(skeleton).body[-1]
+    except (SyntaxError, IndexError):
+        return "is no Python"
+    if not isinstance(node, ast.FunctionDef) or node.name != reference.__name__:
+        return f"does not define {reference.__name__}"
+    if [each.arg for each in node.args.args] != list(inspect.signature(reference).parameters):
+        return "has other parameters than the reference"
+    blank = lambda each: isinstance(each, ast.Constant) and each.value is ...
+    return "" if any(map(blank, ast.walk(node))) else "leaves nothing to do: put ... where the thinking belongs"
 
 
 class Verdict(NamedTuple):
@@ -68,6 +103,8 @@ def verdict(exercise: Exercise, candidate: Candidate) -> Verdict:
     """What the checks say of a candidate; whatever it raises is a verdict too."""
     if not callable(candidate):
         return Verdict("failed", f"failed: expected a function, got {_kind(candidate)}")
+    if taken := _library(candidate) - _library(exercise.reference):
+        return Verdict("failed", f"failed: expected code of your own, got {min(taken)}: write what it does yourself")
     problems = _problems(exercise, candidate)
     if not problems:
         return Verdict("passed", f"passed, {len(exercise.checks)} checks", checks=len(exercise.checks))
@@ -76,6 +113,68 @@ def verdict(exercise: Exercise, candidate: Candidate) -> Verdict:
     message, call = next(iter(problems.values()))
     hint = _hint(exercise, candidate, set(problems))
     return Verdict("failed", f"failed: {message}", hint, call, len(exercise.checks) - len(problems))
+
+
+def pace(exercise: Exercise, candidate: Candidate, slow: float = 100, seconds: float = 0.05) -> str:
+    """A remark on a right answer that takes ``slow`` times as long as the reference on the exercise's ``pace``, or ''.
+
+    Less than ``seconds`` is never slow.
+    """
+    if not exercise.pace:
+        return ""
+    taken = lambda function: min(_seconds(function, exercise.pace) for _ in range(2))
+    mine = _seconds(candidate, exercise.pace)
+    if mine < seconds or (ratio := mine / max(taken(exercise.reference), 1e-7)) < slow:
+        return ""
+    ratio = float(f"{ratio:.1g}")
+    return f"  right, but about {ratio:,.0f} times slower than it can be: let torch go over the elements, not a loop"
+
+
+def _seconds(function: Candidate, arguments: tuple) -> float:
+    arguments = deepcopy(arguments)
+    begun = time.perf_counter()
+    try:
+        function(*arguments)
+    except Exception:  # it was right on the checks' inputs; how fast it raises is no matter
+        return 0.0
+    return time.perf_counter() - begun
+
+
+def _library(function: Candidate) -> set[str]:
+    """What of dts_mini, its course left out, a function and the functions of the same notebook that it calls use."""
+    found, waiting, seen = set(), [function], set()
+    while waiting:
+        here = waiting.pop()
+        if _is_library(getattr(here, "__module__", None)):
+            found.add(f"{here.__module__}.{getattr(here, '__name__', '')}")
+        code, space = getattr(here, "__code__", None), getattr(here, "__globals__", {})
+        if code is None or id(code) in seen:
+            continue
+        seen.add(id(code))
+        taken, imported = _taken(code)
+        found |= set(filter(_is_library, imported))
+        for value in (space.get(name) for name in taken):
+            if isinstance(value, ModuleType) and _is_library(value.__name__):
+                found.add(value.__name__)
+            elif hasattr(value, "__qualname__"):  # a function or a class
+                own = getattr(value, "__globals__", None) is space
+                waiting += [value] if own or _is_library(value.__module__) else []
+    return found
+
+
+def _is_library(module: str | None) -> bool:
+    return isinstance(module, str) and f"{module}.".startswith("dts_mini.") and "dts_mini.course" not in module
+
+
+def _taken(code: CodeType) -> tuple[set[str], set[str]]:
+    """(global names, modules imported) of a function and those within it."""
+    steps = list(dis.get_instructions(code))
+    taken = {step.argval for step in steps if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    imported = {step.argval for step in steps if step.opname == "IMPORT_NAME"}
+    for inner in (each for each in code.co_consts if isinstance(each, CodeType)):
+        more, others = _taken(inner)
+        taken, imported = taken | more, imported | others
+    return taken, imported
 
 
 STUB = "expected a result, got NotImplementedError: your function still says raise NotImplementedError"

@@ -55,14 +55,16 @@ def styled(draw: Callable) -> Callable:
     return inside
 
 
-def show(figure: Figure, alt: str) -> None:
-    """Displays a figure as PNG with ``alt``, what it shows in words, in the output's metadata; closes the figure.
+def show(figure: Figure, alt: str = "") -> None:
+    """Displays a figure as PNG with alt text, what it shows in words, in the output's metadata; closes the figure.
 
-    ``figure`` may also be what a figure function returns, (figure, data). ValueError when ``alt`` says nothing.
+    The alt text is the figure's own: figure functions set ``figure.alt``. ``figure`` may also be what they return,
+    (figure, data). ValueError for a figure without any.
     """
     figure = figure[0] if isinstance(figure, tuple) else figure
+    alt = alt or getattr(figure, "alt", "")
     if not alt.strip():
-        raise ValueError("a figure needs alt text: say in a sentence or two what it shows")
+        raise ValueError("a figure needs alt text: set figure.alt to a sentence or two that say what it shows")
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="png")

@@ -20,6 +20,7 @@ from dts_mini.core.codes import GROUPS
 from dts_mini.core.errors import DTSError
 from dts_mini.core.svd import decompose
 from dts_mini.course import beside, book, front, library, markup, page, sliders, timings
+from dts_mini.course.folding import ANSWER
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = base64.b64encode(
@@ -152,7 +153,9 @@ def figure(**metadata) -> nbformat.NotebookNode:
 def toy_notebooks(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     printed = new_output(
-        "stream", name="stdout", text="one & two\nholds: Two is at least <one>.\nholds: A claim that nobody recorded.\n"
+        "stream",
+        name="stdout",
+        text="one & two\nholds: Two is at least <one>. (measured 2)\nholds: A claim, not recorded. (measured 3)\n",
     )
     second = [
         new_markdown_cell(SECOND),
@@ -392,25 +395,22 @@ def test_a_solution_is_folded_under_what_the_learner_gets(toy):
     assert "NotImplementedError" in given and "def double(x: torch.Tensor)" in given and "return 2" not in given
 
 
-@pytest.mark.parametrize(
-    ("code", "printed", "folded"),
-    [
-        ("claim()\n" * 13, "holds: A.\nholds: B.\n", True),
-        ("claim()\n" * 11, "holds: A.\n", False),
-        ("claim()\n" * 13, "7\nholds: A.\n", False),
-        ("claim()\n" * 13, "", False),
-        ("x = 1\n" * 12 + "claim()\n", "holds: A.\n", False),
-        ("x = 1\n" * 4 + "claim()\n" * 9, "holds: A.\n", True),
-        ("x = 1\n" * 5 + "claim()\n" * 9, "holds: A.\n", False),
-    ],
-)
-def test_long_code_is_folded_where_only_claims_come_out_of_it(tmp_path, code, printed, folded):
-    outputs = [new_output("stream", name="stdout", text=printed)] if printed else []
-    cells = [new_markdown_cell("# A"), new_code_cell(code, outputs=outputs)]
+def test_plumbing_is_folded_and_what_comes_out_of_it_stays(tmp_path):
+    said = lambda text: [new_output("stream", name="stdout", text=text)]
+    cells = [
+        new_markdown_cell("# A"),
+        new_code_cell("import torch"),
+        new_code_cell("x = 1\nclaim('01-a', 'A.', x)", outputs=said("holds: A. (measured 1)\n")),
+        new_code_cell("show(figures.rank(M))", outputs=[figure(alt="A curve.")]),
+        new_code_cell("print(7)", outputs=said("7\n")),
+        new_code_cell("print(8)", outputs=said("8\n"), metadata={"tags": ["answer"]}),
+    ]
     nbformat.write(new_notebook(cells=cells), tmp_path / "01_a.ipynb")
     page = BeautifulSoup(book.notebook_page(tmp_path / "01_a.ipynb", {}).body, "html.parser")
-    assert bool(page.select_one("details .input")) == folded
-    assert not printed or page.select_one(".output_stdout").get_text().strip() == printed.strip()
+    folds = {details.summary.get_text(): details for details in page.select("details")}
+    assert list(folds) == ["The set-up", "The code of these checks", "The code of this figure", ANSWER]
+    assert [bool(fold.select_one(".output_wrapper")) for fold in folds.values()] == [False, False, False, True]
+    assert len(page.select(".output_wrapper")) == 4 and "8" in folds[ANSWER].get_text()
 
 
 def test_hints_stay_folded_and_their_markdown_is_read(toy):
@@ -420,7 +420,7 @@ def test_hints_stay_folded_and_their_markdown_is_read(toy):
 
 def test_outputs_are_escaped_and_widgets_become_static_sliders(toy):
     page = toy[1]["02_toy.html"]
-    printed = "one & two\nholds: Two is at least <one>. measured 2\nholds: A claim that nobody recorded."
+    printed = "one & two\nholds: Two is at least <one>. measured 2\nholds: A claim, not recorded. measured 3"
     assert page.select_one(".output_stdout").get_text().strip() == printed
     assert page.select_one(".output figure.slider")["data-grid"] == "rank"
     assert [tag["src"] for tag in page.select("script[src]")][-2:] == ["assets/grids.js", "assets/sliders.js"]

@@ -3,13 +3,16 @@
 import ast
 import inspect
 import json
+import re
 
+import jupytext
 import nbformat
 import pytest
 
 from dts_mini.course import build, claims
 from dts_mini.course.build import drifted, function_of, is_exercise, read, sources, stub, target
 from dts_mini.course.exercises import EXERCISES
+from dts_mini.course.folding import folded
 
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
 SMALL = '''# %% [markdown]
@@ -145,6 +148,103 @@ def test_the_prose_names_difficulty_and_minutes_of_each_exercise(source):
             assert f"({exercise.difficulty}, {exercise.minutes} minutes)" in text, exercise.name
 
 
+# --- folding ---
+
+PLUMBING = """# %% [markdown]
+# # A title
+
+# %%
+import torch
+from dts_mini.course import figures
+suite, sizes = load_suite("mini"), (1, 2)
+
+# %%
+import torch
+tau = suite.expert("signs") - torch.ones(3)
+
+# %%
+figure, data = figures.triangle(suite.pretrained())
+show(figure)
+
+# %%
+share = data["share"]
+for name in sizes:
+    claim(f"07-{name}", "It is small.", share[name], high=1)
+
+# %%
+codes = threshold(tau)
+claim("07-codes", "They are four.", codes.max(), high=3)
+
+# %%
+print(codes.tolist())
+
+# %%
+def mine(x):
+    return x
+
+claim("07-mine", "It is.", mine(1), high=3)
+
+# %%
+codes = mine(tau)
+total = sum(codes for codes in codes)
+claim("07-sum", "It is.", total, high=3)
+
+# %%
+print(mine(3))
+claim("07-three", "It is.", mine(3), high=3)
+
+# %% tags=["answer"]
+print("1/N")
+
+# %%
+show(figures.triangle(total=mine(tau)))
+"""
+
+
+def test_what_sets_up_or_could_be_left_out_is_folded():
+    cells = jupytext.reads(PLUMBING, fmt="py:percent").cells
+    for number, cell in enumerate(cells):
+        cell.id = str(number)
+    assert folded(cells) == {
+        "1": "set-up",  # not 2: it computes
+        "3": "figure",  # what it makes is used by a check alone
+        "4": "check",  # not 5: its codes are printed
+        "8": "check",  # not 7: it holds a function; not 9: it prints
+        "10": "answer",
+        "11": "figure",
+    }
+
+
+def test_the_learners_version_hides_plumbing_and_shows_no_answer(course):
+    course.write_text(SMALL + '\n\n# %% tags=["answer"]\nprint(area(2))\n')
+    for version, hidden in (("solved", []), ("learner", ["07-001", "07-004", "07-005"])):
+        cells = read(course, version).cells
+        assert [cell.id for cell in cells if cell.metadata.get("jupyter") == {"source_hidden": True}] == hidden
+        tags = cells[-1].metadata.tags
+        assert ("nbval-ignore-output" in tags) == (version == "learner") and "answer" in tags
+        notebook = read(course, version)
+        notebook.cells[-1].outputs = notebook.cells[3].outputs = [nbformat.v4.new_output("stream", text="12.6")]
+        build.settle(notebook, version)
+        assert [len(notebook.cells[at].outputs) for at in (-1, 3)] == ([1, 1] if version == "solved" else [0, 1])
+
+
+@SOURCES
+def test_no_exercise_and_no_function_is_folded(source):
+    cells = {cell.id: cell for cell in read(source).cells}
+    for ident, kind in folded(list(cells.values())).items():
+        assert not is_exercise(cells[ident])
+        assert kind == "answer" or not any(isinstance(n, ast.FunctionDef) for n in ast.parse(cells[ident].source).body)
+
+
+@SOURCES
+def test_a_step_that_can_be_skipped_says_so_in_one_way(source):
+    for cell in read(source).cells:
+        for heading in (line for line in cell.source.splitlines() if cell.cell_type == "markdown" and line[:1] == "#"):
+            assert "skip" not in heading or re.fullmatch(r"## Step \d+ · .+ \(can be skipped at first\)", heading), (
+                heading
+            )
+
+
 # --- building ---
 
 
@@ -195,6 +295,7 @@ def built_without_running(source) -> None:
         ("Radius", "The radius", {"learner", "solved"}),
         ('print("area', 'print("are', {"learner", "solved"}),
         (' tags=["exercise"]', "", {"learner", "solved"}),
+        ('"area" in dir()', '"area" in dir() or "b"', {"learner", "solved"}),
     ],
 )
 def test_a_change_of_the_source_is_drift_in_the_versions_that_show_it(course, old, new, stale):

@@ -1,20 +1,64 @@
-"""What the notebooks lean on: claims that fail loudly and print no digits, alt text, figures that can be read."""
+"""What the notebooks lean on: claims that fail loudly and say what was measured, alt text, figures to be read."""
 
 import re
 
 import matplotlib.pyplot as plt
 import pytest
 
-from dts_mini.course import claim, claims, figures, show, style
+from dts_mini.course import answers, check, claim, claims, figures, show, style, whose
 from dts_mini.course.claims import ClaimError, bounds, calls, gathered, reads
 from dts_mini.course.style import DASHES, HATCHES, MARKERS, PALETTE, bar_cue, cue
 
 # --- claims ---
 
 
-def test_a_claim_prints_its_sentence_and_no_digit_of_the_measurement(capsys):
+def test_a_claim_prints_its_sentence_and_what_was_measured(capsys):
     claim("a", "It is small.", 0.123456, low=0, high=1)
-    assert capsys.readouterr().out == "holds: It is small.\n"
+    claim("b", "It is much.", 0.712, low=0.5, interval=(0.698, 0.725), unit="%")
+    assert capsys.readouterr().out.splitlines() == [
+        "holds: It is small. (measured 0.123)",
+        "holds: It is much. (measured 71.2 % [69.8, 72.5])",
+    ]
+
+
+@pytest.mark.parametrize("sentence", ["It is small.", "It (the file) is small.", "Twice (measured 1) said."])
+def test_a_printed_claim_is_read_back(sentence, capsys):
+    claim("a", sentence, 0.5, low=0, interval=(0.25, 1))
+    found = claims.PRINTED.fullmatch(capsys.readouterr().out.rstrip("\n"))
+    assert found["sentence"] == sentence and found["measured"] == "0.50 [0.25, 1.00]"
+
+
+def test_a_sentence_says_your_only_of_what_is_the_learners_own(made, capsys):
+    sentence = "Your half_width and your head_of agree."
+    say = lambda of: claim(f"07-{len(made())}", sentence, 1, low=0, of=of)
+    told = lambda: capsys.readouterr().out.splitlines()[-1].removesuffix(" (measured 1)")
+    try:
+        say(("half_width", "head_of"))
+        assert told() == f"holds: {sentence}"
+        check(lambda_named("half_width", lambda p, n: 0.0))
+        say("head_of")
+        assert told() == f"holds: {sentence}"
+        say(("half_width", "head_of"))
+        assert told() == "holds: The solution's half_width and the solution's head_of agree."
+        assert whose("half_width") == "the solution's" and whose("head_of") == "your"
+        check(lambda_named("half_width", lambda p, n: 1.96 * (p * (1 - p) / n) ** 0.5))
+        say("half_width")
+        assert told() == f"holds: {sentence}"
+    finally:
+        answers._stand_ins.clear()
+    assert {record["sentence"] for record in made()} == {sentence}, "recorded in one wording"
+
+
+def lambda_named(name, function):
+    function.__name__ = name
+    return function
+
+
+def test_a_claim_of_somebodys_function_has_to_call_it_so():
+    with pytest.raises(ValueError, match="the sentence calls nothing yours: It is small"):
+        claim("a", "It is small.", 0.5, low=0, of="half_width")
+    with pytest.raises(ValueError, match="no exercise called 'half'"):
+        claim("a", "Your half is small.", 0.5, low=0, of="half")
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
@@ -40,8 +84,8 @@ def test_on_another_suite_a_claim_says_what_it_measured_and_raises_and_records_n
     claim("07-a", "It is small.", 2, high=1, interval=(1.5, 2.5))
     claim("07-b", "It is small.", 0.5, high=1)
     assert capsys.readouterr().out.splitlines() == [
-        "does not hold on this suite: It is small. Measured: 2 (95 % interval 1.5 to 2.5).",
-        "holds: It is small. Measured: 0.5.",
+        "does not hold on this suite: It is small. (measured 2.00 [1.50, 2.50])",
+        "holds: It is small. (measured 0.500)",
     ]
     assert made() == []
 
@@ -120,6 +164,7 @@ def test_claims_of_a_notebook_that_is_gone_go_too():
         (3.04e-8, "", None, "3.0 × 10⁻⁸"),
         (0.5, "", (0.25, 1), "0.50 [0.25, 1.00]"),
         (0, "", None, "0"),
+        (float("nan"), "%", (0.0, 1.0), "nan %"),
     ],
 )
 def test_a_measured_number_reads_in_its_unit_with_its_interval(value, unit, interval, text):
@@ -199,9 +244,17 @@ def test_the_same_figure_is_the_same_bytes(displayed):
     assert first.data == second.data
 
 
+def test_the_alt_text_is_the_figures_own(displayed):
+    figure = plt.figure()
+    figure.alt = "Nothing yet."
+    show((figure, {"data": []}))
+    assert displayed[0][1] == {"image/png": {"alt": "Nothing yet."}}
+
+
 def test_show_refuses_a_figure_without_alt_text():
-    with pytest.raises(ValueError, match="alt text"):
-        show(plt.figure(), alt=" ")
+    for alt in ({}, {"alt": " "}):
+        with pytest.raises(ValueError, match=r"alt text: set figure\.alt"):
+            show(plt.figure(), **alt)
 
 
 # --- the palette ---

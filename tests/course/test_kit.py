@@ -286,7 +286,7 @@ def example() -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.zoo
 def test_the_worked_example_can_be_followed_from_its_files_to_its_grade(tmp_path):
-    assert list(example()) == ["dts_mini/course/exercises/nb10_lab.py", "notebooks/source/10_lab.py"]
+    assert list(example()) == ["dts_mini/course/exercises/nb20_lab.py", "notebooks/source/20_lab.py"]
     for name in ("dts_mini", "tests", "data"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
@@ -295,20 +295,20 @@ def test_the_worked_example_can_be_followed_from_its_files_to_its_grade(tmp_path
         (tmp_path / path).write_text(text)
     space = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     said = []
-    for line in commands(" 10") + commands("worst_hit") + commands("10_lab"):
+    for line in commands("build 20") + commands("worst_hit") + commands("20_lab"):
         program, *arguments = shlex.split(line)
         start = [sys.executable] if program == ".venv/bin/python" else [sys.executable, "-m", "dts_mini"]
         arguments += unboxed() if arguments[0] == "grade" else []
         done = subprocess.run([*start, *arguments], cwd=tmp_path, env=space, capture_output=True, text=True)
         assert not done.returncode, f"{line}\n{done.stdout}\n{done.stderr}"
         said.append(done.stdout)
-    learner = nbformat.read(tmp_path / "notebooks/10_lab.ipynb", as_version=4)
+    learner = nbformat.read(tmp_path / "notebooks/20_lab.ipynb", as_version=4)
     assert "raise NotImplementedError" in learner.cells[3].source
-    assert learner.cells[4].outputs[0].text == "not attempted yet\n"
-    solved = nbformat.read(tmp_path / "notebooks/solved/10_lab.ipynb", as_version=4)
+    assert learner.cells[4].outputs[0].text == "not attempted yet\ngoing on with the solution\n"
+    solved = nbformat.read(tmp_path / "notebooks/solved/20_lab.ipynb", as_version=4)
     assert solved.cells[4].outputs[0].text == "passed, 3 checks\n"
     assert re.search(r"\b\d+ passed", said[1]) and not re.search(r"failed|skipped", said[1])
-    assert "10_lab: 0 of 1" in said[2]
+    assert "20_lab: 0 of 1" in said[2]
 
 
 # --- Binder and Colab ---

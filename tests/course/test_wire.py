@@ -213,3 +213,20 @@ def test_things_known_before_cannot_be_left_out_or_change_their_size():
 def test_a_line_out_of_bounds_is_not_parsed(data):
     with pytest.raises((ValueError, RecursionError)):
         parsed(data)
+
+
+def test_factors_and_state_dicts_travel_there_and_back_and_compare():
+    """What exercises with the signatures of core/paper.py take and return."""
+    state = {"w": torch.linspace(-1, 1, 24).view(6, 4), "b": torch.tensor([0.5, -2.0]), "scale": torch.tensor(3.0)}
+
+    def remainder(base, experts, keep):
+        U, s, Vt = torch.linalg.svd(base["w"], full_matrices=False)
+        return (U[:, :1], s[:1], Vt[:1]), [{name: e[name] - base[name] for name in base} for e in experts], keep
+
+    given = (state, [{name: x + 1 for name, x in state.items()}], 0.1)
+    found = there(remainder)(*given)
+    assert difference(found, remainder(*given)) == ""
+    found[1][0]["b"][1] = 7.0
+    assert difference(found, remainder(*given)) == (
+        "expected [1.0, 1.0] at position 1 at position 0 under 'b', got [1.0, 7.0]"
+    )

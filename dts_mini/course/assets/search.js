@@ -79,6 +79,7 @@
       }
     };
     entries.forEach(([, page, , heading, text], number) => [heading, page, text].forEach((part, place) => add(part, number, place)));
+    // Headings by their stems, to tell a term that is asked for by its name.
     const heads = entries.map(([, , , heading]) => forms(heading).map(stem).join(" "));
     return { entries, holds, raw, heads };
   }
@@ -110,11 +111,12 @@
 
   // {hits: [{entry, points, stems}], instead}: entries that hold all words of the query, or else most of them.
   function find(book, query) {
-    const instead = {}, typed = words(query), roots = typed.flatMap(({ parts }) => parts).map(stem).join(" ");
+    const instead = {}, typed = words(query);
     // int4 is one word, keep-ratio is two.
     const asked = typed.flatMap(({ parts, whole, apart }) => (!apart && book.holds.has(whole) ? [whole] : parts));
     const large = asked.filter((word) => !SMALL.has(word));
     const wanted = (large.length ? large : asked).flatMap((word) => meant(book, word, instead));
+    const likeliest = wanted.map((keys) => [...keys].reduce((best, other) => (other[1] > best[1] ? other : best), ["", 0])[0]).join(" ");
     const scores = new Map();
     wanted.forEach((keys, place) => {
       const here = new Map();
@@ -134,7 +136,7 @@
     const all = new Set(wanted.flatMap((keys) => [...keys.keys()]));
     const hits = [...scores].filter(([, { held }]) => held === most).map(([number, { points }]) => ({
       entry: book.entries[number],
-      points: (points + (book.heads[number] === roots ? 40 : 0)) * (/^api-/.test(book.entries[number][0]) ? 0.5 : 1),
+      points: (points + (book.heads[number] === likeliest ? 40 : 0)) * (/^(api-|claims)/.test(book.entries[number][0]) ? 0.5 : 1),
       stems: all,
     }));
     return { hits: hits.sort((a, b) => b.points - a.points), instead };

@@ -118,6 +118,13 @@ EXERCISES = (
             ),
         ),
         wrong=HEAD_WRONG,
+        start="Two things happen, in this order: each prompt becomes a unit vector, then the prompts of a class become "
+        "one vector. Which dimension holds the prompts, and which the numbers of a vector?",
+        skeleton="""def head_of(text):
+    unit = F.normalize(text, dim=...)  # (classes, prompts, d): each prompt has length one
+    mean = unit.mean(...)  # (classes, d)
+    return ...  # each row has length one again""",
+        pace=(torch.linspace(-1, 1, 40 * 50 * 8).view(40, 50, 8),),
     ),
     Exercise(
         name="half_width",
@@ -147,6 +154,11 @@ EXERCISES = (
             ),
         ),
         wrong=WIDTH_WRONG,
+        start="The formula of the standard error stands above. Write it down, then ask how many of them an interval "
+        "reaches to one side.",
+        skeleton="""def half_width(p, n):
+    standard_error = (... / n) ** 0.5
+    return ... * standard_error""",
     ),
     Exercise(
         name="paired_half_width",
@@ -183,5 +195,12 @@ EXERCISES = (
             ),
         ),
         wrong=PAIRED_WRONG,
+        start="Make the numbers d first: from two tensors of True and False one of 1, 0 and -1. Torch does not "
+        "subtract True from False, so turn both into numbers before.",
+        skeleton="""def paired_half_width(first, second):
+    d = ...  # (n,): 1, 0 or -1
+    variance = ... - d.mean() ** 2
+    return 1.96 * (...) ** 0.5""",
+        pace=(torch.arange(20_000) % 3 == 0, torch.arange(20_000) % 4 == 0),
     ),
 )

@@ -131,6 +131,14 @@ EXERCISES = (
             ),
         ),
         wrong=ARITHMETIC_WRONG,
+        start="Take one tensor, say theta_0['w']. What does each expert add to it? Write that down for one name, then "
+        "do it for every name of theta_0.",
+        skeleton="""def my_task_arithmetic(theta_0, experts, coefficient):
+    merged = {}
+    for name, x in theta_0.items():
+        total = sum(... for expert in experts)  # of the task vectors' tensors of this name
+        merged[name] = ...
+    return merged""",
     ),
     Exercise(
         name="elect_and_add",
@@ -179,6 +187,14 @@ EXERCISES = (
             ),
         ),
         wrong=ELECT_WRONG,
+        start="Begin with one element: a column of the tensor. Which sign has the sum of the column? Which of its "
+        "values have that sign? Then do it for all columns at once, without a loop.",
+        skeleton="""def elect_and_add(trimmed):
+    elected = trimmed.sum(...).sign()  # (d,): -1, 0 or 1
+    elected[elected == 0] = ...  # the sign that most elements have elected
+    agrees = ...  # (N, d): which values have the elected sign
+    return torch.where(agrees, trimmed, 0).sum(...)""",
+        pace=(torch.linspace(-1, 1, 80_000).sin().mul(1e4).sin().view(8, 10_000),),
     ),
     Exercise(
         name="split_loss",
@@ -206,5 +222,11 @@ EXERCISES = (
             ),
         ),
         wrong=SPLIT_WRONG,
+        start="Put the three accuracies in a row: the expert, its task vector halved, the merge. From one to the next "
+        "something is lost; name the two steps.",
+        skeleton="""def split_loss(expert, halved, merged):
+    dilution = ...
+    interference = ...
+    return dilution, interference""",
     ),
 )
