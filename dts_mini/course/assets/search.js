@@ -136,7 +136,7 @@
     const all = new Set(wanted.flatMap((keys) => [...keys.keys()]));
     const hits = [...scores].filter(([, { held }]) => held === most).map(([number, { points }]) => ({
       entry: book.entries[number],
-      points: (points + (book.heads[number] === likeliest ? 40 : 0)) * (/^(api-|claims)/.test(book.entries[number][0]) ? 0.5 : 1),
+      points: (points + (book.heads[number] === likeliest ? 40 : 0)) * (/^(api-|claims)/.test(book.entries[number][0]) ? 0.25 : 1),
       stems: all,
     }));
     return { hits: hits.sort((a, b) => b.points - a.points), instead };
