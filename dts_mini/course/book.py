@@ -17,6 +17,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -159,8 +160,9 @@ def notebook_page(
         if width > 1.75 * height:
             image.wrap(soup.new_tag("div", attrs={"class": "wide", "tabindex": "0"}))
     plumbing = folded(notebook.cells)
+    places = {tag["id"]: tag for tag in soup.find_all(id=True)}
     for cell in notebook.cells:
-        shown = soup.find(id=f"cell-id={cell.id}")
+        shown = places.get(f"cell-id={cell.id}")
         kind = plumbing.get(cell.id)
         if is_exercise(cell):
             fold_solution(soup, shown, cell.source)
@@ -221,20 +223,38 @@ def fold_solution(soup: BeautifulSoup, cell: Tag, code: str) -> None:
     details.insert_before(BeautifulSoup(f'<div class="input">{shown}</div>', "html.parser"))
 
 
+class Ends(HTMLParser):
+    """The ends of a page's links: its own ids, and what its tags lead to, as (tag, url)."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.urls: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                self.ids.add(value or "")
+            elif name in ("href", "src"):
+                self.urls.append((tag, value or ""))
+
+
 def broken_links(out: Path) -> list[str]:
     """The links, scripts, styles and images of the book's pages that lead nowhere in it; links to the web are left."""
-    soups = {path.name: BeautifulSoup(path.read_text(), "html.parser") for path in out.glob("*.html")}
-    ids = {name: {tag["id"] for tag in soup.select("[id]")} for name, soup in soups.items()}
+    pages = {path.name: Ends(path.read_text()) for path in out.glob("*.html")}
     lost = []
-    for name, soup in soups.items():
-        for tag in soup.select("[href], [src]"):
-            url = tag.get("href", tag.get("src"))
+    for name, page in pages.items():
+        for tag, url in page.urls:
+            if url.startswith("data:"):  # a figure: long, and whole
+                continue
             target = urlsplit(url)
-            if target.scheme in ("data", "mailto") or (tag.name == "a" and target.scheme in ("http", "https")):
+            if target.scheme == "mailto" or (tag == "a" and target.scheme in ("http", "https")):
                 continue
             file = unquote(target.path) or name
             here = not target.scheme and (out / file).is_file()
-            if not here or (target.fragment and unquote(target.fragment) not in ids.get(file, ())):
+            ids = pages[file].ids if file in pages else ()
+            if not here or (target.fragment and unquote(target.fragment) not in ids):
                 lost.append(f"{name}: {url}")
     return lost
 
