@@ -1,0 +1,128 @@
+"""The front page's table of six rows and its one picture, both from the headline table (``data/mini/results.json``).
+
+``make results`` writes them into README.md and ``docs/front.svg``. The picture is drawn here line by line: the same
+table gives the same bytes on every machine, so that a test can hold the committed file to it.
+"""
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dts_mini.core.errors import DTSError
+
+PATH = Path(__file__).parents[2] / "docs/front.svg"
+SHOWN = "DTS-D, average, 0.1"  # the variant of the picture: it needs no pretrained model
+# Okabe and Ito's blue for one model, orange for ours, black for the experts; labels beside the bars are the second cue.
+COLOURS = {"one": "#0072B2", "ours": "#E69F00", "all": "#4d4d4d"}
+# Narrow, with large letters, so that it can be read on a phone: each row's name stands over its bars.
+WIDTH, ROW, TOP, BAR = 560, 55, 62, 20
+LEFT, MIDDLE, WIDE = 14, 390, 290  # where the bars of the two panels begin; how wide accuracy of 100 % is
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to keep the tasks: its row of the headline table, and how many models' bytes all tasks take together."""
+
+    what: str
+    how: str
+    kind: str
+    entry: Mapping
+    models: float
+
+
+def rows(headline: Mapping) -> list[Row]:
+    """The six rows: zero-shot, the average, the best merge, both variants of DTS at keep ratio 0.1, the experts."""
+    found, tasks = {row["name"]: row for row in headline["rows"]}, len(headline["columns"])
+    merged = [row for name, row in found.items() if row["storage"] == 0 and name != "zero-shot"]
+    best = max(merged, key=lambda row: row["mean"]["value"])["name"]
+    small = f"1 model + {tasks} small files"
+    named = {
+        "zero-shot": ("1 model", "pretrained, zero-shot", "one"),
+        "average": ("1 model", "the average of the experts", "one"),
+        best: ("1 model", f"{best}, the best of {len(merged)} merges", "one"),
+        "DTS-T, 0.1": (small, "DTS-T, on the pretrained model", "ours"),
+        SHOWN: (small, "DTS-D, on the average", "ours"),
+        "experts": (f"{tasks} models", "the experts", "all"),
+    }
+    if lost := [name for name in named if name not in found]:
+        raise DTSError(f"the headline table lacks {', '.join(lost)}: run make results")
+    models = lambda storage: tasks if storage == 1 else 1 + tasks * storage
+    return [Row(*about, found[name], models(found[name]["storage"])) for name, about in named.items()]
+
+
+def table(headline: Mapping) -> str:
+    """The six rows as Markdown: accuracy and share in %, KL(expert || model) in nats, size in models."""
+    head = (
+        "you store",
+        "how",
+        "mean accuracy",
+        "share of experts",
+        "KL from the expert (nats)",
+        "a task adds",
+        "in all",
+    )
+    lines = ["| " + " | ".join(head) + " |", "|---|---|---|---|---|---|---|"]
+    for row in rows(headline):
+        entry, whole = row.entry, row.kind == "all"
+        share = "100" if whole else _estimate(entry["share of experts"])
+        cells = [
+            row.what,
+            row.how,
+            _estimate(entry["mean"]),
+            share,
+            "0" if whole else f"{entry['kl from experts']:.3f}",
+        ]
+        lines.append("| " + " | ".join([*cells, f"{100 * entry['storage']:.2f} %", _models(row)]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def alt(headline: Mapping) -> str:
+    """What the picture shows, in words."""
+    said = [f"{row.how}, {100 * row.entry['mean']['value']:.1f} % in {_models(row)}" for row in pictured(headline)]
+    return "Bars of mean accuracy and of what has to be stored: " + "; ".join(said) + "."
+
+
+def pictured(headline: Mapping) -> list[Row]:
+    """The rows of the picture: all but one of the two variants of DTS."""
+    return [row for row in rows(headline) if row.kind != "ours" or row.entry["name"] == SHOWN]
+
+
+def picture(headline: Mapping) -> str:
+    """An SVG of two panels, accuracy with its 95 % interval and stored models: a bar a row, each with its number."""
+    shown = pictured(headline)
+    tasks, height = len(headline["columns"]), TOP + ROW * len(shown) + 12
+    per_model, x = (WIDTH - 40 - MIDDLE) / tasks, lambda share: LEFT + WIDE * share
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        'role="img" font-family="system-ui, -apple-system, Segoe UI, Roboto, Liberation Sans, sans-serif" '
+        'font-size="15" fill="#1d232a">',
+        f"<title>{html.escape(alt(headline))}</title>",
+        f'<rect width="{WIDTH}" height="{height}" rx="10" fill="#fff"/>',
+        f'<text x="{LEFT}" y="26" font-weight="600">Mean accuracy on {tasks} tasks (%)</text>',
+        f'<text x="{MIDDLE}" y="26" font-weight="600">Stored (models)</text>',
+    ]
+    for number, row in enumerate(shown):
+        top, mean = TOP + ROW * number, row.entry["mean"]
+        middle, colour = top + BAR / 2, COLOURS[row.kind]
+        parts += [
+            f'<text x="{LEFT}" y="{top - 7}">{html.escape(row.what)} <tspan fill="#566070">· {html.escape(row.how)}'
+            "</tspan></text>",
+            f'<rect x="{LEFT}" y="{top}" width="{WIDE * mean["value"]:.1f}" height="{BAR}" fill="{colour}"/>',
+            f'<path d="M{x(mean["low"]):.1f} {middle:g}H{x(mean["high"]):.1f}m0-4v8M{x(mean["low"]):.1f} '
+            f'{middle - 4:g}v8" stroke="#1d232a" fill="none"/>',
+            f'<text x="{x(mean["high"]) + 9:.1f}" y="{middle + 5:g}">{100 * mean["value"]:.1f}</text>',
+            f'<rect x="{MIDDLE}" y="{top}" width="{per_model * row.models:.1f}" height="{BAR}" fill="{colour}"/>',
+            f'<text x="{MIDDLE + per_model * row.models + 9:.1f}" y="{middle + 5:g}">{row.models:.3g}</text>',
+        ]
+    about = f"{headline['suite']} suite, {headline['split']} images, with 95 % intervals; DTS at keep ratio 0.1"
+    parts += [f'<text x="14" y="{height - 14}" font-size="13" fill="#566070">{html.escape(about)}</text>', "</svg>"]
+    return "\n".join(parts) + "\n"
+
+
+def _estimate(entry: Mapping) -> str:
+    return f"{100 * entry['value']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+
+
+def _models(row: Row) -> str:
+    return "1 model" if row.models == 1 else f"{row.models:.3g} models"
