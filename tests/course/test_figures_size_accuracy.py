@@ -119,8 +119,13 @@ def test_dts_and_drc_have_one_colour_each_and_the_others_are_told_apart_by_more_
         assert {size_accuracy.look(name, own)["color"] for name in own} == {colour}
         assert len({size_accuracy.look(name, own)["marker"] for name in own}) == len(own)
     for methods in size_accuracy.KINDS.values():
-        looks = [size_accuracy.look(name, methods) for name in methods]
+        looks = [size_accuracy.look(name) for name in methods]
         assert len({(look["marker"], look.get("markerfacecolor")) for look in looks}) == len(methods)
+
+
+def test_a_method_looks_the_same_whatever_stands_beside_it_and_by_both_its_names():
+    assert size_accuracy.look("low-rank INT3", ["low-rank INT3", "DeltaMix"]) == size_accuracy.look("low rank, 3 bits")
+    assert size_accuracy.look("DTS-D, average", ["DTS-D, average"]) == size_accuracy.look("DTS-D, average")
 
 
 @pytest.fixture

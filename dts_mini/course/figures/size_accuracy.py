@@ -60,6 +60,7 @@ KINDS = {
     ),
     "the expert itself": ("expert itself, low-rank", "expert itself, DTS", "expert itself, DRC"),
 }
+ALIASES = {"low rank, 2 bits": "low-rank INT2", "low rank, 3 bits": "low-rank INT3"}  # as a text calls them
 BESIDE = ("DTS-T, ranks by budget", "DRC-T")  # stand in every panel
 
 
@@ -78,10 +79,12 @@ def by_kind(rows: Sequence[Mapping]) -> dict[str, dict[str, list[Mapping]]]:
 
 
 def look(name: str, others: Sequence[str] = ()) -> dict:
-    """The cue of a method: one colour for all that is DTS, one for all that is DRC, the rest in turn among ``others``.
+    """The cue of a method: one colour for all that is DTS, one for all that is DRC, the rest in turn within their kind.
 
-    Of several variants of a method the markers and dashes differ.
+    Of several variants of a method the markers and dashes differ. ``others``: the methods around one that has no kind.
     """
+    name = ALIASES.get(name, name)
+    others = next((names for names in KINDS.values() if name in names), others)
     for method, number in (("DTS", 0), ("DRC", 3)):
         if name.startswith(method):
             variant = [other for other in others if other.startswith(method)].index(name) if name in others else 0
