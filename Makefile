@@ -65,8 +65,8 @@ notebooks-test: $(STAMP) ## run the notebooks again and compare them with their 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(PY) -m jupyter lab notebooks
 
-zoo: $(STAMP) ## train the mini checkpoints again from nothing and compare (SEED=n; THETA_0=file to fine-tune only)
-	$(PY) -m dts_mini.suites.mini.zoo $(if $(SEED),--seed $(SEED)) $(if $(THETA_0),--theta-0 $(THETA_0))
+zoo: $(STAMP) ## train the mini checkpoints again and compare (SEED=n; THETA_0=file to fine-tune only; HONEST=1: other captions)
+	$(PY) -m dts_mini.suites.mini.zoo $(if $(SEED),--seed $(SEED)) $(if $(THETA_0),--theta-0 $(THETA_0)) $(if $(HONEST),--honest)
 
 results: $(STAMP) ## measure the published tables on test, write data/, README and docs/results.md (SEEDS="0 1 2": over zoos)
 	$(PY) -m dts_mini.results $(if $(SEEDS),--seeds $(SEEDS))

@@ -16,7 +16,7 @@ from pathlib import Path
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.course import claims, front
-from dts_mini.measures import curves
+from dts_mini.measures import cheap, curves
 from dts_mini.measures.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 
@@ -93,13 +93,13 @@ def main() -> int:
     headlines = {}
     if not options.readme_only:
         suite = MiniSuite()
-        headlines[0] = headline(suite, progress=say)
+        headlines[0] = headline(suite, progress=say, beside=cheap.beside())
         write_json({"headline": headlines[0], "unseen": unseen(suite, progress=say)}, RESULTS, overwrite=True)
     if options.seeds:
         for seed, suite in suites.items():
             if seed not in headlines:
                 print(f"seed {seed}", file=sys.stderr)
-                headlines[seed] = headline(suite, progress=say)
+                headlines[seed] = headline(suite, progress=say, beside=cheap.beside())
         write_json(over_seeds({seed: headlines[seed] for seed in suites}), SEEDS, overwrite=True)
     if README.exists():
         publish()

@@ -12,6 +12,8 @@ from bs4 import BeautifulSoup
 from dts_mini import DTSError
 from dts_mini.course import claims, front, timings
 from dts_mini.course.build import VERSIONS, drifted, read, sources, target
+from dts_mini.measures.cheap import ROWS
+from dts_mini.measures.tables import KINDS, MERGES
 from dts_mini.results import LONG, README, RESULTS, SAID, SEEDS, TOLD, blocks, fill
 
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
@@ -44,7 +46,7 @@ def table():
 def test_the_front_page_is_short_and_shows_the_result_before_the_method():
     text = README.read_text()
     assert len(text.splitlines()) <= 120
-    assert text.index("results:picture") < text.index("DTS-T") and text.index("results:picture") < text.index("SVD")
+    assert text.index("results:picture") < text.index("**DTS**") and text.index("results:picture") < text.index("SVD")
 
 
 def test_the_front_page_has_two_commands_that_the_makefile_knows():
@@ -66,7 +68,7 @@ def test_the_picture_draws_each_number_to_scale_and_says_it(table):
     drawn = BeautifulSoup(front.picture(table), "html.parser")
     bars = [float(bar["width"]) for bar in drawn.select("rect[y]")]
     said = [text.get_text() for text in drawn.select("text")]
-    rows = front.pictured(table)
+    rows = front.rows(table)
     for number, row in enumerate(rows):
         accuracy, models = bars[2 * number : 2 * number + 2]
         assert accuracy / bars[0] == pytest.approx(
@@ -85,22 +87,32 @@ def test_the_front_pages_table_has_six_rows_of_the_headline_and_says_what_is_sto
     lines = front.table(table).splitlines()
     assert len(lines) == 2 + 6 and "KL from the expert (nats)" in lines[0]
     named = {row["name"]: row for row in table["rows"]}
-    merges = [row for row in named.values() if row["storage"] == 0 and row["name"] != "zero-shot"]
-    best = front.rows(table)[2].entry
-    assert best["mean"]["value"] == max(row["mean"]["value"] for row in merges)
-    tasks = len(table["columns"])
-    assert [row.models for row in front.rows(table)] == pytest.approx(
-        [1, 1, 1, 1 + tasks * named["DTS-T, 0.1"]["storage"], 1 + tasks * named[front.SHOWN]["storage"], tasks]
-    )
+    merges = [row["mean"]["value"] for row in named.values() if row["kind"] == "merge"]
+    found, tasks = front.rows(table), len(table["columns"])
+    assert found[2].entry["mean"]["value"] == max(merges) and f"the best of {len(merges)}" in found[2].how
+    stored = [1 + tasks * named[name]["storage"] for name in front.NAMED[:-1]]
+    assert [row.models for row in found] == pytest.approx([*stored[:2], 1, *stored[2:], tasks])
+
+
+def test_the_front_page_shows_what_costs_nothing_and_comes_far(table):
+    free = [row for row in table["rows"] if row["kind"] == "cheap" and row["storage"] == 0]
+    assert {row["name"] for row in free} <= {row.entry["name"] for row in front.rows(table)}
 
 
 def test_a_headline_table_without_a_row_of_the_front_page_is_refused(table):
-    with pytest.raises(DTSError, match=r"lacks DTS-T, 0\.1"):
-        front.rows(table | {"rows": [row for row in table["rows"] if row["name"] != "DTS-T, 0.1"]})
+    with pytest.raises(DTSError, match=r"lacks DTS-D, average, 0\.1"):
+        front.rows(table | {"rows": [row for row in table["rows"] if row["name"] != "DTS-D, average, 0.1"]})
 
 
 def test_the_front_page_tells_the_claim_on_new_aerial_images_and_not_the_one_that_did_not_repeat():
     assert "08-new-zero-shot" in SAID and not {"08-aerial-zero-shot", "08-aerial-average"} & {*SAID, *TOLD}
+
+
+def test_the_headline_has_every_merge_and_all_that_is_cheap_and_says_what_each_row_uses():
+    rows = json.loads(RESULTS.read_bytes())["headline"]["rows"]
+    of = lambda kind: [row["name"] for row in rows if row["kind"] == kind]
+    assert of("merge") == list(MERGES) and of("cheap") == list(ROWS) and of("experts") == ["experts"]
+    assert {row["kind"] for row in rows} == set(KINDS) and all(row["uses"] for row in rows)
 
 
 def test_blocks_are_replaced_and_the_rest_is_left():

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from dts_mini import DTSError
+from dts_mini.measures import honest
 from dts_mini.measures.tables import markdown, over_seeds, seeds_markdown
 
 
@@ -39,3 +40,19 @@ def test_each_seed_has_a_column():
 def test_one_seed_has_no_interval():
     with pytest.raises(DTSError, match="at least two"):
         over_seeds({0: table(0.5)})
+
+
+def test_two_suites_stand_beside_each_other_row_by_row():
+    first, second = table(0.5), table(0.6)
+    for each in (first, second):
+        each["rows"][0] |= {"uses": "its expert", "kl from experts": 0.0123}
+    assert honest.markdown(first, second).splitlines()[2] == (
+        "| DTS-T, 0.1 | its expert | 50.0 [49.0, 51.0] | 60.0 [59.0, 61.0] | 50.0 [49.0, 51.0] | 60.0 [59.0, 61.0] |"
+        " 0.0123 | 0.0123 |"
+    )
+
+
+def test_a_zoo_that_was_not_trained_is_asked_for_before_anything_is_measured(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        honest.main(["--zoo", str(tmp_path / "none")])
+    assert "make zoo HONEST=1" in capsys.readouterr().err
