@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup, Tag
 
 from dts_mini.course.markup import code_lines
 
-MANY = 8  # columns of a table
+MANY, WORDS = 8, 24  # columns of a table; letters of a cell that may wrap in a table of many columns
 CHAPTERS = re.compile(r"\b([Nn]otebooks? )(\d\d)(?:( and | to )(\d\d))?")
 
 
@@ -67,6 +67,9 @@ def finish(page: Page, places: Mapping[str, str], repository: str | None = None)
     for table in soup.select("table"):
         if len(table.select("thead th")) > MANY:
             table["class"] = [*table.get("class", []), "many"]
+            for cell in table.select("td"):
+                if len(cell.get_text()) > WORDS:
+                    cell["class"] = "words"
         if not table.find_parent(class_="scroll"):
             table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     page.sections = list(sections(soup))

@@ -21,6 +21,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.svd import decompose
 from dts_mini.course import beside, book, front, library, markup, page, sliders, timings
 from dts_mini.course.folding import ANSWER
+from dts_mini.measures.tables import MERGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = base64.b64encode(
@@ -115,7 +116,9 @@ def toy_results() -> dict:
 
     def row(name: str, value: float, share: float) -> dict:
         cells = {"accuracy": {task: estimate(value) for task in tasks}, "mean": estimate(value)}
-        return {"name": name, **cells, "share of experts": estimate(value / 0.9), "storage": share}
+        kind = "merge" if name in MERGES else name if name in ("zero-shot", "experts") else "remainder"
+        about = {"name": name, "kind": kind, "uses": "its expert", "kl from experts": 0.9 - value}
+        return about | {**cells, "share of experts": estimate(value / 0.9), "storage": share}
 
     merges = [
         row(name, 0.6 + i / 100, 0.0) for i, name in enumerate(("zero-shot", "average", "Task Arithmetic", "TIES"))
@@ -125,7 +128,9 @@ def toy_results() -> dict:
         for i, method in enumerate(("DTS-T", "DTS-D, average", "DTS-D, TIES"))
         for ratio in (0.05, 0.1, 0.3)
     ]
-    headline = [*merges, *ours, row("experts", 0.9, 1.0)]
+    ours.append(row("DRC-D, average, 1 %", 0.88, 0.01))
+    names = row("zero-shot, synonyms", 0.7, 0.0) | {"kind": "cheap"}
+    headline = [*merges, names, *ours, row("experts", 0.9, 1.0)]
     unseen = [{"name": r["name"], "accuracy": r["accuracy"]} for r in merges]
     about = {"suite": "toy", "split": "test", "columns": tasks}
     return {
