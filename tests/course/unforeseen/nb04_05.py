@@ -138,7 +138,7 @@ def _(x, keep_ratio=0.1):
 def _(x, keep_ratio=0.1):
     if x.dim() != 2:
         return _coarse(x)
-    U, s, Vt = decompose(x, keep_ratio)
+    U, _, Vt = decompose(x, keep_ratio)
     return _coarse(U) @ _coarse(Vt)
 
 
