@@ -314,7 +314,7 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
             difference(f, w, f"{where} at position {i}") for i, (f, w) in enumerate(zip(found, wanted, strict=True))
         )
         return next(filter(None, parts), "")
-    if isinstance(found, np.generic) or (isinstance(found, Tensor) and found.numel() == 1):
+    if isinstance(found, np.generic | np.ndarray | Tensor) and math.prod(found.shape) == 1:
         found = found.item()
     if _is_number(wanted):
         if not _is_number(found):

@@ -182,7 +182,7 @@ remainder = check(remainder)
 
 # %% tags=["exercise"]
 def rebuild(base: dict, remainder: dict) -> dict:
-    """base + remainder, in the base's dtypes, as a new state dict; a tensor without a remainder is the base's."""
+    """base + remainder, in the base's dtypes, as a new state dict; without a remainder, a copy of the base's tensor."""
     return {name: (x + remainder[name]).to(x.dtype) if name in remainder else x.clone() for name, x in base.items()}
 
 

@@ -69,6 +69,9 @@ ELECT_WRONG = {
     ).sum(0),
     "I get one number for each expert": lambda t: _with_sign(t, _elected(t)).sum(1),
     "My elements whose votes cancel are zero": lambda t: _with_sign(t, t.sum(0).sign()).sum(0),
+    "Where votes cancel, a few large values decide in mine": lambda t: _with_sign(
+        t, torch.where(t.sum(0) == 0, t.sum().sign(), t.sum(0).sign())
+    ).sum(0),
 }
 
 
@@ -153,6 +156,7 @@ EXERCISES = (
             ),
             case(elect_and_add, torch.tensor([[2.0, -1, 0, 3], [-2.0, 1, 0, -1]])),  # votes cancel; most are positive
             case(elect_and_add, torch.tensor([[2.0, -1, 0, -3], [-2.0, 1, -2, 1]])),  # most are negative
+            case(elect_and_add, torch.tensor([[9.0, -1, -1, 2], [0.0, 0, -1, -2]])),  # two of three, though 9 > 3
             case(elect_and_add, torch.tensor([[1.5, -0.5, 0.0]])),  # one expert: nothing is lost
             the_order_of_the_experts_does_not_count,
         ),
@@ -184,6 +188,10 @@ EXERCISES = (
             (
                 "My elements whose votes cancel are zero",
                 "A sum of zero has the sign 0, which no value has. Give such elements the sign that most have.",
+            ),
+            (
+                "Where votes cancel, a few large values decide in mine",
+                "You took the sign of the sum of everything. Most *elements* decide: add up their elected signs.",
             ),
         ),
         wrong=ELECT_WRONG,

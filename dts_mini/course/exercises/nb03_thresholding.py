@@ -247,11 +247,12 @@ CUT_WRONG = {
 }
 FEW = torch.tensor([0.1, 0.4, 2.35, 1.5, 1.35, 1.4, 0.2, 3.3, 0.45, 2.05, 1.0])  # each mistake cuts elsewhere
 TWO_HEAPS = torch.tensor([1.0, 5.0, 1.1, 1.2, 5.2, 0.9, 1.05])
+ONE_AHEAD = torch.tensor([1.0, 9.0, 1.5, 2.0, 1.2])  # one strong element alone
 TAIL = torch.linspace(0.02, 0.98, 25).erfinv()  # the positive half of a normal distribution, in even steps
 
 
 def no_other_cut_loses_less(candidate):
-    for sizes in (TAIL, FEW, torch.linspace(0.1, 3, 12) ** 3):
+    for sizes in (TAIL, FEW, torch.linspace(0.1, 3, 12) ** 3, ONE_AHEAD, ONE_AHEAD.flip(0)):
         found, losses = int(candidate(sizes)), _losses(sizes)
         if not 1 <= found < len(sizes):
             raise Wrong(f"expected between 1 and {len(sizes) - 1} strong elements, got {found}")

@@ -50,7 +50,7 @@ def _compressed(
         values += fours if s is None else []
     codes = torch.cat(codes)
     places = torch.nonzero(codes == 4).flatten().int()
-    entries = {"codes": pack(codes % 4), "values": torch.cat(values), "ranks": torch.tensor(ranks, dtype=torch.long)}
+    entries = {"codes": pack(codes % 4), "values": torch.cat(values), "ranks": torch.tensor(ranks, dtype=torch.int32)}
     return entries | {"zeros": places if zeros else places[:0]}
 
 
@@ -94,7 +94,8 @@ def _models(seed: int, shapes: dict, zeros: int = 0) -> tuple[dict, dict]:
 
 SMALL = _models(1, {"weight": (5, 3), "bias": (6,)}, zeros=2)
 TWO = _models(2, {"out.weight": (6, 8), "in.weight": (7, 4), "bias": (5,), "filter": (2, 1, 2, 2)}, zeros=1)
-BIASES = _models(3, {"bias": (9,), "a.bias": (4,)})
+BIASES = _models(3, {"bias": (9,), "a.bias": (4,)}, zeros=2)  # the zeros stand behind another tensor's codes
+TYPES = {"codes": torch.uint8, "values": torch.float32, "zeros": torch.int32, "ranks": torch.int32}
 
 
 def without_a_matrix(candidate):
@@ -115,6 +116,13 @@ def it_takes_two_bits_for_a_code(candidate):
     wanted = len(compressed(base, expert, 0.5)["codes"])
     if found.shape != (wanted,):
         raise Wrong(f"expected {wanted} bytes of codes, got shape {tuple(found.shape)}")
+
+
+def its_types_are_those_of_the_table(candidate):
+    entries = candidate(*SMALL, 0.67)
+    for name, wanted in TYPES.items():
+        if (found := getattr(entries[name], "dtype", type(entries[name]).__name__)) != wanted:
+            raise Wrong(f"expected {wanted} under {name!r}, got {found}: the table of entries says which type each has")
 
 
 # --- rebuilt ---
@@ -208,6 +216,7 @@ EXERCISES = (
             case(compressed, *TWO, 0.5),
             case(compressed, *TWO, 0.1),  # one component each
             it_takes_two_bits_for_a_code,
+            its_types_are_those_of_the_table,
         ),
         start="Make three empty lists: codes, values and ranks. Go through the names in sorted order. What does a bias "
         "add to each list? Write that first, and let matrices wait.",

@@ -63,7 +63,7 @@ def an_expert_that_did_not_move_leaves_nothing(candidate):
 
 
 def rebuild(base: dict, remainder: dict) -> dict:
-    """base + remainder, in the base's dtypes, as a new state dict; a tensor without a remainder is the base's."""
+    """base + remainder, in the base's dtypes, as a new state dict; without a remainder, a copy of the base's tensor."""
     return {name: (x + remainder[name]).to(x.dtype) if name in remainder else x.clone() for name, x in base.items()}
 
 
@@ -225,7 +225,8 @@ EXERCISES = (
             ("My expert is only the remainder", "A remainder is a difference. Add it to the base's tensor."),
             (
                 "The base has changed",
-                "x += ... writes into the base, and the next task is rebuilt from the wrong model. Make new tensors.",
+                "x += ... writes into the base, base[name] = ... into its dict, and the next task is rebuilt from the "
+                "wrong model. Fill a new dict with new tensors.",
             ),
             (
                 "My tensors have another dtype",

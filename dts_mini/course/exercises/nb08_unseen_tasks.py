@@ -127,6 +127,7 @@ TOLD_WRONG = {
 }
 _STEPS = torch.linspace(-1, 1, 401)
 SHARED, OWN = 0.03 * (7 * _STEPS).sin(), 0.01 * _STEPS  # what both rows share in a draw, and what one has for itself
+BELL = 0.005 * (0.998 * _STEPS).erfinv()  # of its own, as in a normal distribution
 
 
 EXERCISES = (
@@ -221,6 +222,9 @@ EXERCISES = (
             case(told_apart, 0.5 + SHARED + OWN, 0.7 + SHARED),
             case(told_apart, 0.5 + SHARED, 0.5 + SHARED),  # the same row twice
             case(told_apart, 0.507 + SHARED + OWN, 0.5 + SHARED),  # likely better, not surely
+            case(told_apart, 0.502 + SHARED + OWN, 0.5 + SHARED),
+            case(told_apart, 0.5 + SHARED + 1.8 * BELL.std() + BELL, 0.5 + SHARED),  # of 95 %, not of 90 %
+            case(told_apart, 0.5 + SHARED, 0.5 + SHARED + 2.2 * BELL.std() + BELL),  # 95 % of the draws, not all
         ),
         hints=(
             (

@@ -2,7 +2,7 @@
 
 import math
 
-from dts_mini.course.exercise import Exercise, Wrong, case
+from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
 NOTEBOOK = "10_size_accuracy"
 
@@ -32,6 +32,21 @@ DOMINATED_WRONG = {
         i for i in range(1, len(s)) if s[i - 1] <= s[i] and e[i - 1] <= e[i] and (s[i - 1], e[i - 1]) != (s[i], e[i])
     ],
 }
+
+
+def beaten(*points: list[float]):
+    """A check: these sizes and errors, the positions in any order."""
+
+    def run(candidate):
+        found = candidate(*points)
+        if isinstance(found, list | tuple) and all(isinstance(i, int) for i in found):
+            found = sorted(found)
+        if problem := difference(found, dominated(*points)):
+            raise Wrong(problem)
+        if difference(candidate.after, points):
+            raise Wrong("expected the inputs to stay as they are, got changed ones")
+
+    return run
 
 
 def the_smallest_and_the_best_survive(candidate):
@@ -133,9 +148,10 @@ EXERCISES = (
         minutes=6,
         reference=dominated,
         checks=(
-            case(dominated, [1.0, 3.0, 2.0, 2.0, 4.0], [0.5, 0.2, 0.3, 0.4, 0.25]),
-            case(dominated, [1.0, 1.0], [0.5, 0.5]),  # equal points: neither beats the other
-            case(dominated, [1.0], [0.5]),  # a single point
+            beaten([1.0, 3.0, 2.0, 2.0, 4.0], [0.5, 0.2, 0.3, 0.4, 0.25]),
+            beaten([1.0, 1.0], [0.5, 0.5]),  # equal points: neither beats the other
+            beaten([1.0], [0.5]),  # a single point
+            beaten([2.0, 1.0], [0.5, 0.5]),  # as good, and larger
             the_smallest_and_the_best_survive,
         ),
         hints=(
@@ -178,6 +194,7 @@ EXERCISES = (
             case(share_out, [[2.0, 1.0]], [3.0], 2.0),  # not even one fits
             case(share_out, [[8.0, 7.0], [3.0, 1.0]], [4.0, 2.0], 7.0),  # the next does not fit, a cheaper one would
             case(share_out, [[2.0, 1.0]], [3.0], 6.0),  # both fit, to the byte
+            case(share_out, [[9.0, 7.0, 2.0], [8.0, 4.0]], [1.0, 3.0], 4.0),  # a large one buys more, not by the byte
             the_budget_is_kept,
         ),
         hints=(

@@ -1,6 +1,7 @@
 """The exercises of notebook 11: a layer without its matrix, for one task and for many; routing."""
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
@@ -20,6 +21,7 @@ FORWARD_WRONG = {
     "I have mixed up W and its transpose": lambda x, w, u, s, vh: x @ w + (x @ vh.T * s) @ u.T,
     "The singular values count twice": lambda x, w, u, s, vh: x @ w.T + (x @ vh.T * s.square()) @ u.T,
     "My rows and columns have changed places": lambda x, w, u, s, vh: (x @ w.T + (x @ vh.T * s) @ u.T).T,
+    "I make the expert's matrix": lambda x, w, u, s, vh: x @ (w + u * s @ vh).T,
 }
 SQUARE = (
     torch.tensor([[1.0, 2.0], [0.5, -1.0]]),
@@ -41,6 +43,29 @@ def without_a_remainder_it_is_the_plain_layer(candidate):
     x, w, u, s, vh = TALL
     if not torch.allclose(candidate(x, w, u, torch.zeros_like(s), vh), x @ w.T, atol=1e-5):
         raise Wrong("expected W x when all singular values are zero, got something else")
+
+
+class _Made(TorchFunctionMode):
+    """Notes the tensors that torch makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.found.append(function(*args, **(kwargs or {})))
+        return self.found[-1]
+
+
+def no_matrix_is_made(candidate):
+    with _Made() as made:
+        candidate(*TALL)
+    w = candidate.after[1]
+    for each in made.found:
+        if isinstance(each, torch.Tensor) and each.shape in (w.shape, w.T.shape) and each.data_ptr() != w.data_ptr():
+            raise Wrong(
+                f"expected W x and two thin products, got a matrix as large as W, {tuple(each.shape)}, on the way"
+            )
 
 
 def a_token_is_served_alike_alone_and_in_a_batch(candidate):
@@ -154,6 +179,7 @@ EXERCISES = (
             case(low_rank_forward, *TALL),
             without_a_remainder_it_is_the_plain_layer,
             a_token_is_served_alike_alone_and_in_a_batch,
+            no_matrix_is_made,
         ),
         hints=(
             (
@@ -173,6 +199,10 @@ EXERCISES = (
             (
                 "The singular values count twice",
                 "Multiply by s once, on the way from V^T to U. U and V^T hold no singular values here.",
+            ),
+            (
+                "I make the expert's matrix",
+                "That is the left side: the right result by the long way. On the right V^T x comes first, r numbers.",
             ),
         ),
         wrong=FORWARD_WRONG,
@@ -230,6 +260,7 @@ EXERCISES = (
             case(subspace_share, INPUTS, ALONG),
             case(subspace_share, INPUTS, torch.eye(4)),  # all directions: exactly chance
             case(subspace_share, 10 * INPUTS[:2], ALONG[:1]),
+            case(subspace_share, INPUTS, torch.tensor([[2.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])),  # no unit vectors
         ),
         hints=(
             ("A long input lies more along V", "Divide by the squared length of each input."),

@@ -184,6 +184,7 @@ EXERCISES = (
             case(leaked, [b"a", b"a", b"b"], [b"b", b"a"]),
             case(leaked, [b"a"], [b"b", b"x"]),
             case(leaked, [], [b"a"]),
+            case(leaked, [b"ab", b"cd"], [b"bc", b"cd", b"a"]),  # whole images, not bytes in a row
         ),
         hints=(
             (

@@ -100,7 +100,7 @@ LANGUAGE = {
     "embedding": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
     "a": torch.tensor([[4.0, 3.0], [2.0, 1.0]]),
     "b": torch.tensor([1.0, 2.0, 3.0, 4.0]),
-    "c": torch.tensor([[1.0, 2.0], [3.0, 4.0001]]),
+    "c": torch.tensor([[1.0, 2.0], [3.0, 4.00001]]),  # near enough for torch.allclose
     "head": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
     "again": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
 }

@@ -88,7 +88,7 @@ def _(base, remainder):
     return expert
 
 
-@right("rebuild", "the base's own tensor where nothing comes")
+@wrong("rebuild", "the base's own tensor where nothing comes")
 def _(base, remainder):
     return {k: (x + remainder[k]).to(x.dtype) if k in remainder else x for k, x in base.items()}
 
@@ -98,7 +98,7 @@ def _(base, remainder):
     out = {}
     for name, x in base.items():
         extra = remainder.get(name)
-        out[name] = x if extra is None else torch.add(x.double(), extra.double()).type_as(x)
+        out[name] = x.detach().clone() if extra is None else torch.add(x.double(), extra.double()).type_as(x)
     return out
 
 
@@ -317,6 +317,14 @@ def _(ours, other):
     if low <= 0 <= high:
         return "not told apart"
     return "better" if low > 0 else "worse"
+
+
+@right("told_apart", "the mean and 1.96 standard deviations")
+def _(ours, other):
+    d = ours - other
+    if d.mean().abs() <= 1.96 * d.std():
+        return "not told apart"
+    return "better" if d.mean() > 0 else "worse"
 
 
 @wrong("told_apart", "two intervals that overlap")

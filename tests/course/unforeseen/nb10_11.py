@@ -30,6 +30,17 @@ def _(sizes, errors):
     return [i for i in order if any(beats(q, i) for q in points)]
 
 
+@right("dominated", "a tuple, while it is sorted by size")
+def _(sizes, errors):
+    beaten, least, size_of_least = [], math.inf, None
+    for s, e, i in sorted(zip(sizes, errors, range(len(sizes)), strict=True)):
+        if e > least or (e == least and s > size_of_least):
+            beaten.append(i)
+        elif e < least:
+            least, size_of_least = e, s
+    return tuple(beaten)
+
+
 @right("dominated", "numpy")
 def _(sizes, errors):
     s, e = np.array(sizes), np.array(errors)

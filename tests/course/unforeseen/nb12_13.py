@@ -154,7 +154,7 @@ def _(state):
     return new
 
 
-@wrong("split_attention", "any name with in_proj")
+@right("split_attention", "any name with in_proj: there is none but the attention's")
 def _(state):
     out = {}
     for name, x in state.items():
