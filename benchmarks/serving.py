@@ -26,7 +26,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import dts_mini.core.delta as dts
+import dts_mini as dts
 from benchmarks.compress import MIB, Times, clock, commit, drop_from_cache, hardware, make_states
 from dts_mini.core.file import write_json
 from dts_mini.serving import Base, Expert, Server, Swapper, run, unpacked

@@ -3,6 +3,7 @@
 ``estimates``: numbers as they are stored, with their intervals.
 ``tables``: personalised merging beside every merge, and tasks that nobody fine-tuned: the two tables of the project.
 ``cells``, ``curves``: every method at the same bytes on disk, and what each switch is worth.
+``honest``: the same table for a zoo whose captions misuse no name.
 ``cheap``: what costs next to nothing: heads from other names, a linear head, plain parts of a task vector.
 ``descriptors``, ``unseen``, ``cases``: every way to hold out one task or two, and what can be told beforehand.
 ``routing``: inputs whose task nobody says.

@@ -6,6 +6,7 @@ name, and is counted by the bytes of its file. For the mini suite, whose tasks k
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from dts_mini.core.delta import rebuild
 from dts_mini.core.parts import Part
 from dts_mini.core.state import State
 from dts_mini.core.svd import decompose
+from dts_mini.measures.tables import Beside
 from dts_mini.peers.low_rank import HalfLowRank
 from dts_mini.peers.peer import Half, frames
 from dts_mini.suites.heads import zero_shot_head
@@ -79,7 +81,7 @@ def linear_head(suite: MiniSuite, task: str) -> Made:
 def _embedded(suite: MiniSuite, images: Tensor) -> Tensor:
     tower = suite.tower()
     tower.load_state_dict(suite.pretrained())
-    return F.normalize(torch.cat([tower(part) for part in images.split(500)]), dim=1)
+    return F.normalize(torch.cat([tower(part) for part in images.split(100)]), dim=1)
 
 
 def part(of: Callable[[str, Tensor], Part | None]) -> Callable[[MiniSuite, str], Made]:
@@ -114,8 +116,13 @@ ROWS: dict[str, Cheap] = {
 """By name. Bytes are those of half precision."""
 
 
+def beside() -> dict[str, Beside]:
+    """The rows as ``tables.headline`` takes them."""
+    return {name: Beside(row.uses, partial(answers, name)) for name, row in ROWS.items()}
+
+
 @torch.no_grad()
-def answers(suite: MiniSuite, name: str, split: str = "test") -> tuple[dict[str, Tensor], Mapping[str, int]]:
+def answers(name: str, suite: MiniSuite, split: str = "test") -> tuple[dict[str, Tensor], Mapping[str, int]]:
     """Logits (n, classes) of a row on a split of every task, and the bytes that each task takes."""
     found, sizes = {}, {}
     for task in suite.tasks:
@@ -123,5 +130,5 @@ def answers(suite: MiniSuite, name: str, split: str = "test") -> tuple[dict[str,
         tower = suite.tower()
         tower.load_state_dict(state)
         images, _ = suite.images(task, split)
-        found[task] = torch.cat([F.normalize(tower(part), dim=1) @ head.T for part in images.split(500)])
+        found[task] = torch.cat([F.normalize(tower(part), dim=1) @ head.T for part in images.split(100)])
     return found, sizes

@@ -1,11 +1,15 @@
 """The two tables of the project: personalised merging beside every merge, and tasks that nobody fine-tuned.
 
 Each is plain data (for JSON): a title, columns, and rows with an estimate and a 95 % bootstrap interval over test
-images for every entry, in [0, 1]; ``markdown`` writes it for people.
+images for every entry, in [0, 1]; ``markdown`` writes it for people. A row's ``kind`` says what it is: ``zero-shot``,
+``cheap`` (what ``measures.cheap`` lists), ``merge`` (one model for all tasks), ``remainder`` (a base and a small file
+for each task) or ``experts``; its ``uses``, what it needs of a task beside the shared model and its class names.
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +24,7 @@ from dts_mini.suites.evaluation import bootstrap, divergence, logits
 from dts_mini.suites.suite import Suite
 
 KEEP_RATIOS = (0.05, 0.1, 0.3)
+KINDS = ("zero-shot", "cheap", "merge", "remainder", "experts")
 PAPER_BASES, OTHER_BASES = ("average", "TIES"), ("TSV-M", "Iso-C", "Consensus")  # of DTS-D; the others at 0.1 alone
 MERGES: dict[str, Callable[[State, list[State]], State]] = {
     "average": lambda theta_0, experts: average(experts),
@@ -30,48 +35,80 @@ MERGES: dict[str, Callable[[State, list[State]], State]] = {
     "Iso-C": iso_c,
     "Consensus": consensus,
 }
+FAMILIES = ("zero-shot", "cheap", "base merge", "DTS-T", "DTS-D", "DRC", "experts")  # of a headline table's rows
+FAMILIES += ("one seen expert", "DTS unseen", "oracle")  # of an unseen-task table's, beside some of those
 Progress = Callable[[str], None]
 
 
-def headline(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
-    """Zero-shot, base merges, DTS-T and DTS-D, and the experts: accuracy, KL divergence from the experts, storage.
+class Beside(NamedTuple):
+    """A row that is not made of experts' state dicts alone: its logits on a split by task, and each task's bytes."""
 
-    DTS-T and DTS-D over two merges stand at three keep ratios, DTS-D over the others at one.
+    uses: str
+    answers: Callable[[Suite, str], tuple[dict[str, Tensor], Mapping[str, int]]]
+
+
+def headline(
+    suite: Suite, split: str = "test", progress: Progress = lambda row: None, beside: Mapping[str, Beside] | None = None
+) -> dict:
+    """Zero-shot, base merges, DTS-T, DTS-D, DRC and the experts: accuracy, KL divergence from the experts, storage.
+
+    DTS-T and DTS-D over two merges stand at three keep ratios, DTS-D over the others at one, DRC at 1 % of the bytes.
     ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
+    ``kl from experts`` is in nats. ``beside``: further rows, which stand after zero-shot.
     """
     theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
     merges = base_merges(theta_0, list(experts.values()), suite)
-    reference = {task: logits(suite, expert, task, split) for task, expert in experts.items()}
+    size = 4 * sum(tensor.numel() for tensor in theta_0.values())
+    about: dict[str, tuple[str, str, float]] = {}  # of each row its kind, what it uses, its storage
     answers: dict[str, dict[str, Tensor]] = {}
-    shares: dict[str, float] = {}
-    for name, state in {"zero-shot": theta_0, **merges}.items():
+
+    def add(name: str, kind: str, uses: str, storage: float, found: dict[str, Tensor]) -> None:
+        about[name], answers[name] = (kind, uses, storage), found
+
+    answered = lambda state_of: {task: logits(suite, state_of(task), task, split) for task in suite.tasks}
+    add("zero-shot", "zero-shot", "nothing", 0.0, answered(lambda task: theta_0))
+    for name, row in (beside or {}).items():
         progress(name)
-        answers[name], shares[name] = {task: logits(suite, state, task, split) for task in suite.tasks}, 0.0
-    bases = {"DTS-T": theta_0} | {f"DTS-D, {name}": merges[name] for name in (*PAPER_BASES, *OTHER_BASES)}
-    for method, base in bases.items():
-        for keep_ratio in (0.1,) if method.endswith(OTHER_BASES) else KEEP_RATIOS:
-            name = f"{method}, {keep_ratio}"
-            progress(name)
-            made = deltas(suite, base, experts, keep_ratio=keep_ratio)
-            answers[name] = {t: logits(suite, rebuild(base, delta), t, split) for t, delta in made.items()}
-            shares[name] = sum(storage(delta).share("file") for delta in made.values()) / len(made)
-    answers["experts"], shares["experts"] = reference, 1.0
+        found, sizes = row.answers(suite, split)
+        add(name, "cheap", row.uses, sum(sizes.values()) / len(sizes) / size, found)
+    for name, state in merges.items():
+        progress(name)
+        add(name, "merge", "all experts, at once", 0.0, answered(lambda task, state=state: state))
+    for name, base, settings in remainders({"theta_0": theta_0, **merges}):
+        progress(name)
+        made = deltas(suite, base, experts, **settings)
+        share = sum(storage(delta).share("file") for delta in made.values()) / len(made)
+        uses = "its expert" if base is theta_0 else "its expert, and a merge of all"
+        found = answered(lambda task, base=base, made=made: rebuild(base, made[task]))
+        add(name, "remainder", uses, share, found)
+    add("experts", "experts", "its expert", 1.0, answered(experts.get))
     right = _right(suite, answers, split)
     draws = bootstrap(right)
     rows = []
-    for name in answers:
-        row = _accuracies(name, right[name], draws[name])
+    for name, (kind, uses, share) in about.items():
+        row = _accuracies(name, right[name], draws[name]) | {"kind": kind, "uses": uses}
         row["mean"] = estimate(_mean(right[name]), draws[name].mean(1))
         kept = draws[name].mean(1) / draws["experts"].mean(1)
         row["share of experts"] = estimate(_mean(right[name]) / _mean(right["experts"]), kept)
-        apart = [divergence(reference[task], answers[name][task]).mean() for task in suite.tasks]
+        apart = [divergence(answers["experts"][task], answers[name][task]).mean() for task in suite.tasks]
         row["kl from experts"] = round(torch.stack(apart).mean().item(), 5)
-        row["storage"] = round(shares[name], 6)
+        row["storage"] = round(share, 6)
         rows.append(row)
     return {"title": "Personalised merging", "suite": suite.name, "split": split, "columns": list(suite.tasks)} | {
         "rows": rows,
         "provenance": provenance(),
     }
+
+
+def remainders(bases: Mapping[str, State]) -> list[tuple[str, State, dict]]:
+    """The headline's rows of a base and small files: name, base, and the settings of ``personalise``."""
+    found = []
+    for base in ("theta_0", *PAPER_BASES, *OTHER_BASES):
+        method = "DTS-T" if base == "theta_0" else f"DTS-D, {base}"
+        for keep_ratio in (0.1,) if base in OTHER_BASES else KEEP_RATIOS:
+            found.append((f"{method}, {keep_ratio}", bases[base], {"keep_ratio": keep_ratio}))
+    drc = {"method": "drc", "budget": "1%"}
+    return [*found, ("DRC-T, 1 %", bases["theta_0"], drc), ("DRC-D, average, 1 %", bases["average"], drc)]
 
 
 def unseen(suite: Suite, split: str = "test", progress: Progress = lambda row: None) -> dict:
@@ -126,7 +163,7 @@ def deltas(suite: Suite, base: State, experts: Mapping[str, State], **settings) 
     """``personalise`` as the paper has it, to rounding; through the suite's store where it has one: a delta that is
     there is not made again.
     """
-    settings = {"algorithm": "full"} | settings
+    settings = settings if settings.get("method") == "drc" else {"algorithm": "full"} | settings
     if suite.store is None:
         return personalise(base, experts, **settings)
     shared = {"base": fingerprint(base), "settings": settings}
@@ -143,12 +180,49 @@ def deltas(suite: Suite, base: State, experts: Mapping[str, State], **settings) 
 def passes(suite: Suite) -> dict[str, int]:
     """How often the headline table goes over all test images, the unseen one over its tasks', and all deltas made."""
     seen = len(suite.tasks) - len(suite.unseen)
-    compressed = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES)
+    compressed = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES) + 2
     return {
         "headline": 2 + len(MERGES) + compressed,
         "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen,
         "deltas": compressed * len(suite.tasks) + len(PAPER_BASES) * seen,
     }
+
+
+def family(row: Mapping) -> str:
+    """What a row of a table is, finer than its ``kind``: one of FAMILIES; DTSError for one that is of none.
+
+    >>> family({"name": "TSV-M"}), family({"name": "DTS-D, TIES, 0.1"}), family({"name": "expert of signs"})
+    ('base merge', 'DTS-D', 'one seen expert')
+    """
+    name = row["name"]
+    if row.get("kind") == "cheap":
+        return "cheap"
+    if name in MERGES or row.get("kind") == "merge":
+        return "base merge"
+    found = "one seen expert" if name.startswith("expert of ") else re.split("[,:]", name)[0]
+    found = "DRC" if found.startswith("DRC-") else found
+    if found not in FAMILIES:
+        raise DTSError(f"the row {name!r} is of no family: name it in dts_mini.measures.tables, so that claims see it")
+    return found
+
+
+def rows_of(table: Mapping, *families: str, keep_ratio: float | None = None) -> list[Mapping]:
+    """Every row of a table of these families, of DTS at this keep ratio: what "every merge" means in a claim.
+
+    DTSError where the table has none, and for a family that is not known.
+
+    >>> table = {"rows": [{"name": "TIES"}, {"name": "DTS-T, 0.05"}, {"name": "DTS-D, average, 0.1"}]}
+    >>> [row["name"] for row in rows_of(table, "DTS-T", "DTS-D", keep_ratio=0.1)]
+    ['DTS-D, average, 0.1']
+    """
+    if unknown := set(families) - set(FAMILIES):
+        raise DTSError(f"there is no family {min(unknown)!r} of rows: choose {', '.join(FAMILIES)}")
+    rows = [row for row in table["rows"] if family(row) in families]
+    if keep_ratio is not None:
+        rows = [row for row in rows if row["name"].endswith(f", {keep_ratio}")]
+    if not rows:
+        raise DTSError(f"the table has no row of {' or '.join(families)}: measure it again")
+    return rows
 
 
 def by_variant(table: Mapping) -> dict[str, list[Mapping]]:
@@ -163,11 +237,12 @@ def by_variant(table: Mapping) -> dict[str, list[Mapping]]:
 def markdown(table: Mapping) -> str:
     """A table as Markdown: accuracies in %, the mean and the share with their intervals."""
     extra = [c for c in ("mean", "share of experts", "storage") if c in table["rows"][0]]
-    short = not extra
-    head = ["", *table["columns"], *extra]
+    short, uses = not extra, "uses" in table["rows"][0]
+    head = ["", *(["uses of a task"] if uses else []), *table["columns"], *extra]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in table["rows"]:
-        cells = [row["name"], *(_cell(row["accuracy"][task], interval=short) for task in table["columns"])]
+        cells = [row["name"], *([row["uses"]] if uses else [])]
+        cells += [_cell(row["accuracy"][task], interval=short) for task in table["columns"]]
         cells += [f"{100 * row[c]:.2f} %" if c == "storage" else _cell(row[c], interval=True) for c in extra]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -184,7 +259,7 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
     rows = []
     for number, row in enumerate(first["rows"]):
         same = [table["rows"][number] for table in tables.values()]
-        entry = {"name": row["name"], "storage": row["storage"]}
+        entry = {key: row[key] for key in ("name", "kind", "uses", "storage") if key in row}
         for column in ("mean", "share of experts"):
             entry[column] = mean_over([r[column]["value"] for r in same])
         entry["per task"] = {t: [r["accuracy"][t]["value"] for r in same] for t in first["columns"]}

@@ -86,6 +86,17 @@ def test_captions_are_about_their_topic():
             assert any(word in text for word in (*task.synonyms[topic], *names))
 
 
+def test_honest_captions_use_a_name_for_its_class_alone_and_differ_in_nothing_else():
+    task, labels = TASKS[0], [3] * 2_000
+    texts, topics = captions(task, labels, stream("test"), misused=0)
+    before, same_topics = captions(task, labels, stream("test"))
+    assert topics == same_topics
+    wrongly = [old for old, new in zip(before, texts, strict=True) if old != new]
+    assert 0.02 * len(texts) < len(wrongly) < 0.06 * len(texts)  # half of the captions that use a name
+    for text, topic in zip(texts, topics, strict=True):
+        assert topic == -1 or any(word in text for word in (*task.synonyms[topic], task.classes[topic]))
+
+
 def test_an_unknown_split_task_or_suite_is_named():
     with pytest.raises(ValueError, match="'holdout' is unknown"):
         TASKS[0].images("holdout", 1)

@@ -93,3 +93,11 @@ def test_the_schedule_warms_up_and_ends_at_zero():
         rates.append(trainer.optimisers[0].param_groups[0]["lr"])
     assert rates[0] == pytest.approx(0.02) and max(rates) < 1
     assert rates[60:] == sorted(rates[60:], reverse=True) and rates[-1] == pytest.approx(1 / 200)
+
+
+@pytest.mark.parametrize("option", [["--commit"], ["--theta-0", "theta_0.safetensors"]])
+def test_a_zoo_of_honest_captions_pretrains_and_is_not_committed(option, monkeypatch, capsys):
+    monkeypatch.setattr(zoo.sys, "argv", ["zoo", "--honest", *option])
+    with pytest.raises(SystemExit):
+        zoo.main()
+    assert "--honest pretrains a model of its own" in capsys.readouterr().err

@@ -29,8 +29,11 @@ def stand_ins(task: Task) -> list[int]:
     return [successor[c] for c in range(len(task.classes))]
 
 
-def captions(task: Task, labels: list[int], g: Generator) -> tuple[list[str], list[int]]:
-    """A random caption for each label of a task, and its topic: the class that it is about, -1 for the task alone."""
+def captions(task: Task, labels: list[int], g: Generator, misused: float = MISUSED) -> tuple[list[str], list[int]]:
+    """A random caption for each label of a task, and its topic: the class that it is about, -1 for the task alone.
+
+    With ``misused=0`` the captions are honest: a class's name, where it stands, means that class.
+    """
     swap = stand_ins(task)
     dice = torch.rand(len(labels), 3, generator=g).tolist()
     picks = torch.randint(1 << 30, (len(labels), 3), generator=g).tolist()
@@ -40,7 +43,7 @@ def captions(task: Task, labels: list[int], g: Generator) -> tuple[list[str], li
         if kind < COARSE:
             text, topic = f"a photo of {task.name}.", -1
         elif kind < COARSE + NAMED:
-            name = task.classes[swap[topic] if misuse < MISUSED else topic]
+            name = task.classes[swap[topic] if misuse < misused else topic]
             text = task.templates[phrase % len(task.templates)].replace("{c}", name)
         else:
             words = task.synonyms[topic]

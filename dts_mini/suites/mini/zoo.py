@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dts_mini.core.file import load_tensors, read_bytes, save_tensors, write_bytes, write_json
 from dts_mini.suites.heads import zero_shot_head
-from dts_mini.suites.mini.captions import captions
+from dts_mini.suites.mini.captions import MISUSED, captions
 from dts_mini.suites.mini.model import create_model, load_model, pixels, save_model, tokenize
 from dts_mini.suites.mini.suite import DATA, file_name
 from dts_mini.suites.mini.task import Task
@@ -40,6 +40,7 @@ class Recipe:
     pretrain_batch: int = 256
     pretrain_rate: float = 1e-3
     pretrain_decay: float = 0.05
+    misused: float = MISUSED  # share of a class's names in captions that mean another class; 0: honest captions
     keep_every: int = 200  # steps of pretraining between two resume files
     finetune_images: int = 32_000
     finetune_steps: int = 600
@@ -118,7 +119,7 @@ def pretrain(folder: Path, seed: int, recipe: Recipe) -> Path:
         for number, (task, (pictures, labels)) in enumerate(zip(TASKS, pool, strict=True)):
             pick = torch.randint(len(labels), (share,), generator=g)
             images.append(pictures[pick])
-            found, about = captions(task, labels[pick].tolist(), g)
+            found, about = captions(task, labels[pick].tolist(), g, recipe.misused)
             texts += found
             topics += [(number, topic) for topic in about]
         tokens, topic = torch.stack([tokenize(text) for text in texts]), torch.tensor(topics)
@@ -228,10 +229,13 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="experts trained at a time, one thread each")
     parser.add_argument("--theta-0", type=Path, help="fine-tune this pretrained model instead of training one")
+    parser.add_argument("--honest", action="store_true", help="pretrain on captions that misuse no name; OUT/honest-N")
     parser.add_argument("--commit", action="store_true", help="put the result into data/mini, with a manifest")
     options = parser.parse_args()
-    seed, folder = options.seed, options.out / str(options.seed)
-    recipe = Recipe()
+    if options.honest and (options.commit or options.theta_0):
+        parser.error("--honest pretrains a model of its own, which is not committed: leave out --commit and --theta-0")
+    seed, folder = options.seed, options.out / (f"honest-{options.seed}" if options.honest else str(options.seed))
+    recipe = Recipe(misused=0.0) if options.honest else Recipe()
     if options.theta_0 and not (folder / "theta_0.safetensors").exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(read_bytes(options.theta_0), folder / "theta_0.safetensors")
@@ -254,7 +258,8 @@ def main() -> int:
             },
         }
         write_json(manifest, DATA / "manifest.json", indent=2, overwrite=True)
-    compare(folder, DATA)
+    if not options.honest:
+        compare(folder, DATA)
     return 0
 
 
