@@ -168,7 +168,7 @@ def length_and_answers(curve: Sequence[Mapping], marks: Mapping[str, Mapping]) -
     below.set_ylim(bottom=0)
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.alt = (
-        "Two curves against the length of one remainder, stretched. "
+        "Two curves against the length of one remainder, stretched: "
         + "; ".join(
             f"{what} is lowest, {min(points)[0]:.3g}, at length {min(points)[1]:.2f}"
             for what, points in (
