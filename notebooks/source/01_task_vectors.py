@@ -359,7 +359,8 @@ draws = {name: drawn[:, 0] for name, drawn in bootstrap({name: {task: x} for nam
 parts, spread = {}, {}
 for partner in partners:
     parts[partner] = split_loss(measured["expert"], measured["halved"], measured[partner])
-    spread[partner] = tuple(map(interval, split_loss(draws["expert"], draws["halved"], draws[partner])))
+    drawn = zip(*(draws[name].tolist() for name in ("expert", "halved", partner)), strict=True)
+    spread[partner] = [interval(part) for part in torch.tensor([split_loss(*each) for each in drawn]).T]
 
 # %% tags=["nbval-ignore-output"]
 for partner, (dilution, interference) in parts.items():
@@ -387,7 +388,7 @@ claim(
 # It is so small that these images cannot tell it from nothing: its interval reaches down to about zero. So the company
 # costs accuracy for certain, the halving perhaps.
 #
-# And one surprise. The rightmost partner, `digits`, costs hardly anything: the interval of its loss, too, reaches down
+# And one surprise. The rightmost partner of the figure, `digits`, costs hardly anything: the interval of its loss, too, reaches down
 # to about zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two tasks share
 # every class name and every prompt, and that may be more alike than any two data sets of the paper. We print what we
 # found.
