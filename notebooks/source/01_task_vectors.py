@@ -388,10 +388,10 @@ claim(
 # It is so small that these images cannot tell it from nothing: its interval reaches down to about zero. So the company
 # costs accuracy for certain, the halving perhaps.
 #
-# And one surprise. The rightmost partner of the figure, `digits`, costs hardly anything: the interval of its loss, too, reaches down
-# to about zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two tasks share
-# every class name and every prompt, and that may be more alike than any two data sets of the paper. We print what we
-# found.
+# And one surprise. The rightmost partner of the figure, `digits`, costs hardly anything: the interval of its loss, too,
+# reaches down to about zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two
+# tasks share every class name and every prompt, and that may be more alike than any two data sets of the paper. We
+# print what we found.
 #
 # Two experts are the mildest case. With eight, as in Step 4, every task pays. The paper's conclusion is the one to test in
 # the next notebooks: leave each expert its personality, and store it *small*.
