@@ -187,7 +187,8 @@ def test_a_claim_that_speaks_of_the_learners_function_says_which(source):
 
 def name_of(call: ast.Call) -> str:
     first = call.args[0] if call.args else next(k.value for k in call.keywords if k.arg == "name")
-    return first.value if isinstance(first, ast.Constant) else "".join(getattr(p, "value", "x") for p in first.values)
+    parts = [first] if isinstance(first, ast.Constant) else first.values
+    return "".join(part.value if isinstance(part, ast.Constant) else "x" for part in parts)
 
 
 @SOURCES
