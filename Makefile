@@ -41,7 +41,7 @@ help: ## list the targets
 	@echo "          UV= (install by pip although uv is there), JOBS=2 (tests at a time),"
 	@echo "          OMP_NUM_THREADS=2, NBVAL=--nbval-lax (claims alone)"
 
-tutorial: $(STAMP) ## run every notebook on the mini suite, print the headline table, write build/
+tutorial: $(STAMP) ## run every notebook on the mini suite, print the headline table, write build/ and the book
 	$(PY) -m dts_mini.tutorial
 
 test: $(STAMP) ## lint, unit and property tests, notebooks under nbval
@@ -68,7 +68,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 zoo: $(STAMP) ## train the mini checkpoints again and compare (SEED=n; THETA_0=file to fine-tune only; HONEST=1: other captions)
 	$(PY) -m dts_mini.suites.mini.zoo $(if $(SEED),--seed $(SEED)) $(if $(THETA_0),--theta-0 $(THETA_0)) $(if $(HONEST),--honest)
 
-results: $(STAMP) ## measure the published tables on test, write data/ and README (SEEDS="0 1 2": over zoos)
+results: $(STAMP) ## measure the published tables on test, write data/, README and docs/results.md (SEEDS="0 1 2": over zoos)
 	$(PY) -m dts_mini.results $(if $(SEEDS),--seeds $(SEEDS))
 
 curves: $(STAMP) ## measure the size-accuracy curve, write data/mini/curves.json (SEEDS="1 2": over zoos; resumable)

@@ -1,8 +1,9 @@
 """Published numbers: measures them, writes them as JSON, and puts them where people read them.
 
 ``python -m dts_mini.results`` (``make results``) evaluates the committed checkpoints on test, and with ``--seeds`` also
-other zoos that ``make zoo`` trained. No number of the README is typed by hand: each block between a pair of
-``<!-- results:NAME -->`` markers is written from the JSON, and a test holds the two equal.
+other zoos that ``make zoo`` trained. No number of the README and of ``docs/results.md`` is typed by hand: each block
+between a pair of ``<!-- results:NAME -->`` markers is written from the JSON, as is the README's picture,
+``docs/front.svg``. Tests hold them equal.
 """
 
 import argparse
@@ -14,15 +15,17 @@ from pathlib import Path
 
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
-from dts_mini.course import claims
+from dts_mini.course import claims, front
 from dts_mini.measures import cheap, curves
 from dts_mini.measures.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 
 ROOT = Path(__file__).parents[1]
-RESULTS, SEEDS, CURVES, README = DATA / "results.json", DATA / "seeds.json", DATA / "curves.json", ROOT / "README.md"
+RESULTS, SEEDS, CURVES = DATA / "results.json", DATA / "seeds.json", DATA / "curves.json"
+README, LONG = ROOT / "README.md", ROOT / "docs/results.md"
 
-# The claims of the notebooks that the README tells.
+# The claims that the front page tells, and those of the page of results.
+SAID = ("10-half", "08-house-zero-shot", "08-new-zero-shot", "08-new-average")
 TOLD = (
     "00-gain",
     "01-merging-loses",
@@ -30,7 +33,8 @@ TOLD = (
     "04-kl-all",
     "07-kept-10",
     "08-house-zero-shot",
-    "08-aerial-zero-shot",
+    "08-new-zero-shot",
+    "08-new-average",
     "10-half",
     "10-third",
     "10-peers-kl",
@@ -40,12 +44,15 @@ TOLD = (
 
 
 def blocks() -> dict[str, str]:
-    """The Markdown of each block of the README, by name, from the committed JSON."""
+    """The Markdown of each block of the README and of ``docs/results.md``, by name, from the committed JSON."""
     results, seeds, curve = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS, CURVES))
     measured = {claim["name"]: claim for claim in claims.recorded()}
-    if missing := [name for name in TOLD if name not in measured]:
+    if missing := [name for name in (*SAID, *TOLD) if name not in measured]:
         raise DTSError(f"data/mini/claims.json lacks {', '.join(missing)}: run make notebooks, or change results.TOLD")
     return {
+        "picture": f"![{front.alt(results['headline'])}](docs/{front.PATH.name})\n",
+        "front": front.table(results["headline"]),
+        "said": "".join(f"- {c['sentence']} *Measured: {claims.reads(c)}.*\n" for c in map(measured.get, SAID)),
         "headline": markdown(results["headline"]),
         "unseen": markdown(results["unseen"]),
         "seeds": seeds_markdown(seeds),
@@ -66,7 +73,7 @@ def fill(text: str, blocks: dict[str, str]) -> str:
     def block(match: re.Match) -> str:
         name = match[1]
         if name not in blocks:
-            raise DTSError(f"README.md marks a block {name!r} that is not measured: choose {', '.join(blocks)}")
+            raise DTSError(f"a page marks a block {name!r} that is not measured: choose {', '.join(blocks)}")
         return f"<!-- results:{name} -->\n\n{blocks[name]}\n<!-- end -->"
 
     return re.sub(r"<!-- results:(\w+) -->.*?<!-- end -->", block, text, flags=re.DOTALL)
@@ -76,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measures the published tables on test and writes them.")
     parser.add_argument("--seeds", nargs="*", type=int, help="also evaluate these seeds; 0 is the committed zoo")
     parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put other seeds")
-    parser.add_argument("--readme-only", action="store_true", help="measure nothing, write the README's blocks again")
+    parser.add_argument("--readme-only", action="store_true", help="measure nothing, write the pages again")
     options = parser.parse_args()
     try:  # before minutes of work
         suites = {seed: MiniSuite.of_seed(seed, options.zoo) for seed in options.seeds or ()}
@@ -95,8 +102,17 @@ def main() -> int:
                 headlines[seed] = headline(suite, progress=say, beside=cheap.beside())
         write_json(over_seeds({seed: headlines[seed] for seed in suites}), SEEDS, overwrite=True)
     if README.exists():
-        write_bytes(fill(README.read_text(), blocks()).encode(), README, overwrite=True)
+        publish()
     return 0
+
+
+def publish() -> None:
+    """Writes the blocks of the README and of the page of results again, and the README's picture."""
+    written = blocks()
+    for page in (README, LONG):
+        write_bytes(fill(page.read_text(), written).encode(), page, overwrite=True)
+    drawn = front.picture(json.loads(read_bytes(RESULTS))["headline"])
+    write_bytes(drawn.encode(), front.PATH, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The main job (``make tutorial``): a first result, every notebook of the mini suite, tables, and pages, in ``build/``.
 
+In a checkout, where the solved notebooks are, it builds the book as well, and each page links to its chapter there.
+
 Notebooks and tables run beside each other, one for each processor. What two of them need, the answers of a model on a
 task, is computed once and kept in ``build/store`` (``dts_mini.suites.store``).
 """
@@ -7,6 +9,7 @@ task, is computed once and kept in ``build/store`` (``dts_mini.suites.store``).
 import contextlib
 import html
 import os
+import re
 import sys
 import threading
 import time
@@ -17,7 +20,7 @@ from pathlib import Path
 from dts_mini.core.errors import DTSError, needs
 from dts_mini.core.file import write_bytes, write_json
 
-BUILD, STORE = Path("build/tutorial"), Path("build/store")
+BUILD, BOOK, STORE = Path("build/tutorial"), Path("build/book"), Path("build/store")
 _line = threading.Lock()
 
 
@@ -44,7 +47,7 @@ def tutorial() -> int:
 
     from nbclient.exceptions import CellExecutionError
 
-    from dts_mini.course import timings
+    from dts_mini.course import book, timings
     from dts_mini.course.build import sources
     from dts_mini.course.markup import page
     from dts_mini.measures.tables import headline, markdown, unseen
@@ -58,8 +61,13 @@ def tutorial() -> int:
         step = lambda done, cells: report(f"{source.stem}: cell {done}/{cells}")
         executed, seconds = timings.timed(source, step)
         slow[source.stem] = timings.slow_cells(executed)
-        put(BUILD / f"{source.stem}.html", page(executed))
+        put(BUILD / f"{source.stem}.html", linked(page(executed), source.stem) if shelf else page(executed))
         finish(source.stem, seconds)
+
+    def bound() -> None:
+        begun = time.perf_counter()
+        book.course_book(BOOK)
+        finish("book", time.perf_counter() - begun)
 
     def table(make: Callable[..., dict]) -> None:
         begun, suite = time.perf_counter(), load_suite()
@@ -71,6 +79,7 @@ def tutorial() -> int:
         report(f"{name}: {seconds:.0f} s\n")
         put(BUILD / "index.html", index(first, dict(sorted(times.items()))))
 
+    shelf = (book.ROOT / "notebooks/solved").is_dir()  # not so in a wheel
     # The long ones first, so that none is left over at the end for one processor alone.
     known = timings.published()
     jobs = sorted(sources(), key=lambda source: -known.get(source.stem, 0))
@@ -79,6 +88,7 @@ def tutorial() -> int:
         running = {pool.submit(table, headline): "headline table"}
         running |= {pool.submit(notebook, source): source.stem for source in jobs}
         running |= {pool.submit(table, unseen): "unseen table"}
+        running |= {pool.submit(bound): "book"} if shelf else {}
         for done in as_completed(running):
             if error := done.exception():
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -165,6 +175,7 @@ def index(first: str, times: dict[str, float], tables: str = "") -> str:
         for name, seconds in times.items()
         if (BUILD / f"{name}.html").exists()
     )
+    reading = f"<p>{to_book('index')}</p>" if (BOOK / "index.html").exists() else ""
     style = (
         "body{font:16px/1.5 system-ui;margin:2em auto;max-width:78em;padding:0 1em}pre{overflow-x:auto;font-size:13px}"
         "img{max-width:100%}"
@@ -173,8 +184,20 @@ def index(first: str, times: dict[str, float], tables: str = "") -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>dts_mini: the tutorial</title>'
         f"<style>{style}</style>"
         f'<h1>dts_mini: the tutorial</h1><p>{html.escape(first)}</p><img src="first.png" alt="{html.escape(first)}">'
-        f"<ol>{items}</ol><pre>{html.escape(tables)}</pre></html>\n"
+        f"{reading}<ol>{items}</ol><pre>{html.escape(tables)}</pre></html>\n"
     )
+
+
+def linked(page: str, name: str) -> str:
+    """The page of a notebook that ran, with a line at its top that leads to its chapter of the book."""
+    line = f'<p style="margin:1em;font-family:system-ui">What your machine has just computed. {to_book(name)}</p>'
+    return re.sub(r"<body[^>]*>", lambda body: body[0] + line, page, count=1)
+
+
+def to_book(name: str) -> str:
+    """A link from a page of the tutorial to one of the book, as HTML."""
+    path = os.path.relpath(BOOK, BUILD)
+    return f'<a href="{path}/{name}.html">Read it in the book</a>, with search, glossary, documentation and reference.'
 
 
 def put(path: Path, text: str) -> None:

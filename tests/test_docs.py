@@ -16,11 +16,11 @@ import pytest
 
 import dts_mini
 import dts_mini.ours  # DRC becomes known
-from dts_mini import compress
+from dts_mini import compress, reference
 from dts_mini.cli import main
 from dts_mini.core import merging
 from dts_mini.core.compress import METHODS
-from dts_mini.reference import modules, public, write
+from dts_mini.reference import modules, prose, public, signature, write
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,10 +196,26 @@ def test_the_reference_has_a_page_for_each_module_and_every_public_name_of_the_p
     assert len(pages) == len(modules()) + 1
     text = "\n".join(path.read_text() for path in pages)
     for name in dts_mini.__all__:
-        assert f"## {name} · in `dts_mini`" in text
+        assert f"\n## {name}\n" in text and f"too: `dts_mini.{name}`." in text
     assert "### TaskDelta.save" in text
     for link in re.findall(r"\]\(([^)]+)\)", pages[-1].read_text()):
         assert (pages[-1].parent / link).is_file()
+
+
+def test_a_signature_of_the_reference_is_read_in_lines_without_modules():
+    text = signature("compress", dts_mini.compress)
+    assert text.startswith("compress(\n    base: Mapping[str, Tensor],\n") and "\n    *,\n" in text
+    assert text.endswith("**settings,\n) -> TaskDelta") and "<class" not in text and "torch." not in text
+    assert " at 0x" not in "".join(map(reference.page, modules())), "the same on every run"
+    assert signature("shared", lambda count: None) == "shared(count)"
+
+
+def test_a_docstring_of_the_reference_keeps_its_examples_and_its_signs():
+    text = prose("Of *args and <stem>, costs $3; ``a <b> *c``.\n\n>>> 1 + 1\n2\n\n    a <- b")
+    assert text.split("\n\n") == [
+        r"Of \*args and &lt;stem>, costs \$3; ``a <b> *c``.", "```pycon\n>>> 1 + 1\n2\n```", "    a <- b",
+    ]  # fmt: skip
+    assert prose("``x``: one of\n``a`` or b.\n``y``: two.") == "``x``: one of\n``a`` or b.  \n``y``: two."
 
 
 def test_every_public_name_of_the_reference_has_a_docstring():

@@ -99,6 +99,20 @@ def test_the_first_result_is_one_task_there_and_back_with_a_picture_in_seconds(s
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 40, "seconds of processor"
 
 
+def test_a_page_of_the_tutorial_leads_to_its_chapter_of_the_book():
+    page = tutorial.linked("<html><body class='a'><p>1</p></body></html>", "02_decomposition")
+    assert page.startswith("<html><body class='a'><p style=") and page.count("<a ") == 1
+    assert '<a href="../book/02_decomposition.html">' in page
+
+
+def test_the_start_page_of_the_tutorial_leads_to_the_book_once_there_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "book" not in tutorial.index("first", {})
+    tutorial.BOOK.mkdir(parents=True)
+    (tutorial.BOOK / "index.html").touch()
+    assert '<a href="../book/index.html">' in tutorial.index("first", {})
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 8, 64])
 def test_the_processors_are_shared_out(count, monkeypatch):
     monkeypatch.setattr(tutorial.os, "sched_getaffinity", lambda pid: set(range(count)), raising=False)

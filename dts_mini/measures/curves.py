@@ -170,7 +170,7 @@ def markdown(table: Mapping, size: str = "1%") -> str:
     """
     rows = [row for row in table["rows"] if row["group"] == "curve" and row["size"] in (size, "natural")]
     rows = sorted((row for row in rows if "storage" in row), key=_kl)
-    lines = ["| method | storage | share of experts | KL from the expert |", "|---|---|---|---|"]
+    lines = ["| method | storage | share of experts | KL from the expert (nats) |", "|---|---|---|---|"]
     lines += ["| " + " | ".join([row["name"], *measured(row)]) + " |" for row in rows]
     said = "One seed of experts; brackets are 95 % intervals over test images."
     if (seeds := len(table["seeds"])) > 1:
@@ -183,7 +183,7 @@ def markdown(table: Mapping, size: str = "1%") -> str:
 
 def listing(table: Mapping) -> str:
     """Every point as Markdown, in the order it was measured in; those whose size cannot be met say why."""
-    lines = ["| | method | size | storage | share of experts | KL from experts |", "|---" * 6 + "|"]
+    lines = ["| | method | size | storage | share of experts | KL from the expert (nats) |", "|---" * 6 + "|"]
     for row in table["rows"]:
         found = ["", row["impossible"], ""] if "impossible" in row else measured(row)
         lines.append("| " + " | ".join([row["group"], row["name"], row["size"], *found]) + " |")

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import importlib
 import json
 import re
 import shutil
@@ -18,8 +19,9 @@ from dts_mini import compress, storage
 from dts_mini.core.codes import GROUPS
 from dts_mini.core.errors import DTSError
 from dts_mini.core.svd import decompose
-from dts_mini.course import book, markup, sliders, timings
+from dts_mini.course import beside, book, front, library, markup, page, sliders, timings
 from dts_mini.course.folding import ANSWER
+from dts_mini.measures.tables import MERGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = base64.b64encode(
@@ -114,7 +116,9 @@ def toy_results() -> dict:
 
     def row(name: str, value: float, share: float) -> dict:
         cells = {"accuracy": {task: estimate(value) for task in tasks}, "mean": estimate(value)}
-        return {"name": name, **cells, "share of experts": estimate(value / 0.9), "storage": share}
+        kind = "merge" if name in MERGES else name if name in ("zero-shot", "experts") else "remainder"
+        about = {"name": name, "kind": kind, "uses": "its expert", "kl from experts": 0.9 - value}
+        return about | {**cells, "share of experts": estimate(value / 0.9), "storage": share}
 
     merges = [
         row(name, 0.6 + i / 100, 0.0) for i, name in enumerate(("zero-shot", "average", "Task Arithmetic", "TIES"))
@@ -124,7 +128,9 @@ def toy_results() -> dict:
         for i, method in enumerate(("DTS-T", "DTS-D, average", "DTS-D, TIES"))
         for ratio in (0.05, 0.1, 0.3)
     ]
-    headline = [*merges, *ours, row("experts", 0.9, 1.0)]
+    ours.append(row("DRC-D, average, 1 %", 0.88, 0.01))
+    names = row("zero-shot, synonyms", 0.7, 0.0) | {"kind": "cheap"}
+    headline = [*merges, names, *ours, row("experts", 0.9, 1.0)]
     unseen = [{"name": r["name"], "accuracy": r["accuracy"]} for r in merges]
     about = {"suite": "toy", "split": "test", "columns": tasks}
     return {
@@ -178,6 +184,29 @@ TIMINGS = {
 }
 
 
+DOCS = {
+    "README.md": "# Documentation\n\nSee [serving](how-to/serve.md#Fast), and the [table](table.md).\n",
+    "how-to/serve.md": "# Serve\n\n## Fast\n\nNotebooks 00 and 02, not 07; `notebook 02`. [Back](../README.md), "
+    "[code](../../toy.py).\n\n```sh\ndts-mini serve\n```\n",
+    "table.md": "# Table\n\nIn notebook 02, 1 &lt; 2: $\\tau$ has a treshhold.\n\n"
+    + "| method |"
+    + " share of experts |" * 12
+    + "\n"
+    + "|---" * 13
+    + "|\n"
+    + "| DTS-D, average, 0.05 |"
+    + " 99.9 [98.8, 100.0] |" * 12
+    + "\n",
+}
+
+
+def toy_docs(folder: Path) -> list[page.Page]:
+    for name, text in DOCS.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return library.docs(folder)
+
+
 def toy_book(folder: Path) -> Path:
     """A small book in ``folder/book`` with everything in it that a book may hold."""
     data = {"results": toy_results(), "paper": PAPER, "timings": TIMINGS, "claims": CLAIMS, "repository": "them/course"}
@@ -186,7 +215,15 @@ def toy_book(folder: Path) -> Path:
     for name in ("index.md", "glossary.md"):
         shutil.copyfile(ROOT / "notebooks" / name, folder / "texts" / name)
     (folder / "texts/instructor.md").write_text(INSTRUCTOR)
-    book.build(notebooks, folder / "book", data=data, grids=toy_grids(), texts=folder / "texts")
+    index = (folder / "texts/index.md").read_text()
+    real = "results.md", "mini-suite.md"  # pages that the toy's docs do not have
+    index = re.sub(rf"\[([^]]+)\]\(\.\./docs/({'|'.join(real)})\)", r"\1", index)
+    (folder / "texts/index.md").write_text(index)
+    shelf = {
+        "docs": toy_docs(folder / "docs"),
+        "api": library.api(map(importlib.import_module, ("dts_mini.core.errors", "dts_mini.core.compress"))),
+    }
+    book.build(notebooks, folder / "book", data=data, grids=toy_grids(), texts=folder / "texts", **shelf)
     return folder / "book"
 
 
@@ -197,7 +234,8 @@ def course_book(folder: Path) -> Path:
     results = json.loads((ROOT / "data/mini/results.json").read_text())
     data = {"results": results, "paper": PAPER, "timings": {}, "claims": book.recorded(ROOT / "data/mini/claims.json")}
     grids = {**toy_grids(), "keep ratio": sliders.keep_ratio_grid(results["headline"])}
-    book.build(ROOT / "notebooks/solved", folder / "book", data=data, grids=grids, texts=ROOT / "notebooks")
+    shelf = {"docs": library.docs(ROOT / "docs"), "api": library.api()}
+    book.build(ROOT / "notebooks/solved", folder / "book", data=data, grids=grids, texts=ROOT / "notebooks", **shelf)
     return folder / "book"
 
 
@@ -235,7 +273,7 @@ def test_no_page_loads_anything_from_elsewhere(made):
             text = path.read_text()
             assert "@import" not in text
             assert all(url.startswith("data:") for url in re.findall(r"url\([\"']?([^\"')]+)", text)), path.name
-        elif path.name in ("book.js", "sliders.js"):
+        elif path.name in ("book.js", "search.js", "sliders.js"):
             assert not re.search(
                 r"\b(fetch|XMLHttpRequest|import)\b *\(?|https?://(?!www\.w3\.org/2000/svg)", path.read_text()
             )
@@ -273,13 +311,14 @@ def test_previous_and_next_lead_through_every_page_and_back(made):
         here = pages[link["href"]]
         assert here.select_one("a[rel=prev]")["href"] == walked[-2]
     assert sorted(walked) == sorted(pages)
-    extra = ("sliders", "results", "claims", "timings", "instructor", "glossary")
-    assert walked[-6:] == [f"{name}.html" for name in extra]
+    extra = ("sliders", "paper", "claims", "timings", "instructor", "glossary", "docs")
+    first = walked.index("sliders.html")
+    assert walked[first : first + 7] == [f"{name}.html" for name in extra]
 
 
 def test_the_contents_name_every_page_and_mark_the_present_one(made):
     for name, soup in made[1].items():
-        assert {a["href"] for a in soup.select(".pages > li > a")} == set(made[1])
+        assert {a["href"] for a in soup.select("#side .pages > li > a")} == set(made[1])
         assert [a["href"] for a in soup.select("[aria-current=page]")] == [name]
 
 
@@ -355,7 +394,7 @@ def test_every_formula_of_the_sources_can_be_set():
         text = path.read_text() if path.suffix == ".md" else "\n".join(
             line.removeprefix("#").removeprefix(" ") for line in path.read_text().splitlines() if line.startswith("#")
         )  # fmt: skip
-        count += book.markdown(text).count("<math")
+        count += markup.markdown(text).count("<math")
     assert count > 40
 
 
@@ -412,7 +451,7 @@ def test_a_claim_has_what_was_measured_beside_it_and_a_page_lists_all(toy):
 
 def test_without_recorded_claims_the_book_says_so(tmp_path):
     assert book.recorded(tmp_path / "claims.json") == []
-    assert "None is recorded yet" in book.claims_body([], [])
+    assert "None is recorded yet" in beside.claims_body([], [])
 
 
 def test_every_recorded_claim_stands_on_its_page(made):
@@ -431,8 +470,8 @@ def test_a_notebook_links_to_binder_and_colab_where_the_address_is_known(toy):
 
 def test_without_an_address_nothing_links_to_binder_and_the_start_page_says_why(tmp_path):
     page = book.notebook_page(toy_notebooks(tmp_path) / "02_toy.ipynb", toy_grids())
-    assert "mybinder" not in page.body and "mybinder" not in book.launch_body(None)
-    assert "repository-code" in book.launch_body(None)
+    assert "mybinder" not in page.body and "mybinder" not in beside.launch_body(None)
+    assert "repository-code" in beside.launch_body(None)
 
 
 def test_lines_of_code_wrap_under_their_own_indentation_and_stay_the_same_text(toy):
@@ -442,10 +481,10 @@ def test_lines_of_code_wrap_under_their_own_indentation_and_stay_the_same_text(t
 
 
 def test_every_table_of_the_pages_beside_the_notebooks_has_a_caption_or_a_heading(made):
-    for name in ("sliders", "results", "timings", "instructor"):
+    for name in ("sliders", "paper", "timings", "instructor"):
         for table in made[1][f"{name}.html"].select("table"):
             assert table.caption or table.find_previous(["summary", "h2", "h3", "p"]), name
-    for name in ("sliders", "results", "timings"):
+    for name in ("sliders", "paper", "timings"):
         assert all(table.caption for table in made[1][f"{name}.html"].select("table"))
 
 
@@ -484,7 +523,7 @@ def test_code_is_coloured_in_both_themes(toy):
 
 def test_the_search_index_holds_every_heading(made):
     out, pages = made
-    found = {(file, ident): heading for file, _, ident, heading, _ in script(out, "search")}
+    found = {(file, ident): heading for file, _, ident, heading, _ in script(out, "entries")}
     for name, soup in pages.items():
         for heading in soup.select("main :is(h1, h2, h3)"):
             assert (name, heading["id"]) in found
@@ -492,11 +531,11 @@ def test_the_search_index_holds_every_heading(made):
 
 
 def test_the_search_index_holds_prose_code_and_outputs_once(toy):
-    entries = {(file, ident): text for file, _, ident, _, text in script(toy[0], "search")}
+    entries = {(file, ident): text for file, _, ident, _, text in script(toy[0], "entries")}
     text = entries["02_toy.html", "Step-2-·-Threshold"]
     assert text.count("quokka") == 1 and text.count("It is round.") == 1
     assert "for x in range(2)" in entries["02_toy.html", "Step-1-·-Decompose"]
-    headings = [heading for *_, heading, _ in script(toy[0], "search")]
+    headings = [heading for *_, heading, _ in script(toy[0], "entries")]
     assert "Detail of U" in headings
 
 
@@ -519,21 +558,18 @@ def test_the_glossary_holds_the_words_of_the_project():
     assert words <= {term.lower() for term in glossary()}
 
 
+def test_a_word_of_each_term_stands_in_the_chapter_of_its_first_use():
+    sources = {path.name[:2]: path.read_text().lower() for path in (ROOT / "notebooks/source").glob("*.py")}
+    for term, text in glossary().items():
+        chapter = re.search(r"First used: (\d\d)\.$", text)[1]
+        if chapter in sources:
+            words = [word.removesuffix("e") for word in re.findall(r"\w+", term.lower())]
+            assert any(word in sources[chapter] for word in words), f"{term} is not in {chapter}"
+
+
 def test_the_glossary_links_to_the_notebook_of_first_use(toy):
     rank = toy[1]["glossary.html"].find(id="Rank").find_next("p")
     assert rank.a["href"] == "02_toy.html"
-
-
-def test_the_tables_are_those_of_the_results(toy):
-    results = toy_results()
-    tables = [rows_of(table) for table in toy[1]["results.html"].select("table")]
-    for table, wanted in zip(tables[1:], (results["headline"], results["unseen"]), strict=True):
-        assert [row[0] for row in table[1:]] == [row["name"] for row in wanted["rows"]]
-        for cells, row in zip(table[1:], wanted["rows"], strict=True):
-            entry = row["accuracy"]["aerial"]
-            assert cells[1].startswith(f"{100 * entry['value']:.1f}")
-            if "storage" in row:
-                assert cells[-1] == f"{100 * row['storage']:.2f} %"
 
 
 def rows_of(table) -> list[list[str]]:
@@ -541,12 +577,12 @@ def rows_of(table) -> list[list[str]]:
 
 
 def test_the_papers_table_holds_its_file_and_reads_ours_from_the_results(toy):
-    table = rows_of(toy[1]["results.html"].select_one("table.paper"))[1:]
+    table = rows_of(toy[1]["paper.html"].select_one("table.paper"))[1:]
     assert len(table) == len(PAPER["rows"])
     for (what, paper, ours, why), row in zip(table, PAPER["rows"], strict=True):
         assert (what, why) == (row["what"], row["why"])
         assert paper == f"{row['paper']} {row['source']}"
-        assert ours == book.ours(toy_results(), row["ours"])
+        assert ours == beside.ours(toy_results(), row["ours"])
     shown = {what: ours for what, _, ours, _ in table}
     assert shown["individual experts, mean accuracy over eight tasks"] == "90.0 [89.0, 91.0]"
     assert shown["the same, storage for each task"] == f"{30 / 11:.2f} %"
@@ -565,7 +601,7 @@ def test_every_number_of_the_paper_has_a_source_and_a_reason():
 
 def test_a_row_of_the_paper_that_points_nowhere_is_refused():
     with pytest.raises(DTSError, match="points to 'no such row'"):
-        book.ours(toy_results(), {"table": "headline", "row": "no such row", "entry": "mean"})
+        beside.ours(toy_results(), {"table": "headline", "row": "no such row", "entry": "mean"})
 
 
 def test_the_timings_are_those_of_the_file_with_their_provenance(toy):
@@ -578,16 +614,18 @@ def test_recorded_timings_are_what_the_book_reads(tmp_path):
     timings.record({"00_a": 12.345}, tmp_path / "timings.json")
     entry = json.loads((tmp_path / "timings.json").read_text())
     assert entry["seconds"] == {"00_a": 12.3}
-    body = book.timings_body(entry, [book.Page("00_a.html", "A", "")])
+    body = beside.timings_body(entry, [page.Page("00_a.html", "A", "")])
     assert "<td>12</td>" in body.replace(' style="text-align:right"', "") and entry["provenance"]["python"] in body
 
 
 def test_timings_that_are_missing_are_called_so():
-    body = book.timings_body({}, [book.Page("00_a.html", "A", "")])
+    body = beside.timings_body({}, [page.Page("00_a.html", "A", "")])
     assert "not measured" in body and "Not measured yet." in body
 
 
 def test_the_route_names_each_notebook_with_what_it_teaches(toy):
+    parts = toy[1]["index.html"].select(".route")
+    assert [len(part.select("li")) for part in parts] == [2, 0], "chapters 00 to 06, and from 07 on"
     items = toy[1]["index.html"].select(".route li")
     assert [item.a["href"] for item in items] == ["00_toy.html", "02_toy.html"]
     assert "After this you can begin." in items[0].get_text() and "runs in 12 s" in items[0].get_text()
@@ -596,6 +634,89 @@ def test_the_route_names_each_notebook_with_what_it_teaches(toy):
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DTSError, match="no notebooks"):
         book.build(tmp_path, tmp_path / "out", data={}, grids={}, texts=ROOT / "notebooks")
+
+
+# Documentation and reference
+
+
+def test_the_docs_are_pages_of_the_book_in_the_order_of_their_links(toy):
+    side = [a["href"] for a in toy[1]["docs.html"].select("#side .pages > li > a")]
+    at = side.index("docs.html")
+    assert side[at:] == [
+        "docs.html",
+        "how-to-serve.html",
+        "table.html",
+        "api.html",
+        "api-core-errors.html",
+        "api-core-compress.html",
+    ]
+    links = [a["href"] for a in toy[1]["docs.html"].select("main p a")]
+    assert links == ["how-to-serve.html#Fast", "table.html"]
+
+
+def test_docs_link_to_the_chapters_that_they_name_and_to_the_repositorys_files(toy):
+    links = {a.get_text(): a["href"] for a in toy[1]["how-to-serve.html"].select("main p a")}
+    assert links == {
+        "00": "00_toy.html", "02": "02_toy.html", "Back": "docs.html",
+        "code": "https://github.com/them/course/blob/HEAD/toy.py",
+    }  # fmt: skip
+    assert "In notebook 02, 1 < 2: τ" in toy[1]["table.html"].main.get_text()
+
+
+def test_without_an_address_a_file_of_the_repository_is_no_link(tmp_path):
+    found = toy_docs(tmp_path)[1]
+    page.finish(found, {"docs/README.md": "docs.html"})
+    assert [a["href"] for a in BeautifulSoup(found.body, "html.parser").select("p a")] == ["docs.html"]
+    assert "code" in found.body
+
+
+def test_a_page_of_docs_that_nothing_links_to_is_refused(tmp_path):
+    toy_docs(tmp_path)
+    (tmp_path / "lost.md").write_text("# Lost\n")
+    with pytest.raises(DTSError, match=r"no link leads to lost\.md"):
+        library.docs(tmp_path)
+
+
+def test_a_formula_of_the_docs_that_cannot_be_set_is_refused_by_page(tmp_path):
+    (tmp_path / "README.md").write_text("# A\n\n$\\notacommand x$\n")
+    with pytest.raises(DTSError, match=r"docs/README\.md: the formula"):
+        library.docs(tmp_path)
+
+
+def test_the_reference_is_in_the_book_with_signatures_examples_and_a_list_of_names(toy):
+    page_of = toy[1]["api-core-compress.html"]
+    assert page_of.h1.get_text() == "dts_mini.core.compress"
+    assert page_of.find(id="compress").find_next("pre").get_text().startswith("compress(\n    base: Mapping")
+    assert page_of.select_one(".highlight .gp")
+    assert toy[1]["api.html"].find("a", href="api-core-compress.html#compress").get_text() == "compress"
+
+
+def test_the_reference_lists_every_public_name_of_the_package_with_its_page(made):
+    if "02_toy.html" in made[1]:
+        return  # its reference has two modules
+    names = [a.get_text() for a in made[1]["api.html"].select("table.names tbody th a")]
+    import dts_mini
+
+    for name in dts_mini.__all__:
+        assert name in names, name
+
+
+def test_docs_and_reference_are_folded_in_the_contents_but_where_one_reads_them(toy):
+    state = lambda name: [d.has_attr("open") for d in toy[1][name].select("#side details")]
+    assert state("index.html") == [False, False]
+    assert state("table.html") == [True, False] and state("api.html") == [False, True]
+
+
+def test_the_answers_of_a_quiz_are_told_from_other_folded_text(toy):
+    marked = [details.summary.get_text() for details in toy[1]["02_toy.html"].select("details.answer")]
+    assert marked == ["Answer"]
+
+
+def test_the_start_page_shows_the_result_before_the_method(toy):
+    image = toy[1]["index.html"].select_one("main img")
+    assert (toy[0] / image["src"]).read_text() == front.picture(toy_results()["headline"])
+    assert image["alt"] == front.alt(toy_results()["headline"])
+    assert image.find_previous("h2") is None
 
 
 # Sliders

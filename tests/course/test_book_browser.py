@@ -255,6 +255,72 @@ def test_search_finds_a_word_and_leads_to_it(browser, book):
     assert browser.ask("document.querySelector(':target').textContent").startswith("Step 2")
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("thresholds", "02_toy.html#Step-2"),
+        ("treshhold", "table.html"),
+        ("serves", "how-to-serve.html"),
+        ("tau", "table.html"),
+    ],
+)
+def test_search_finds_other_forms_in_chapters_docs_and_reference(browser, book, query, found):
+    browser.open(book / "index.html")
+    browser.press("/")
+    browser.send("Input.insertText", text=query)
+    links = browser.ask("[...document.querySelectorAll('#found a')].map(a => a.getAttribute('href'))")
+    assert any(link.startswith(found) for link in links), links
+    assert browser.ask("document.querySelectorAll('#found mark').length") >= 1
+
+
+def test_search_says_what_it_took_a_slip_for(browser, book):
+    browser.open(book / "index.html")
+    browser.press("/")
+    browser.send("Input.insertText", text="quoka")
+    assert browser.ask("document.getElementById('found-count').textContent") == "no “quoka”, but “quokka”: 1 found"
+
+
+@pytest.mark.parametrize("clipboard", [True, False], ids=["clipboard", "no clipboard"])
+def test_a_button_copies_a_block_of_code_and_says_so(browser, book, clipboard):
+    browser.open(book / "02_toy.html")
+    browser.ask(
+        "window.copied = []; Object.defineProperty(navigator, 'clipboard', {value: "
+        + ("{writeText: async (text) => { copied.push(text) }}" if clipboard else "undefined")
+        + "}); document.addEventListener('copy', () => copied.push(document.activeElement.value))"
+    )
+    buttons = browser.ask("document.querySelectorAll('main .highlight .copy').length")
+    assert buttons == browser.ask("document.querySelectorAll('main .highlight').length") > 1
+    browser.ask("document.querySelector('.copy').focus()")
+    browser.press("Enter")
+    wait(lambda: browser.ask("document.querySelector('.copy').textContent") == "Copied", "it does not say so")
+    assert browser.ask("copied") == ["for x in range(2):\n    print(x)\n"]
+    assert browser.ask("document.querySelectorAll('textarea').length") == 0
+
+
+def test_of_examples_only_what_is_typed_is_copied(browser, book):
+    browser.open(book / "api-core-compress.html")
+    browser.ask(
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (text) => { window.copied = text }}})"
+    )
+    browser.ask(
+        "[...document.querySelectorAll('.highlight')].find(e => e.querySelector('.gp')).querySelector('.copy').click()"
+    )
+    copied = wait(lambda: browser.ask("window.copied"), "nothing was copied")
+    assert copied.startswith("base = ") and ">>>" not in copied
+
+
+def test_without_scripts_nothing_is_shown_that_needs_one(browser, book):
+    browser.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(book / "sliders.html")
+        shown = "['search', 'theme', 'slider-rank-input'].filter(id => document.getElementById(id).checkVisibility())"
+        assert browser.ask(shown) == []
+        assert browser.ask("document.querySelector('#side .pages').checkVisibility()"), "the contents stay"
+        assert browser.ask("document.querySelectorAll('.copy').length") == 0
+    finally:
+        browser.send("Emulation.setScriptExecutionDisabled", value=False)
+
+
 def test_search_without_a_hit_says_so_and_escape_clears_it(browser, book):
     browser.open(book / "index.html")
     browser.press("/")
@@ -312,8 +378,9 @@ def test_a_phone_gets_a_page_that_fits_and_a_button_for_the_contents(browser, bo
 
 def test_the_courses_tables_fit_a_laptop_and_its_pages_a_phone(browser, tmp_path_factory):
     book = course_book(tmp_path_factory.mktemp("course"))
+    assert over_the_edge(browser, book) == {}, "printed"
     wide = "[...document.querySelectorAll('main .scroll')].filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)"
-    for name in ("results", "claims", "timings", "instructor"):
+    for name in ("results", "paper", "claims", "timings", "instructor"):
         browser.open(book / f"{name}.html")
         assert browser.ask(f"{wide}.map(e => e.textContent.slice(0, 80))") == [], name
     browser.screen(390, 800)
@@ -351,12 +418,49 @@ def test_a_long_line_of_code_wraps_under_its_own_indentation(browser, book):
     assert left[0] > 2 * left[1] and 25 < left[2] < 45, left  # four characters
 
 
-def test_print_shows_the_text_alone_and_unfolds_it(browser, book):
+A4 = 680  # CSS pixels between the margins of a printed page
+
+
+def test_print_shows_the_text_alone_unfolds_it_but_a_quiz_and_folds_it_again(browser, book):
     browser.open(book / "02_toy.html")
+    browser.ask("document.querySelector('main details:not(.answer)').open = true")
+    folded = "[...document.querySelectorAll('main details')].map(d => [d.className, d.open])"
+    before = browser.ask(folded)
     browser.send("Emulation.setEmulatedMedia", media="print")
     try:
         browser.ask("dispatchEvent(new Event('beforeprint'))")
         assert not browser.ask("document.getElementById('side').checkVisibility()")
-        assert browser.ask("[...document.querySelectorAll('details')].every(d => d.open)")
+        assert not browser.ask("document.querySelector('.copy').checkVisibility()")
+        printed = browser.ask(folded)
+        assert [is_open for name, is_open in printed if name != "answer"] and ["answer", False] in printed
+        assert all(is_open for name, is_open in printed if name != "answer")
+        browser.ask("dispatchEvent(new Event('afterprint'))")
+        assert browser.ask(folded) == before
     finally:
         browser.send("Emulation.setEmulatedMedia", media="")
+
+
+# Tables, and whatever else stands in the text, that reach over the page's right edge.
+WIDE = """(() => { document.querySelectorAll('main details').forEach(d => { d.open = true });
+  const edge = document.querySelector('main').getBoundingClientRect().right + 1;
+  return [...document.querySelectorAll('main :is(td, th, pre, img, svg)')].filter(e => e.checkVisibility() &&
+    (e.getBoundingClientRect().right > edge || (e.matches('td, th, pre') && e.scrollWidth > e.clientWidth + 2)))
+    .map(e => e.textContent.slice(0, 60)) })()"""
+
+
+def over_the_edge(browser, book: Path) -> dict[str, list[str]]:
+    browser.screen(A4)
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    try:
+        found = {}
+        for page in sorted(book.glob("*.html")):
+            browser.open(page)
+            found[page.name] = browser.ask(WIDE)
+        return {name: cells for name, cells in found.items() if cells}
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="")
+        browser.screen(1280)
+
+
+def test_everything_of_a_page_is_within_the_paper(browser, book):
+    assert over_the_edge(browser, book) == {}

@@ -1,4 +1,4 @@
-// Theme, contents on a phone, and search over window.SEARCH = [[file, page, id, heading, text], ...].
+// Theme, contents on a phone, what search finds (search.js), copying of code, and print.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -16,27 +16,24 @@
     if (open) get("search").focus();
   });
 
+  const SHOWN = 12;
   const input = get("search"), list = get("found"), count = get("found-count");
-  const plain = (text) => text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
-  const entries = window.SEARCH.map(([file, page, id, heading, text]) => (
-    { file, page, id, heading, text, head: plain(`${heading} ${page}`), body: plain(text) }
-  ));
+  let book; // its words, read when they are first asked for
 
   function search() {
-    const words = plain(input.value).split(/\s+/).filter(Boolean);
-    const score = (entry) => words.reduce((sum, word) => {
-      const points = entry.head.includes(word) ? 5 : entry.body.includes(word) ? 1 : 0;
-      return sum < 0 || !points ? -1 : sum + points;
-    }, 0);
-    const hits = words.length === 0 ? [] : entries.map((entry) => ({ entry, points: score(entry) }))
-      .filter((hit) => hit.points > 0).sort((a, b) => b.points - a.points).slice(0, 12);
-    count.textContent = words.length ? `${hits.length === 12 ? "the best 12" : hits.length} found` : "";
-    list.replaceChildren(...hits.map(({ entry }) => {
+    const asked = input.value.trim();
+    book ??= Search.index(window.ENTRIES);
+    const { hits, instead } = asked ? Search.find(book, asked) : { hits: [], instead: {} };
+    const other = Object.entries(instead).map(([word, taken]) => `no “${word}”, but “${taken}”: `).join("");
+    count.textContent = asked ? `${other}${hits.length > SHOWN ? `the best ${SHOWN} of ` : ""}${hits.length} found` : "";
+    list.replaceChildren(...hits.slice(0, SHOWN).map(({ entry: [file, page, id, heading, text], stems }) => {
       const item = document.createElement("li"), link = document.createElement("a"), small = document.createElement("small");
-      link.href = `${entry.file}#${encodeURIComponent(entry.id)}`;
-      link.textContent = entry.heading;
-      const at = Math.max(0, entry.body.indexOf(words[0]) - 30);
-      small.textContent = `${entry.page}: ${at ? "…" : ""}${entry.text.slice(at, at + 90)}…`;
+      link.href = `${file}#${encodeURIComponent(id)}`;
+      link.textContent = heading;
+      const [at, end] = Search.place(text, stems) ?? [0, 0];
+      const from = at > 40 ? text.indexOf(" ", at - 40) + 1 : 0, mark = document.createElement("mark");
+      mark.textContent = text.slice(at, end);
+      small.append(heading === page ? "" : `${page}: `, from ? "…" : "", text.slice(from, at), mark, `${text.slice(end, from + 100)}…`);
       link.append(small);
       item.append(link);
       return item;
@@ -62,12 +59,45 @@
     }
   });
 
-  // A link into the page closes the contents on a phone; a printed page shows what is folded.
+  // A link into the page closes the contents on a phone; a printed page shows what is folded, but the answers of a quiz.
   get("side").addEventListener("click", (event) => {
     if (event.target.closest("a")) {
       get("side").classList.remove("open");
       get("menu").setAttribute("aria-expanded", "false");
     }
   });
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("main details:not([open], .answer)")];
+    opened.forEach((each) => { each.open = true; });
+  });
+  addEventListener("afterprint", () => opened.splice(0).forEach((each) => { each.open = false; }));
+
+  // A button on each block of code; of a console or of examples only what is typed is copied.
+  document.querySelectorAll("main .highlight").forEach((block) => {
+    const button = Object.assign(document.createElement("button"), { className: "copy", type: "button", textContent: "Copy" });
+    button.setAttribute("aria-label", "Copy this code");
+    button.addEventListener("click", async () => {
+      const code = block.querySelector("pre").cloneNode(true), typed = code.querySelector(".gp");
+      if (typed) code.querySelectorAll(".line-of-code").forEach((line) => { if (!line.querySelector(".gp")) line.remove(); });
+      code.querySelectorAll(".gp").forEach((prompt) => prompt.remove());
+      const text = code.textContent.replace(/\s+$/, "\n");
+      try { await navigator.clipboard.writeText(text); } catch { // a browser that gives pages on disk no clipboard
+        const box = Object.assign(document.createElement("textarea"), { value: text });
+        document.body.append(box);
+        box.select();
+        document.execCommand("copy");
+        box.remove();
+      }
+      button.classList.add("done");
+      button.textContent = "Copied";
+      button.setAttribute("aria-label", "Copied");
+      setTimeout(() => {
+        button.classList.remove("done");
+        button.textContent = "Copy";
+        button.setAttribute("aria-label", "Copy this code");
+      }, 2000);
+    });
+    block.append(button);
+  });
 })();
