@@ -86,11 +86,12 @@ def sources() -> Sources:
         "drc, stacks": {"method": "drc", "budget": 4_000, "stacks": ["stack"]},
     }.items():
         files[name] = base, compress(base, expert, **settings).to_bytes()
-    parts: dict[str, Part] = {name: Unchanged() for name in base}
+    whole = base | {"rotations": torch.polar(torch.ones(3, 2), torch.randn(3, 2))}
+    parts: dict[str, Part] = {name: Unchanged() for name in whole}
     parts |= {"w": Factors(torch.randn(20, 3), torch.randn(3, 14), 0.5), "half": Exact(expert["half"])}
-    shapes, dtypes = {n: tuple(x.shape) for n, x in base.items()}, {n: x.dtype for n, x in base.items()}
-    lora = TaskDelta(parts, shapes, dtypes, "lora", {}, fingerprint(base), "")
-    files["factors"] = base, lora.to_bytes()
+    shapes, dtypes = {n: tuple(x.shape) for n, x in whole.items()}, {n: x.dtype for n, x in whole.items()}
+    lora = TaskDelta(parts, shapes, dtypes, "lora", {}, fingerprint(whole), "")
+    files["factors"] = whole, lora.to_bytes()
     tasks = {"a": expert, "b": other}
     for name, method in (BUDGETED | NATURAL).items():
         peer = method(base, tasks, **({"budget": 5_000} if name in BUDGETED else {}))

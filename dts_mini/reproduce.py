@@ -50,7 +50,7 @@ MEASURES: dict[str, tuple[Callable[..., dict], Callable[[Mapping], str]]] = {
     "curves": (size_accuracy, curves.listing),
 }
 TABLES = ("headline", "unseen")  # what is always measured; the rest is asked for
-FIGURES = ("07", "08", "10", "11", "12")  # notebooks whose figures belong to a reproduction
+FIGURES = ("07", "08", "09", "10", "11", "12")  # notebooks whose figures belong to a reproduction
 
 
 # --- before a run ---

@@ -153,3 +153,17 @@ def test_importing_the_package_and_its_command_line_loads_no_heavy_library():
     code = f"import sys, dts_mini, dts_mini.cli; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+DEFAULTED = {"empty", "zeros", "ones", "rand", "randn", "eye", "linspace", "tensor"}  # whose dtype may be the default
+MADE = DEFAULTED | {"full", "arange", "randint", "randperm"}
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if 1 <= FLOORS.get((n + ".").split(".")[1], 0) <= 3])
+def test_no_tensor_is_made_on_the_default_device_or_of_the_default_dtype_which_are_the_callers(name):
+    for call in (node for node in ast.walk(ast.parse(MODULES[name].read_text())) if isinstance(node, ast.Call)):
+        named = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        if named in MADE and getattr(call.func.value, "id", "") == "torch":
+            given = {word.arg for word in call.keywords}
+            wanted = {"device", "dtype"} if named in DEFAULTED else {"device"}
+            assert None in given or wanted <= given, f"line {call.lineno}: torch.{named} without {wanted - given}"

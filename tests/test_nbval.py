@@ -58,6 +58,8 @@ CELLS = {
     "raises no more": cell("x = 1", None, "raises-exception"),
     "trailing comment": cell("print(1)  # NBVAL_IGNORE_OUTPUT", "2\n"),
     "tag": cell("print(1)", "2\n", "nbval-ignore-output"),
+    "answer": cell("print(1)", None, "answer", "nbval-ignore-output"),
+    "wrong answer": cell("1 / 0", None, "answer", "nbval-ignore-output"),
     "sanitised": cell("print(object())", "<object object at 0x7f00deadbeef>\n"),
     "measured elsewhere": cell(
         "print('holds: A is B. (measured 71.24 % [69.8, 72.5])')", "holds: A is B. (measured 7)\n"
@@ -160,6 +162,11 @@ def test_nbval_passes_a_cell_that_raises_no_more(runs):
 @pytest.mark.slow
 def test_nbval_minds_a_tag_but_no_trailing_comment(runs):
     assert runs.strict["tag"] == "passed" and runs.strict["trailing comment"] == "failure"
+
+
+@pytest.mark.slow
+def test_a_cell_whose_answer_is_not_stored_is_run_all_the_same(runs):
+    assert (runs.strict["answer"], runs.strict["wrong answer"]) == ("passed", "failure")
 
 
 def test_cells_are_marked_by_tags_alone_and_none_is_expected_to_raise(notebook):

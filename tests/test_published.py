@@ -13,7 +13,7 @@ from dts_mini import DTSError
 from dts_mini.course import claims, front, timings
 from dts_mini.course.build import VERSIONS, drifted, read, sources, target
 from dts_mini.measures.cheap import ROWS
-from dts_mini.measures.tables import KINDS, MERGES
+from dts_mini.measures.tables import KINDS, MERGES, rows_of
 from dts_mini.results import LONG, README, RESULTS, SAID, SEEDS, TOLD, blocks, fill
 
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
@@ -255,11 +255,13 @@ def rows(table):
 
 def test_the_suite_behaves_as_its_documentation_says():
     """The bars that hold on every seed; the order of the merges is not one of them."""
-    table = rows(json.loads(RESULTS.read_text())["headline"])
+    headline = json.loads(RESULTS.read_text())["headline"]
+    table = rows(headline)
     mean = {name: row["mean"]["value"] for name, row in table.items()}
-    merges = [mean[name] for name in ("average", "Task Arithmetic", "TIES", "DARE")]
+    merges = [row["mean"]["value"] for row in rows_of(headline, "base merge")]
     assert 0.40 <= mean["zero-shot"] <= 0.65
     assert mean["average"] > mean["zero-shot"]
+    assert mean["experts"] >= max(merges) + 0.04  # 0.12 was aimed at and missed, as docs/mini-suite.md says
     assert mean["experts"] >= max(merges) + 0.08  # 0.12 was aimed at and missed, as docs/mini-suite.md says
     assert mean["experts"] >= 0.92 and min(e["value"] for e in table["experts"]["accuracy"].values()) >= 0.85
     for task, expert in table["experts"]["accuracy"].items():
@@ -267,6 +269,21 @@ def test_the_suite_behaves_as_its_documentation_says():
     for name, row in table.items():
         if name.startswith("DTS") and not name.endswith("0.05"):
             assert row["share of experts"]["value"] >= (0.992 if name.endswith("0.3") else 0.985), name
+
+
+def test_every_merge_is_worse_at_every_task_than_its_expert():
+    """What notebook 00 says of merged models."""
+    table = rows(json.loads(RESULTS.read_text())["headline"])
+    for name in MERGES:
+        for task, expert in table["experts"]["accuracy"].items():
+            assert table[name]["accuracy"][task]["value"] < expert["value"], (name, task)
+
+
+def test_notebook_01_measures_the_best_merge_of_the_table():
+    """Its claim about "the best merge of the course's table" covers them all."""
+    table = rows(json.loads(RESULTS.read_text())["headline"])
+    best = max(MERGES, key=lambda name: table[name]["mean"]["value"])
+    assert any(f'merges["{best}"] =' in code for code in code_of(sources()[1]))
 
 
 def test_three_seeds_were_measured():

@@ -79,6 +79,17 @@ def test_for_an_unseen_task_bodies_are_fused_by_what_their_heads_dense_layers_sa
     assert found > untuned + 0.03
 
 
+@pytest.mark.slow
+def test_a_rebuilt_language_model_reads_its_topics_nearly_as_its_expert_does():
+    reader = sentences.language_model()
+    theta_0 = sentences.snapshot(reader)
+    expert = sentences.specialised(reader, theta_0, (0, 1))
+    rebuilt = rebuild(theta_0, compress(theta_0, expert))
+    first, kept, best = (sentences.surprise(reader, s, (0, 1), 500).mean() for s in (theta_0, rebuilt, expert))
+    assert best < first - 0.1
+    assert kept < first - 0.8 * (first - best)
+
+
 def test_sentences_of_a_task_hold_its_topics_as_their_labels_say():
     generator = torch.Generator().manual_seed(0)
     words, labels = sentences.examples("seen 2", 4_000, generator)

@@ -30,8 +30,11 @@ Rank = Annotated[int, Meta(ge=1, le=2**48)]
 Shape = Annotated[tuple[Count, ...], Meta(max_length=64)]
 Prints = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 WORDS = {str(d).removeprefix("torch."): d for word, d in DTYPES.items() if not word.startswith(("F8", "C"))}
-"""The dtypes of a delta's tensors, by the words that its table has for them."""
+"""The dtypes of values in a file, by the words that its table has for them."""
 Word = Literal[tuple(WORDS)]
+_CONSTANT = ("complex64", "complex128", *(word for word in dir(torch) if word.startswith("float8_")))
+KINDS = WORDS | {word: getattr(torch, word) for word in _CONSTANT}
+"""The dtypes of a delta's tensors: of those beyond ``WORDS`` a tensor is the base's."""
 
 
 class Counts(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -65,7 +68,7 @@ class Row(Struct, array_like=True, forbid_unknown_fields=True):
     name: str
     kind: str
     shape: Shape
-    dtype: Word
+    dtype: Literal[tuple(KINDS)]
     bounded: Literal[0, 1]
 
 

@@ -7,6 +7,7 @@ Nothing here knows by which method the parts were made: each part can say what i
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from math import prod
 from pathlib import Path
@@ -112,6 +113,10 @@ class TaskDelta:
 
     def size(self) -> int:
         """Bytes of the file, or a few more: without the count of information, which takes as long as the rest."""
+        return self._size
+
+    @cached_property
+    def _size(self) -> int:
         kept = sum(part.value.nbytes for part in self.parts.values() if isinstance(part, Kept | Exact))
         return len(self._encoded(_model_bytes(self) + kept))  # a number of no fewer digits
 
@@ -153,14 +158,16 @@ class TaskDelta:
         settings, parts, shapes, dtypes, bounds = manifest["settings"], {}, {}, {}, {}
         reader = Reader(tensors, settings, manifest["rows"], what)
         for name, kind, shape, word, bounded, *arguments in table:
-            reader.name, reader.dtype = name, container.WORDS[word]
+            reader.name, reader.dtype = name, container.KINDS[word]
             if name in parts or prod(max(n, 1) for n in shape) > _LARGEST:
                 raise reader.fault(f"stands there twice, or has shape {tuple(shape)}")
             shapes[name], dtypes[name] = tuple(shape), reader.dtype
             if bounded:
                 bounds[name] = Bounds(*reader.take("halves", 3).tolist())
             parts[name] = reader.part(kind, shapes[name], arguments)
-            if not (reader.dtype.is_floating_point or isinstance(parts[name], Kept | Tied | Unchanged)):
+            computed = word in container.WORDS
+            free = reader.dtype.is_floating_point or isinstance(parts[name], Kept)
+            if not ((computed and free) or isinstance(parts[name], Tied | Unchanged)):
                 raise reader.fault(f"is {reader.dtype}, and a {kind}")
             if bounded and not (parts[name].rank and min(bounds[name]) >= 0):
                 raise reader.fault("has bounds of what is of no rank, or below 0")

@@ -1,11 +1,13 @@
 """Files: safetensors and JSON written atomically and read, with errors that name the file and the mend."""
 
 import errno
+import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from dts_mini.core.errors import FileError, StateError
 from dts_mini.core.state import State, as_bytes, outline
 
+_TEMPORARY = ".dts-part"
 # As a safetensors header names them, in the order in which the library sorts them (the widest goes first in a file).
 DTYPES = {
     "BOOL": torch.bool,
@@ -36,28 +39,37 @@ DTYPES = {
 }
 
 
-def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False) -> Path:
+def write_bytes(data: bytes, path: str | Path, *, overwrite: bool = False, flush: bool = True) -> Path:
     """Writes a file at once or not at all, as ``write_pieces`` does; FileError as there."""
-    return write_pieces((data,), path, overwrite=overwrite)
+    return write_pieces((data,), path, overwrite=overwrite, flush=flush)
 
 
-def write_pieces(pieces: Iterable[bytes | memoryview], path: str | Path, *, overwrite: bool = False) -> Path:
+def write_pieces(
+    pieces: Iterable[bytes | memoryview], path: str | Path, *, overwrite: bool = False, flush: bool = True
+) -> Path:
     """Writes a file piece by piece, at once or not at all: a temporary neighbour, flushed to disk, then renamed.
+
+    What a killed run left of the same file is swept; a neighbour that somebody is writing is locked, and stays.
+    Without ``flush`` a power cut, but no kill, may leave it empty or torn: for files that are checked when they are
+    read, and can be made again.
 
     Raises FileError when the path exists and ``overwrite`` is not set, or when it cannot be written.
     """
     path = check_writable(path, overwrite=overwrite)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if flush:  # of the others there may be thousands in a folder, which goes as a whole
+            _sweep(path)
+        handle, name = _neighbour(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be written ({error.strerror}); choose a folder you may write to") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines(pieces)  # unlike a loop, it lets go of a piece before it asks for the next
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+            if flush:
+                os.fsync(file.fileno())
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)  # before the file is closed, which unlocks it
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -90,6 +102,14 @@ def check_writable(path: str | Path, *, overwrite: bool = False) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise FileError(f"{path}: the folder {path.parent} is not writable; choose another")
     return path
+
+
+def mark(path: str | Path | int) -> tuple:
+    """What tells a file, by its path or open, from one that has taken its place, or that was written to; OSError for
+    none.
+    """
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -144,6 +164,17 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
         return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
 
 
+def places(path: str | Path) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """Where each tensor of a safetensors file lies, by name: the word for its dtype, its shape, and the byte at which
+    it begins. FileError as ``load_tensors``, which checks the header, too.
+    """
+    with opened(path), open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {name: (x["dtype"], tuple(x["shape"]), 8 + length + x["data_offsets"][0]) for name, x in header.items()}
+
+
 @contextmanager
 def opened(path: str | Path) -> Iterator[safe_open]:
     """A safetensors file to read tensors from, by name; FileError as ``load_tensors``."""
@@ -168,6 +199,26 @@ def mistaken(head: bytes) -> str | None:
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         return "is a pickle, not safetensors; name it .pt or .bin, by which it is read as one, or convert it"
     return None
+
+
+def _neighbour(path: Path) -> tuple[int, str]:
+    """A new temporary file beside another, open, its path, and locked for as long as it is."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+        with suppress(OSError):  # not every file system has locks; there nothing is swept
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)  # swept before it was locked
+
+
+def _sweep(path: Path) -> None:
+    """Removes the temporary neighbours of a path that nobody has open any more."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(_TEMPORARY)}")
+    for left in [entry.path for entry in os.scandir(path.parent) if ours.fullmatch(entry.name)]:
+        with suppress(OSError), open(left, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(left)
 
 
 def _umask() -> int:

@@ -59,7 +59,7 @@ class Frame(Mapping[str, Tensor]):
             if isinstance(part, Part):
                 self.parts[name] = part
             else:
-                if clash := part.keys() & (self.pieces.keys() | self._outline.keys() - {name}):
+                if clash := [key for key in part if key in self.pieces or (key in self._outline and key != name)]:
                     raise DTSError(f"stacks: a tensor is called {min(clash)!r}, as a matrix of a stack is; rename it")
                 self.pieces |= part
         self._prints = seals(self._digests)

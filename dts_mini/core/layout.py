@@ -107,14 +107,31 @@ def difference(base: Tensor, expert: Tensor, block: int = 2**20) -> Tensor:
     """
     dtype = expert.dtype
     x = expert.to(torch.promote_types(dtype, torch.float32), copy=True).contiguous()
-    rounded = torch.promote_types(base.dtype, dtype) != dtype
+    rounded = is_rounded(base.dtype, dtype)
     for part, other in zip(x.view(-1).split(block), base.reshape(-1).split(block), strict=True):
         if rounded:
-            same = part == other.to(dtype).to(part.dtype)
+            same = only_rounded(other, part, dtype)
             part.sub_(other.to(part)).masked_fill_(same, 0)
         else:
             part.sub_(other.to(part))
     return x
+
+
+def is_rounded(base: torch.dtype, expert: torch.dtype) -> bool:
+    """Whether an expert of one dtype is stored in fewer bits than a base of the other, and so was rounded.
+
+    >>> is_rounded(torch.float32, torch.bfloat16), is_rounded(torch.bfloat16, torch.float32)
+    (True, False)
+    """
+    return torch.promote_types(base, expert) != expert
+
+
+def only_rounded(base: Tensor, expert: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which elements (bool) of an expert that is stored in ``dtype`` are the base's, rounded: training left them alone.
+
+    ``expert``: its values, in float32 or better.
+    """
+    return expert == base.to(dtype).to(expert.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core.layout import is_rounded, only_rounded
 from dts_mini.core.state import State, all_finite, check_alike, compute_dtype, is_statistic, outline
 
 Merged = Callable[[Tensor, Iterator[Tensor]], Tensor]
@@ -273,14 +274,11 @@ def _weights(like: State, experts: Sequence[State]) -> Iterator[tuple[str, Tenso
 
 
 def _unrounded(base: Tensor, expert: Tensor) -> Tensor:
-    """The expert's tensor in the base's dtype or float32, the better; where it only was rounded, the base's values.
-
-    The rule of ``layout.difference``: of an expert that is stored in fewer bits, what training left alone stays.
-    """
+    """The expert's tensor in the base's dtype or float32, the better; where it only was rounded, the base's values."""
     theta = expert.to(base.device, compute_dtype(base))
-    if torch.promote_types(base.dtype, expert.dtype) == expert.dtype:
+    if not is_rounded(base.dtype, expert.dtype):
         return theta
-    return torch.where(base.to(expert.dtype).to(theta.dtype) == theta, base.to(theta.dtype), theta)
+    return torch.where(only_rounded(base, theta, expert.dtype), base.to(theta.dtype), theta)
 
 
 def _task_vectors(x: Tensor, thetas: Iterator[Tensor]) -> Tensor:
@@ -325,11 +323,16 @@ def _noise(matrices: Sequence[Tensor], eps: float) -> float:
     """How large a singular value of a task matrix (m x n) may be that is rounding alone: of weights and of the SVD.
 
     ``eps``: of the coarsest dtype that the weights are stored in, whatever dtype they are computed in.
-    The largest singular value of theta's rounding is about eps / 2 * ||theta|| / sqrt(min(m, n)) and less; four times
-    that is allowed for. A rank by numpy's rule, relative to the largest singular value, would drop real directions.
+    Rounding moves an element by up to half the gap between two numbers there, evenly: by a root mean square of gap /
+    sqrt(12). The largest singular value of m x n such errors is about that times sqrt(m) + sqrt(n); of a difference of
+    two tensors sqrt(2) times as much. Half as much again is allowed for. A rank by numpy's rule, relative to the
+    largest singular value, would drop real directions.
     """
-    norm = max(matrix.norm().item() for matrix in matrices)
-    return max(2 * eps / min(matrices[0].shape) ** 0.5, 10 * torch.finfo(torch.float64).eps) * norm
+    gaps = [torch.where(x != 0, eps * torch.ldexp(torch.ones_like(x), x.frexp().exponent - 1), 0) for x in matrices]
+    mean = max(gap.square().mean().item() for gap in gaps) ** 0.5
+    norm, sides = max(matrix.norm().item() for matrix in matrices), matrices[0].shape
+    largest = (2 / 12) ** 0.5 * mean * sum(side**0.5 for side in sides)
+    return max(1.5 * largest, 10 * torch.finfo(torch.float64).eps * norm)
 
 
 def _polar(matrix: Tensor, noise: float) -> tuple[Tensor, Tensor]:
@@ -346,6 +349,6 @@ def _polar(matrix: Tensor, noise: float) -> tuple[Tensor, Tensor]:
 def _trim_limit(base: State, expert: State, density: float) -> float:
     """The least magnitude that stays when the largest ``density`` of all elements of a task vector do."""
     magnitudes = [(theta - x).abs().reshape(-1) for _, x, (theta,) in _weights(base, [expert])]
-    flat = torch.cat(magnitudes) if magnitudes else torch.empty(0, device="cpu")
+    flat = torch.cat(magnitudes) if magnitudes else torch.empty(0, dtype=torch.float32, device="cpu")
     kth = max(1, len(flat) - int(len(flat) * density))
     return flat.kthvalue(kth).values.item() if len(flat) else 0.0

@@ -95,27 +95,14 @@ class Part(Content):
 
 
 @dataclass(frozen=True, eq=False)
-class Kept(Part):
-    """A 0-D difference, or an integer tensor of the expert, kept as it is."""
+class _Value(Part):
+    """A tensor that lies in the file as it is."""
 
     arguments: ClassVar[Any] = tuple[Word]
     value: Tensor
 
-    def restore(self) -> Tensor | None:
-        return self.value if self.value.is_floating_point() else None
-
     def write(self, writer: "Writer") -> list:
-        writer.add("kept", self.value.reshape(-1).view(torch.uint8))
-        return [str(self.value.dtype).removeprefix("torch.")]
-
-    @classmethod
-    def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Kept":
-        value = reader.kept(WORDS[arguments[0]], shape)
-        if not value.is_floating_point() and value.dtype == reader.dtype:
-            return cls(value)
-        if not (value.is_floating_point() and reader.dtype.is_floating_point):
-            raise reader.fault(f"keeps {value.dtype} for {reader.dtype}")
-        return cls(reader.finite(value))
+        return [writer.keep(self.value)]
 
     @property
     def bits(self) -> int:
@@ -127,15 +114,25 @@ class Kept(Part):
 
 
 @dataclass(frozen=True, eq=False)
-class Exact(Part):
+class Kept(_Value):
+    """A 0-D difference, or an integer tensor of the expert, kept as it is."""
+
+    def restore(self) -> Tensor | None:
+        return self.value if self.value.is_floating_point() else None
+
+    @classmethod
+    def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Kept":
+        value = reader.kept(WORDS[arguments[0]], shape)
+        if not value.is_floating_point() and value.dtype == reader.dtype:
+            return cls(value)
+        if not (value.is_floating_point() and reader.dtype.is_floating_point):
+            raise reader.fault(f"keeps {value.dtype} for {reader.dtype}")
+        return cls(reader.finite(value))
+
+
+@dataclass(frozen=True, eq=False)
+class Exact(_Value):
     """A floating tensor of the expert as it is: the statistics of a norm layer, or what a caller wants kept."""
-
-    arguments: ClassVar[Any] = tuple[Word]
-    value: Tensor
-
-    def write(self, writer: "Writer") -> list:
-        writer.add("kept", self.value.contiguous().reshape(-1).view(torch.uint8))
-        return [str(self.value.dtype).removeprefix("torch.")]
 
     @classmethod
     def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Exact":
@@ -143,14 +140,6 @@ class Exact(Part):
         if not (value.is_floating_point() and reader.dtype.is_floating_point):
             raise reader.fault(f"keeps {value.dtype} for {reader.dtype}")
         return cls(value)
-
-    @property
-    def bits(self) -> int:
-        return 8 * self.value.nbytes
-
-    @property
-    def paper_bits(self) -> int:
-        return 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +164,8 @@ class Factors(Part):
         return a @ b
 
     def write(self, writer: "Writer") -> list:
-        for side in (self.left, self.right):
-            writer.add("kept", side.contiguous().reshape(-1).view(torch.uint8))
-        return [self.rank, str(self.left.dtype).removeprefix("torch."), self.scale]
+        word, _ = writer.keep(self.left), writer.keep(self.right)
+        return [self.rank, word, self.scale]
 
     @classmethod
     def read(cls, reader: "Reader", shape: tuple[int, ...], *arguments) -> "Factors":
@@ -271,6 +259,11 @@ class Writer:
 
     def add(self, name: str, piece: Tensor) -> None:
         self._pieces.setdefault(name, []).append(piece.reshape(-1))
+
+    def keep(self, value: Tensor) -> str:
+        """Adds a tensor as it is; the word for its dtype, by which ``Reader.kept`` reads it."""
+        self.add("kept", value.contiguous().reshape(-1).view(torch.uint8))
+        return str(value.dtype).removeprefix("torch.")
 
     def stream(self, name: str, make: Callable[[], Stream]) -> Any:
         """The stream of this name, made where there is none yet."""

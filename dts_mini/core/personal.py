@@ -12,7 +12,7 @@ from dts_mini.core.delta import TaskDelta, check_base
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.frame import Frame, Mapper
 from dts_mini.core.parts import Exact
-from dts_mini.core.state import State, all_finite, compute_dtype, exactly
+from dts_mini.core.state import State, all_finite, compute_dtype, exactly, is_computed
 
 
 def personalise(
@@ -82,7 +82,7 @@ def fuse(base: State, deltas: Sequence[TaskDelta], weights: Sequence[float] | Te
     check_base(base, *deltas)
     result = {}
     for name, tensor in base.items():
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() and is_computed(tensor.dtype)):
             result[name] = tensor.clone()
             continue
         x, counted = tensor.to(compute_dtype(tensor), copy=True), False

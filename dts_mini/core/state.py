@@ -173,6 +173,11 @@ def check_outline(state: State, what: str) -> None:
         )
     tensors = outline(state)
     for name, tensor in tensors.items():
+        if not (isinstance(name, str) and _is_text(name)):
+            raise StateError(
+                f"the {what} is not a state dict: {name!r} is no name of a tensor; pass a dict of names and tensors, "
+                "as model.state_dict() gives"
+            )
         if not isinstance(tensor, Tensor):
             raise StateError(
                 f"the {what} is not a state dict: {name!r} is no tensor ({type(tensor).__name__}); pass a dict of "
@@ -191,18 +196,17 @@ def check_outline(state: State, what: str) -> None:
             "differences nor means mean anything; dequantise the model first, with the library that quantised it"
         )
     if not any(tensor.is_floating_point() for tensor in tensors.values()):
+        if found := [name for name, tensor in tensors.items() if tensor.is_complex()]:
+            raise _uncomputed(tensors[found[0]].dtype, found[0], what)
         raise StateError(f"the {what} holds only integers: quantised models cannot be compressed, pass the float one")
-    for name, tensor in tensors.items():
-        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype not in FLOATING:
-            mend = "dequantise the model" if tensor.element_size() == 1 else "convert it to float32"
-            raise StateError(f"{what}, tensor {name!r}: {tensor.dtype} is not supported; {mend} first")
 
 
 def check_tensors(tensors: Sequence[Tensor], name: str, whats: Sequence[str]) -> None:
     """StateError, naming it and which of ``whats``, unless each tensor called ``name`` is fit to be worked on.
 
-    Each must be there, dense and finite. A constant need not be finite, as a causal mask of -inf: floating tensors that
-    are equal bit by bit in all state dicts (once in one dtype) pass, and are to be kept as they are.
+    Each must be there, dense and finite. A constant need not be finite, as a causal mask of -inf, nor of a dtype that
+    is computed with, as complex rotations: tensors that are equal bit by bit in all state dicts (once in one dtype)
+    pass, and are to be kept as they are.
 
     >>> mask = torch.tensor([0.0, float("-inf")])
     >>> check_tensors([mask, mask.half()], "mask", ["base", "expert"])
@@ -222,6 +226,8 @@ def check_values(tensor: Tensor, name: str, what: str) -> None:
     dts_mini.core.errors.StateError: expert, tensor 'w': meta and sparse tensors are not supported; load or densify it
     """
     if not _is_fit(tensor, name, what):
+        if not is_computed(tensor.dtype):
+            raise _uncomputed(tensor.dtype, name, what)
         bad = int((~torch.isfinite(tensor)).sum())
         raise StateError(
             f"{what}, tensor {name!r}: {bad} of {tensor.numel()} values are NaN or infinite; mend it first"
@@ -229,13 +235,36 @@ def check_values(tensor: Tensor, name: str, what: str) -> None:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity; integers never do.
+    """Whether a tensor holds neither NaN nor infinity, in a dtype that is computed with; integers always do.
 
     >>> all_finite(torch.ones(2)), all_finite(torch.tensor([1.0, float("nan")]))
     (True, False)
     """
+    if not is_computed(tensor.dtype):
+        return False
     # A sum is finite only where every term is, and ten times cheaper; it may overflow, hence the second look.
     return bool(not tensor.is_floating_point() or tensor.sum().isfinite() or torch.isfinite(tensor).all())
+
+
+def is_computed(dtype: torch.dtype) -> bool:
+    """Whether differences and means can be taken of a dtype: of complex numbers and floats of 8 bits there are none.
+
+    >>> is_computed(torch.float16), is_computed(torch.complex64)
+    (True, False)
+    """
+    return dtype in FLOATING or not (dtype.is_floating_point or dtype.is_complex)
+
+
+def _uncomputed(dtype: torch.dtype, name: str, what: str) -> StateError:
+    mend = "give its real and imaginary parts as two tensors" if dtype.is_complex else "dequantise the model"
+    return StateError(
+        f"{what}, tensor {name!r}: {dtype} is not supported, but as a constant that is equal in all; {mend} first"
+    )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file can hold a name: half of a surrogate pair is in no file."""
+    return name.isascii() or not re.search("[\ud800-\udfff]", name)
 
 
 def _is_fit(tensor: Tensor, name: str, what: str) -> bool:
@@ -247,13 +276,15 @@ def _is_fit(tensor: Tensor, name: str, what: str) -> bool:
 
 def _equal_bits(tensors: Sequence[Tensor]) -> bool:
     first, dtype = tensors[0], tensors[0].dtype
+    if not all(is_computed(tensor.dtype) or tensor.dtype == dtype for tensor in tensors):
+        return False  # of which no dtype holds both
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
     return all(np.array_equal(as_bytes(first.to(dtype)), as_bytes(tensor.to(dtype))) for tensor in tensors[1:])
 
 
 def check_same_layout(base: State, other: State, what: str, base_what: str = "base") -> None:
-    """StateError unless both have the same names and shapes, and are floating in the same places."""
+    """StateError unless both have the same names and shapes, and are floating, and complex, in the same places."""
     base, other = outline(base), outline(other)
     missing, extra = [n for n in base if n not in other], [n for n in other if n not in base]
     if missing or extra:
@@ -267,7 +298,8 @@ def check_same_layout(base: State, other: State, what: str, base_what: str = "ba
                 f"tensor {name!r} has shape {tuple(other[name].shape)} in the {what} and {tuple(tensor.shape)} in the "
                 f"{base_what}; pass checkpoints of one model"
             )
-        if tensor.is_floating_point() != other[name].is_floating_point():
+        kinds = [(x.dtype.is_floating_point, x.dtype.is_complex) for x in (tensor, other[name])]
+        if kinds[0] != kinds[1]:
             raise StateError(
                 f"tensor {name!r} is {other[name].dtype} in the {what} and {tensor.dtype} in the {base_what}"
             )
@@ -286,9 +318,9 @@ def examine(
 ) -> tuple[tuple[str, str], bool, bool]:
     """A tensor's digests in base and expert; whether it is the same in both, up to the expert's dtype; and a statistic.
 
-    One that is may hold what it likes, as a mask of infinities does. StateError where one that is not holds NaN or
-    infinity, unless ``any_value`` is welcome. One tensor is held at a time where they have one
-    dtype.
+    One that is may hold what it likes, as a mask of infinities or complex rotations do. StateError where one that is
+    not holds NaN or infinity, unless ``any_value`` is welcome, or has a dtype that is not computed with. One tensor is
+    held at a time where they have one dtype.
     """
     digests, finite, dtypes = [], [], []
     for state, seen in ((base, "base"), (expert, what)):
@@ -300,7 +332,7 @@ def examine(
     same = digests[0] == digests[1]
     if not same and dtypes[0] != dtypes[1]:
         same = digest(base[name].detach().to(dtypes[1])) == digests[1]
-    if not (same or all(finite) or any_value):
+    if not (same or all(finite) or (any_value and all(map(is_computed, dtypes)))):
         at = finite.index(False)
         check_values((base, expert)[at][name], name, ("base", what)[at])
     return tuple(digests), same, is_statistic(name)
@@ -347,7 +379,7 @@ def digest(tensor: Tensor) -> str:
 
 def as_bytes(tensor: Tensor) -> np.ndarray:
     """A tensor's values as they lie in memory (uint8, one dimension), copied only where they must be."""
-    return tensor.detach().cpu().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

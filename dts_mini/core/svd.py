@@ -125,8 +125,18 @@ def refit(matrix: Tensor, u: Tensor, vh: Tensor) -> Tensor:
     """
     system = (u.T @ u).double() * (vh @ vh.T).double()
     right = ((u.T @ matrix) * vh).sum(1).double()
-    ridge = 1e-9 * system.diagonal().mean() * torch.eye(len(system), dtype=system.dtype, device=system.device)
-    return torch.linalg.solve(system + ridge, right).to(matrix.dtype)
+    return torch.linalg.solve(ridged(system), right).to(matrix.dtype)
+
+
+def ridged(gram: Tensor) -> Tensor:
+    """A Gram matrix (r x r), float64, made safe to solve where vectors that were coded depend on each other.
+
+    >>> ridged(torch.ones(2, 2)).logdet().isfinite()
+    tensor(True)
+    """
+    safe = gram.to(torch.float64, copy=True)
+    safe.diagonal().add_(1e-9 * safe.diagonal().mean())
+    return safe
 
 
 def bounds(matrix: Tensor, exact: Decomposition, u: Tensor, s: Tensor, vh: Tensor) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 from dts_mini.course.answers import check, hint, whose
 from dts_mini.course.claims import claim
 
-__all__ = ["check", "claim", "hint", "show", "whose"]
+__all__ = ["bring", "check", "claim", "hint", "show", "whose"]
 
 
 def __getattr__(name: str):
@@ -11,4 +11,8 @@ def __getattr__(name: str):
         from dts_mini.course.style import show
 
         return show
+    if name == "bring":  # what learners wrote is read as IPython reads it, and grading has a bring of its own
+        from dts_mini.course.brought import bring
+
+        return bring
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

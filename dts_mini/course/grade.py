@@ -28,7 +28,7 @@ from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import check_writable, read_bytes, write_bytes
 from dts_mini.course import learned, marks, submissions
 from dts_mini.course.box import Box, Lost
-from dts_mini.course.exercise import NotAttempted, verdict
+from dts_mini.course.exercise import NotAttempted, _library, verdict
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.course.sandbox import PACKAGE, Engine, engine
 from dts_mini.course.wire import Values
@@ -341,7 +341,8 @@ class Remote:
 
 def flags(name: str, about: dict) -> list[str]:
     """Words on a function that may not be its author's own."""
-    found = [f"takes {taken} from the library" for taken in about["library"]]
+    given = _library(EXERCISES[name].reference) if name in EXERCISES else set()
+    found = [f"takes {taken} from the library" for taken in about["library"] if taken not in given]
     found += [f"uses {', '.join(about['seldom'])}"] if about["seldom"] else []
     if about["size"] >= ALIKE and (source := known_shapes().get(about["shape"])):
         found.append(f"is {source}, names aside")

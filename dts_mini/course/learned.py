@@ -42,8 +42,12 @@ class Statement:
         return isinstance(call, ast.Call) and ast.unparse(call) == f"check({name})"
 
     def makes(self, name: str) -> bool:
-        """Whether it says that a name is a function's; a variable may be called as an exercise is."""
-        return isinstance(self.node, ast.Import | ast.ImportFrom) or function_node([self], name) is not None
+        """Whether it makes a function of this name; a variable may be called as an exercise is.
+
+        What is imported from dts_mini is the library's own, and nobody's answer unless it is checked as one.
+        """
+        brought = [of for of, bound in self.imports.items() if bound == name and not f"{of}.".startswith("dts_mini.")]
+        return bool(brought) or function_node([self], name) is not None
 
     def changes(self, name: str) -> bool:
         """Whether it writes into what a name holds: ``table[0] = 1``, ``table.append(1)``."""

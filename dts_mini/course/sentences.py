@@ -5,7 +5,7 @@ hidden (BERT-like) or word after word (GPT-2-like). A task asks whether the word
 from its first two topics or from its last two; three topics of the unseen task are those of the first seen one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,39 @@ def examples(task: str, count: int, generator: torch.Generator) -> tuple[Tensor,
 
 def pretrained(kind: str, steps: int = 100) -> nn.Module:
     """A classifier of ``HEADS`` with two layers of width 64: its body has read the language, its head is random."""
+    reader, model = _made(kind)
+    _train(reader, _reading(kind, reader, range(len(language()))), steps, 3e-3, 0)
+    getattr(model, model.base_model_prefix).load_state_dict(reader.base_model.state_dict())
+    return model
+
+
+def language_model(steps: int = 100) -> nn.Module:
+    """The GPT-2-like model that has read the language word after word; its head is its embedding once more."""
+    reader, _ = _made("GPT-2-like")
+    _train(reader, _reading("GPT-2-like", reader, range(len(language()))), steps, 3e-3, 0)
+    return reader
+
+
+def specialised(reader: nn.Module, theta_0: State, topics: Sequence[int], steps: int = 80) -> dict[str, Tensor]:
+    """The language model's expert, from the state ``theta_0``: it has read sentences of some topics alone."""
+    reader.load_state_dict(theta_0)
+    _train(reader, _reading("GPT-2-like", reader, topics), steps, 1e-3, 1)
+    return snapshot(reader)
+
+
+@torch.no_grad()
+def surprise(reader: nn.Module, state: State, topics: Sequence[int], count: int = 1_000) -> Tensor:
+    """Nats (count,) that a next word costs a state dict of the language model, on average in each test sentence."""
+    reader.load_state_dict(state)
+    generator = torch.Generator().manual_seed(99)
+    words = sentences(
+        language()[list(topics)], torch.randint(len(topics), (count,), generator=generator), 0.5, generator
+    )
+    return F.cross_entropy(reader(words).logits[:, :-1].transpose(1, 2), words[:, 1:], reduction="none").mean(1)
+
+
+def _made(kind: str) -> tuple[nn.Module, nn.Module]:
+    """A model that reads and a classifier of the same body's shapes, both with random weights."""
     try:
         import transformers  # of the extra "full", and slow to import
     except ImportError as error:
@@ -61,7 +94,12 @@ def pretrained(kind: str, steps: int = 100) -> nn.Module:
         config = transformers.GPT2Config(vocab_size=WORDS, n_positions=LENGTH, **size, **quiet, **ids)
         reader = transformers.GPT2LMHeadModel(config)
         model = transformers.GPT2ForSequenceClassification(config)
-    topics = language()
+    return reader, model
+
+
+def _reading(kind: str, reader: nn.Module, which: Sequence[int]) -> Callable[[torch.Generator], Tensor]:
+    """The loss of reading sentences of some topics, with words hidden (BERT-like) or word after word."""
+    topics = language()[list(which)]
 
     def loss(generator: torch.Generator) -> Tensor:
         words = sentences(topics, torch.randint(len(topics), (64,), generator=generator), 0.5, generator)
@@ -70,9 +108,7 @@ def pretrained(kind: str, steps: int = 100) -> nn.Module:
         hidden = torch.rand(words.shape, generator=generator) < 0.2
         return F.cross_entropy(reader(words.masked_fill(hidden, MASK)).logits[hidden], words[hidden])
 
-    _train(reader, loss, steps, 3e-3, 0)
-    getattr(model, model.base_model_prefix).load_state_dict(reader.base_model.state_dict())
-    return model
+    return loss
 
 
 def fine_tuned(model: nn.Module, theta_0: State, task: str, steps: int = 80) -> dict[str, Tensor]:

@@ -54,7 +54,7 @@ def rank_grid(matrix: Tensor, ranks: Sequence[int] = RANKS) -> dict:
             _panel("information (% of 32 bits a number)", bits, digits=2, unit=" %"),
         ],
         "pictures": {
-            "label": f"the top left corner, {CORNER} × {CORNER} numbers: orange above zero, blue below",
+            "label": f"the top left corner, {CORNER} × {CORNER} numbers: blue above zero, orange below",
             "fixed": {"label": "the matrix", "values": _picture(matrix, top)},
             "moving": {"label": "rebuilt", "values": [_picture(delta.remainder("matrix"), top) for delta in packed]},
         },

@@ -7,6 +7,7 @@ from functools import wraps
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from IPython.display import Image, display
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; yellow is left out, it is too pale for lines.
@@ -14,6 +15,9 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
+# One colour for one sign in every figure: orange and red below zero, blue above, stronger where the size is larger.
+SIGNS = LinearSegmentedColormap.from_list("signs", (PALETTE[3], PALETTE[1], "white", PALETTE[5], PALETTE[0]))
+GROUPS = (3, 1, 5, 0)  # which cue the groups of the codes 0 to 3 have: strong negative to strong positive
 
 _STYLE = {
     "figure.constrained_layout.use": True,

@@ -7,6 +7,7 @@ for each task) or ``experts``; its ``uses``, what it needs of a task beside the 
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ MERGES: dict[str, Callable[[State, list[State]], State]] = {
     "Iso-C": iso_c,
     "Consensus": consensus,
 }
+FAMILIES = ("zero-shot", "cheap", "base merge", "DTS-T", "DTS-D", "DRC", "experts")  # of a headline table's rows
+FAMILIES += ("one seen expert", "DTS unseen", "oracle")  # of an unseen-task table's, beside some of those
 Progress = Callable[[str], None]
 
 
@@ -183,6 +186,43 @@ def passes(suite: Suite) -> dict[str, int]:
         "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen,
         "deltas": compressed * len(suite.tasks) + len(PAPER_BASES) * seen,
     }
+
+
+def family(row: Mapping) -> str:
+    """What a row of a table is, finer than its ``kind``: one of FAMILIES; DTSError for one that is of none.
+
+    >>> family({"name": "TSV-M"}), family({"name": "DTS-D, TIES, 0.1"}), family({"name": "expert of signs"})
+    ('base merge', 'DTS-D', 'one seen expert')
+    """
+    name = row["name"]
+    if row.get("kind") == "cheap":
+        return "cheap"
+    if name in MERGES or row.get("kind") == "merge":
+        return "base merge"
+    found = "one seen expert" if name.startswith("expert of ") else re.split("[,:]", name)[0]
+    found = "DRC" if found.startswith("DRC-") else found
+    if found not in FAMILIES:
+        raise DTSError(f"the row {name!r} is of no family: name it in dts_mini.measures.tables, so that claims see it")
+    return found
+
+
+def rows_of(table: Mapping, *families: str, keep_ratio: float | None = None) -> list[Mapping]:
+    """Every row of a table of these families, of DTS at this keep ratio: what "every merge" means in a claim.
+
+    DTSError where the table has none, and for a family that is not known.
+
+    >>> table = {"rows": [{"name": "TIES"}, {"name": "DTS-T, 0.05"}, {"name": "DTS-D, average, 0.1"}]}
+    >>> [row["name"] for row in rows_of(table, "DTS-T", "DTS-D", keep_ratio=0.1)]
+    ['DTS-D, average, 0.1']
+    """
+    if unknown := set(families) - set(FAMILIES):
+        raise DTSError(f"there is no family {min(unknown)!r} of rows: choose {', '.join(FAMILIES)}")
+    rows = [row for row in table["rows"] if family(row) in families]
+    if keep_ratio is not None:
+        rows = [row for row in rows if row["name"].endswith(f", {keep_ratio}")]
+    if not rows:
+        raise DTSError(f"the table has no row of {' or '.join(families)}: measure it again")
+    return rows
 
 
 def by_variant(table: Mapping) -> dict[str, list[Mapping]]:

@@ -9,7 +9,7 @@ in one order, which every machine rounds alike: a file decodes wherever it was w
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import constriction
 import numpy as np
@@ -45,8 +45,7 @@ class Encoder:
         peak = max((int(block.abs().max()) for block in self._blocks if block.numel()), default=1)
         peak = max(peak, 1)
         coder, models = constriction.stream.queue.RangeEncoder(), []
-        for block in self._blocks:
-            chosen = _cheapest(block, peak)[1]
+        for block, chosen in zip(self._blocks, _chosen(self._blocks, peak), strict=True):
             models.append(chosen.to(torch.uint8))
             for row, model in zip((block.int() + peak).numpy(), chosen.tolist(), strict=True):
                 coder.encode(row, _model(model, peak))
@@ -113,9 +112,30 @@ def _cheapest(rows: Tensor, peak: int) -> tuple[Tensor, Tensor]:
     magnitudes = rows.abs().long()
     counts = torch.zeros(len(rows), peak + 1, dtype=torch.float64, device="cpu")
     counts.scatter_add_(1, magnitudes, torch.ones_like(magnitudes, dtype=torch.float64))
-    costs = -torch.from_numpy(_probabilities(peak)).log2()
-    bits, model = (counts @ costs.T).min(1)
+    bits, model = (counts @ _costs(peak)).min(1)
     return bits, model
+
+
+def _chosen(blocks: Sequence[Tensor], peak: int) -> list[Tensor]:
+    """The cheapest model of each row, block by block: those of one width together, for there may be 10,000 blocks."""
+    chosen: dict[int, Tensor] = {}
+    alike: dict[int, list[int]] = {}
+    for place, block in enumerate(blocks):
+        alike.setdefault(block.shape[1], []).append(place)
+    for places in alike.values():
+        sizes = [len(blocks[place]) for place in places]
+        rows = torch.cat([blocks[place] for place in places])
+        most = max(1, 2**22 // (peak + rows.shape[1] + 1))  # rows at a time: what is counted takes some 64 MiB
+        models = torch.cat([_cheapest(some, peak)[1] for some in rows.split(most)])
+        for place, found in zip(places, models.split(sizes), strict=True):
+            chosen[place] = found
+    return [chosen[place] for place in range(len(blocks))]
+
+
+@functools.lru_cache(maxsize=8)
+def _costs(peak: int) -> Tensor:
+    """(peak + 1, 256): the bits of each magnitude under each model."""
+    return -torch.from_numpy(_probabilities(peak)).log2().T.contiguous()
 
 
 @functools.lru_cache(maxsize=8)

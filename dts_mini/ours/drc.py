@@ -27,7 +27,7 @@ from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import BudgetError, DTSError, StateError
 from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Bounds, Part, Reader, Writer
-from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius
+from dts_mini.core.svd import Decomposition, bounds, decompose, frobenius, ridged
 from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 NOTCHES = 128  # steps per halving: a notch is about 0.5 % in bytes
@@ -259,9 +259,8 @@ class Survey:
         self.frame, self.progress = frame, progress
         self.spectra: dict[str, Spectrum] = {}
         self.sources: dict[str, Tensor | Decomposition] = {}
-        self._flat: tuple[Tensor, Tensor, Tensor] | None = (
-            None  # all spectra one after another, whose each is, and its sides
-        )
+        # All spectra one after another, whose each is, and of each its sides, norm, largest value, and whether single.
+        self._flat: tuple[Tensor, ...] | None = None
 
     def look(self, ranks: Mapping[str, int]) -> None:
         """Finds so many components of each tensor named."""
@@ -299,12 +298,15 @@ class Survey:
             sides = torch.tensor([spectrum.sides for spectrum in spectra], dtype=torch.float64, device="cpu")
             empty = torch.empty(0, dtype=torch.float64, device="cpu")
             owner = torch.repeat_interleave(torch.arange(len(spectra), device="cpu"), counts)
-            self._flat = torch.cat([empty, *(spectrum.s for spectrum in spectra)]), owner, sides.view(-1, 2)
-        s, owner, sides = self._flat
-        each = lambda of: torch.tensor([of(x) for x in self.spectra.values()], dtype=torch.float64, device="cpu")
-        counted = (s >= each(lambda x: x.least(settings))[owner]) & (s > 0)
+            each = lambda of: torch.tensor([of(x) for x in spectra], dtype=torch.float64, device="cpu")
+            known = each(lambda x: x.norm), each(lambda x: x.s[0]), each(lambda x: x.single)
+            self._flat = torch.cat([empty, *(spectrum.s for spectrum in spectra)]), owner, sides.view(-1, 2), *known
+        s, owner, sides, norm, largest, single = self._flat
+        coarse = norm**settings.weight * torch.where(single > 0, settings.flat, 1.0)
+        step = torch.maximum(2 ** (-settings.notch / NOTCHES) * coarse, 2 * largest / PEAK)  # as ``Spectrum.step``
+        counted = (s >= (settings.cut * step * sides.amax(1).sqrt())[owner]) & (s > 0)
         s, owner = s[counted], owner[counted]
-        ratio = (s / each(lambda x: x.step(settings))[owner]).square()[:, None] / sides[owner]
+        ratio = (s / step[owner]).square()[:, None] / sides[owner]
         codes = (torch.log2(1 + _2PIE * ratio) * sides[owner] / 2)[sides[owner] > 1].sum().item()
         return torch.bincount(owner, minlength=len(self.spectra)), codes + 32 * len(s)
 
@@ -402,7 +404,7 @@ def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Setti
     right, values = vh[:rank][some] * (strength / step)[:, None], step**2 / strength.double()
     if settings.fitted:  # C is the best that goes with A; A C ~ M, as U (S V^T) is
         inner = (a @ u) * s  # A M in the basis of V: (r, k)
-        c = torch.linalg.solve(_ridged(a @ a.T), inner.double()).to(s) @ vh
+        c = torch.linalg.solve(ridged(a @ a.T), inner.double()).to(s) @ vh
         right = c * (strength / step**2)[:, None]
     right = _integers(right, settings.dead)
     if not right.any():  # its gram is none to solve with
@@ -410,7 +412,7 @@ def _rounded(source: Tensor | Decomposition, spectrum: Spectrum, settings: Setti
     b = right.to(s)  # (r, n)
     gram = (a @ a.T).double() * (b @ b.T).double()  # of the r products a_i b_i, (r, r)
     if settings.fitted:
-        values = torch.linalg.solve(_ridged(gram), (inner * (b @ vh.T)).sum(1).double())
+        values = torch.linalg.solve(ridged(gram), (inner * (b @ vh.T)).sum(1).double())
     held = (values @ gram @ values).clamp(min=0).sqrt().item()
     if not held:
         return None
@@ -425,13 +427,6 @@ def _integers(x: Tensor, dead: float) -> Tensor:
     if magnitudes.numel() and magnitudes.max() > PEAK:
         raise DTSError(f"an integer of {int(magnitudes.max()):,} is beyond {PEAK:,}: give a smaller budget or notch")
     return (magnitudes * x.sign()).to(torch.int16).contiguous()  # as a file gives them back
-
-
-def _ridged(gram: Tensor) -> Tensor:
-    """A Gram matrix (r x r), float64, made safe to solve where rows of integers depend on each other."""
-    return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(
-        len(gram), dtype=torch.float64, device=gram.device
-    )
 
 
 def _bounds(x: Tensor, exact: Decomposition, part: RoundedMatrix) -> Bounds:

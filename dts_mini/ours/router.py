@@ -47,7 +47,7 @@ def subspaces(model: nn.Module, deltas: Mapping[str, TaskDelta], *, share: float
         # The output projection within attention is read, never called, so no hook would see its input.
         routed = isinstance(module, nn.Linear | nn.MultiheadAttention)
         if routed and not isinstance(module, NonDynamicallyQuantizableLinear):
-            parts = [delta.parts.get(name) for delta in deltas.values()]
+            parts = [delta.resolved(name) if name in delta.parts else None for delta in deltas.values()]
             if all(part is not None and part.rank for part in parts):
                 layers[path] = parts
     if not layers:

@@ -13,7 +13,7 @@ from dts_mini.core.container import Count
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Frame, Half, Peer, Ranked, densest, frames, within
 
@@ -44,7 +44,7 @@ class Signs(Part):
         return len(self.positive) + 32
 
 
-@torch.no_grad()
+@exactly
 def bitdelta(theta_0: State, experts: Mapping[str, State], budget: int | str | None = None) -> Peer:
     """BitDelta: of each matrix its signs, times the mean magnitude, which is the best scale for them. One size.
 
@@ -74,7 +74,7 @@ class Switch(Part):
     scale: Tensor
 
     def restore(self) -> Tensor:
-        result = torch.zeros(len(self.active))
+        result = torch.zeros(len(self.active), dtype=torch.float32, device="cpu")
         result[self.active] = torch.where(self.positive, self.scale, -self.scale)
         return result
 
@@ -107,14 +107,15 @@ class SharedKnob(Switch):
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "SharedKnob":
         codes, count = reader.take("codes", -(-arguments[0] // 8)), arguments[0]
         active = read_bits(reader, torch.Size(shape).numel(), *arguments)
-        return cls(active, unpack(codes, count, 1).bool(), torch.tensor(reader.settings["scale"], dtype=torch.float32))
+        scale = torch.tensor(reader.settings["scale"], dtype=torch.float32, device="cpu")
+        return cls(active, unpack(codes, count, 1).bool(), scale)
 
     @property
     def bits(self) -> int:
         return super().bits - 32
 
 
-@torch.no_grad()
+@exactly
 def t_switch(
     theta_0: State,
     experts: Mapping[str, State],
@@ -146,8 +147,9 @@ def _by_vector(frame: Frame, budget: int | str | None, density: float | None) ->
 
     def at(density: float) -> TaskDelta:
         kept = ranked.largest(density)
-        chosen = torch.cat([torch.empty(0), *(ranked.flat[name][mask] for name, mask in kept.items())])
-        scale = chosen.double().square().mean().sqrt().float() if len(chosen) else torch.zeros(())
+        none = torch.empty(0, dtype=torch.float32, device="cpu")
+        chosen = torch.cat([none, *(ranked.flat[name][mask] for name, mask in kept.items())])
+        scale = chosen.double().square().mean().sqrt().float() if len(chosen) else chosen.sum()
         parts = {name: SharedKnob(mask, ranked.flat[name][mask] > 0, scale) for name, mask in kept.items()}
         return frame.delta("T-Switch", parts, {"density": density, "scale": scale.item()})
 
@@ -168,7 +170,7 @@ def _by_tensor(frame: Frame, budget: int | str | None, density: float | None) ->
         for name, (flat, above, below) in sides.items():
             kept = [side[: int(density * len(side) + 1e-9)] for side in (above, below)]
             if len(chosen := torch.cat(kept)):
-                active = torch.zeros(len(flat), dtype=torch.bool)
+                active = torch.zeros(len(flat), dtype=torch.bool, device="cpu")
                 active[chosen] = True
                 parts[name] = Switch(active, flat[active] > 0, flat[active].square().mean().sqrt())
         return frame.delta("T-Switch", parts, {"density": density})

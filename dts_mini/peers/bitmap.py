@@ -24,7 +24,7 @@ def write_bits(bits: Tensor, writer: Writer) -> list[int]:
 
 def read_bits(reader: Reader, n: int, count: int, length: int) -> Tensor:
     """The bits (n, bool) that ``write_bits`` added."""
-    words, bits = reader.take("bits", length), torch.zeros(reader.room(n), dtype=torch.bool)
+    words, bits = reader.take("bits", length), torch.zeros(reader.room(n), dtype=torch.bool, device="cpu")
     if count > n or length % 4 or (length and count in (0, n)):
         raise reader.fault(f"has {count:,} of {n:,} bits in {length:,} bytes")
     if count in (0, n):

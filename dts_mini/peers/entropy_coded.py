@@ -20,7 +20,7 @@ from dts_mini.core.container import Count, Rank
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Frame, Peer, frames
@@ -57,7 +57,7 @@ class SparseIntegers(Part):
         codes = reader.packed("codes", ones, 1)
         signs = 2 * unpack(codes, ones, 1).to(torch.int16) - 1
         values = (beyond + beyond.sign()).masked_scatter(beyond == 0, signs)
-        return cls(torch.zeros(n, dtype=torch.int16).masked_scatter(some, values), unit)
+        return cls(torch.zeros(n, dtype=torch.int16, device="cpu").masked_scatter(some, values), unit)
 
     def _split(self) -> tuple[Tensor, Tensor, Tensor]:
         """Which are not zero (n, bool); of these how far beyond 1, signed (int16); and those of a magnitude of 1."""
@@ -72,7 +72,7 @@ class SparseIntegers(Part):
         return entropy(some) + len(ones) + round(code_bits(beyond[None], peak)) + 32
 
 
-@torch.no_grad()
+@exactly
 def rounding(
     theta_0: State,
     experts: Mapping[str, State],
@@ -122,4 +122,4 @@ def _part(x: Tensor, step: float, settings: Mapping) -> SparseIntegers | None:
     if not held:
         return None
     unit = step * (torch.linalg.vector_norm(x.double()).item() / held) ** settings["norm"]
-    return SparseIntegers(integers, torch.tensor(unit, dtype=torch.float32))
+    return SparseIntegers(integers, torch.tensor(unit, dtype=torch.float32, device="cpu"))

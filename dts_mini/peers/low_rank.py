@@ -18,7 +18,7 @@ from dts_mini.core.container import Rank
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.core.svd import Decomposition, decompose
 from dts_mini.peers.peer import Frame, Peer, frames, prefix
 from dts_mini.peers.quantised import check_vector_bits, vector
@@ -68,7 +68,7 @@ class HalfLowRank(Part):
         return 16 * (self.left.numel() + self.right.numel()) + 32 * self.rank
 
 
-@torch.no_grad()
+@exactly
 def low_rank(
     theta_0: State,
     experts: Mapping[str, State],

@@ -14,7 +14,7 @@ from torch import Tensor
 from dts_mini.core.container import Count
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Kept, Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, shared_delta, within
 
@@ -45,7 +45,7 @@ class Masked(Relative):
         return entropy(self.mask)
 
 
-@torch.no_grad()
+@exactly
 def emr(theta_0: State, experts: Mapping[str, State], budget: int | str | None = None) -> Peer:
     """EMR-Merging: elect, mask, rescale. One size.
 
@@ -75,7 +75,7 @@ def elect(vectors: list[Tensor]) -> Tensor:
     return sign * (stacked * sign).clamp(min=0).amax(0)
 
 
-@torch.no_grad()
+@exactly
 def tall(
     theta_0: State,
     experts: Mapping[str, State],

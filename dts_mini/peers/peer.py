@@ -13,7 +13,7 @@ from dts_mini.core.delta import TaskDelta, rebuild
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.frame import Frame
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State, fingerprint
+from dts_mini.core.state import State, exactly, fingerprint
 
 DENSITIES = 20_000
 """How many densities a budget chooses among."""
@@ -31,6 +31,7 @@ class Peer:
     deltas: dict[str, TaskDelta]
     shared: TaskDelta | None = None
 
+    @exactly
     def rebuild(self, task: str) -> dict[str, Tensor]:
         """The approximate expert of a task; DTSError for one that is not there."""
         if task not in self.deltas:
@@ -138,7 +139,7 @@ class Ranked:
     @classmethod
     def of(cls, frame: Frame) -> "Ranked":
         flat = {name: x.reshape(-1).float().cpu() for name, x in frame.items()}
-        every = torch.cat([torch.empty(0), *(x.abs() for x in flat.values())])
+        every = torch.cat([torch.empty(0, dtype=torch.float32, device="cpu"), *(x.abs() for x in flat.values())])
         return cls(flat, every.argsort(descending=True, stable=True))
 
     @property
@@ -147,7 +148,7 @@ class Ranked:
 
     def largest(self, density: float) -> dict[str, Tensor]:
         """Which elements (n, bool) of each tensor are among the share ``density`` of all; no entry where none is."""
-        kept = torch.zeros(self.elements, dtype=torch.bool)
+        kept = torch.zeros(self.elements, dtype=torch.bool, device="cpu")
         kept[self.order[: int(density * self.elements + 1e-9)]] = True
         masks = zip(self.flat, kept.split([len(x) for x in self.flat.values()]), strict=True)
         return {name: mask for name, mask in masks if mask.any()}

@@ -12,7 +12,7 @@ from dts_mini.core.container import Count
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Frame, Peer, Ranked, densest, frames
 
@@ -26,7 +26,8 @@ class Sparse(Part):
     values: Tensor
 
     def restore(self) -> Tensor:
-        return torch.zeros(len(self.kept)).masked_scatter(self.kept, self.values.float())
+        blank = torch.zeros(len(self.kept), dtype=torch.float32, device="cpu")
+        return blank.masked_scatter(self.kept, self.values.float())
 
     def write(self, writer: Writer) -> list:
         writer.add("halves", self.values)
@@ -43,7 +44,7 @@ class Sparse(Part):
         return entropy(self.kept) + 16 * len(self.values)
 
 
-@torch.no_grad()
+@exactly
 def pruned(
     theta_0: State, experts: Mapping[str, State], budget: int | str | None = None, *, density: float | None = None
 ) -> Peer:

@@ -18,7 +18,7 @@ from dts_mini.core.codes import pack, unpack
 from dts_mini.core.container import Count
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Kept, Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.peers.peer import Half, Peer, Relative, frames, names_of, shared_delta, within
 
 BITS = range(1, 9)
@@ -37,7 +37,7 @@ class Quantised(Part):
     @classmethod
     def of(cls, x: Tensor, width: int) -> "Quantised":
         low, high = min(x.min().item(), 0.0), max(x.max().item(), 0.0)
-        step = torch.tensor((high - low) / (2**width - 1) or 1.0).float()
+        step = torch.tensor((high - low) / (2**width - 1) or 1.0, dtype=torch.float32, device="cpu")
         zero = round(-low / step.item())
         codes = ((x.reshape(-1).float().cpu() / step).round() + zero).clamp(0, 2**width - 1)
         return cls(codes.to(torch.uint8), width, zero, step)
@@ -90,7 +90,7 @@ class Offset(Relative, Quantised):
         return Kept(shared.values() + self.values())
 
 
-@torch.no_grad()
+@exactly
 def tvq(theta_0: State, experts: Mapping[str, State], budget: int | str | None = None, *, bits: int = 2) -> Peer:
     """TVQ: task vectors, each tensor at ``bits`` bits an element, 1 to 8. One size."""
     _check(bits)
@@ -102,7 +102,7 @@ def tvq(theta_0: State, experts: Mapping[str, State], budget: int | str | None =
     return within(Peer(theta_0, deltas), made, budget)
 
 
-@torch.no_grad()
+@exactly
 def rtvq(
     theta_0: State,
     experts: Mapping[str, State],

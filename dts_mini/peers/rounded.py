@@ -22,8 +22,8 @@ from dts_mini.core.container import Rank
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State
-from dts_mini.core.svd import Decomposition
+from dts_mini.core.state import State, exactly
+from dts_mini.core.svd import Decomposition, ridged
 from dts_mini.peers.low_rank import matrices_and_vectors
 from dts_mini.peers.peer import Frame, Peer, frames, prefix
 from dts_mini.peers.quantised import check_vector_bits
@@ -134,7 +134,7 @@ def _rounded(x: Tensor, widths: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.cat(codes), torch.cat(scales)
 
 
-@torch.no_grad()
+@exactly
 def low_rank_int(
     theta_0: State,
     experts: Mapping[str, State],
@@ -164,6 +164,7 @@ def low_rank_int(
     return Peer(theta_0, {task: _delta(frame, budget, settings, vector_bits) for task, frame in made.items()})
 
 
+@exactly
 def delta_come(theta_0: State, experts: Mapping[str, State], budget: int | str, **settings) -> Peer:
     """Delta-CoMe (arXiv 2406.08903, NeurIPS 2024): 8 bits for the strongest components, then 3, then 2.
 
@@ -173,6 +174,7 @@ def delta_come(theta_0: State, experts: Mapping[str, State], budget: int | str, 
     return low_rank_int(theta_0, experts, budget, **{"widths": (8, 3, 2), "fitted": False, "norm": 0.5} | settings)
 
 
+@exactly
 def delta_mix(theta_0: State, experts: Mapping[str, State], budget: int | str, **settings) -> Peer:
     """DeltaMix, also PrinMix (arXiv 2506.11087): the widths by a 0/1 linear program that minimises the error in the
     space of the SVD; the target of the second factor corrected for the rounding of the first.
@@ -236,7 +238,7 @@ def _part(x: Decomposition, widths: tuple[int, ...], settings: Mapping) -> FewBi
     a = _restored(left, widths).to(s)
     inner = (a @ u) * s  # A M = inner V^T
     if settings["fitted"]:
-        target = torch.linalg.solve(_ridged(a @ a.T), inner.double()).to(s) @ vh
+        target = torch.linalg.solve(ridged(a @ a.T), inner.double()).to(s) @ vh
         right, _ = _rounded(target, widths)
     else:
         right, other = _rounded(vh[:rank], widths)
@@ -244,14 +246,9 @@ def _part(x: Decomposition, widths: tuple[int, ...], settings: Mapping) -> FewBi
     b = _restored(right, widths).to(s)
     gram = (a @ a.T).double() * (b @ b.T).double()
     if settings["fitted"]:
-        values = torch.linalg.solve(_ridged(gram), (inner * (b @ vh.T)).sum(1).double())
+        values = torch.linalg.solve(ridged(gram), (inner * (b @ vh.T)).sum(1).double())
     held = (values @ gram @ values).clamp(min=0).sqrt()
     if held > 0:
         values = values * (torch.linalg.vector_norm(s.double()) / held) ** settings["norm"]
     unit = values.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
     return FewBits(left, right, widths, (values / unit).half(), unit.float())
-
-
-def _ridged(gram: Tensor) -> Tensor:
-    """A Gram matrix (r x r), float64, safe to solve where rounded vectors depend on each other."""
-    return gram.double() + 1e-9 * gram.diagonal().double().mean() * torch.eye(len(gram), dtype=torch.float64)

@@ -19,7 +19,7 @@ from torch import Tensor
 from dts_mini.core.budget import fit
 from dts_mini.core.container import Rank
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.peers.peer import Peer, Relative, frames, names_of, prefix, shared_delta
 from dts_mini.peers.quantised import check_vector_bits, vector
 
@@ -101,7 +101,7 @@ class Core(Relative):
         return 16 * self.values.numel() + 32
 
 
-@torch.no_grad()
+@exactly
 def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *, vector_bits: int = 16) -> Peer:
     """One subspace a matrix for all tasks, its size chosen by the budget: own file + shared file / N, of each task.
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 
-import torch
-
 from dts_mini.core.merging import task_arithmetic
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.peers.low_rank import low_rank
 from dts_mini.peers.peer import Peer
 
 
-@torch.no_grad()
+@exactly
 def twin_merging(
     theta_0: State,
     experts: Mapping[str, State],

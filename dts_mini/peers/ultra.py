@@ -20,7 +20,7 @@ from dts_mini.core.container import Count, Rank
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
-from dts_mini.core.state import State
+from dts_mini.core.state import State, exactly
 from dts_mini.ours.coding import Decoder, Encoder, code_bits
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Frame, Peer, densest, frames, within
@@ -44,7 +44,7 @@ class Sampled(Part):
 
     def restore(self) -> Tensor:
         values = (self.levels.float() + self.offset) * self.step
-        return torch.zeros(len(self.kept)).masked_scatter(self.kept, values)
+        return torch.zeros(len(self.kept), dtype=torch.float32, device="cpu").masked_scatter(self.kept, values)
 
     def write(self, writer: Writer) -> list:
         writer.add("values", torch.stack([self.offset, self.step]))
@@ -62,7 +62,7 @@ class Sampled(Part):
         return entropy(self.kept) + round(code_bits(self.levels[None], int(self.levels.abs().max()))) + 64
 
 
-@torch.no_grad()
+@exactly
 def ultra_delta(
     theta_0: State,
     experts: Mapping[str, State],
@@ -104,10 +104,10 @@ def _delta(
 ) -> TaskDelta:
     vectors = {name: vector(x, vector_bits) for name, x in frame.items() if x.dim() == 1}
     flat = {name: x.reshape(-1).float().cpu() for name, x in frame.items() if x.dim() > 1}
-    levels, orders, g = {}, {}, torch.Generator().manual_seed(settings["seed"])
+    levels, orders, g = {}, {}, torch.Generator("cpu").manual_seed(settings["seed"])
     for name, x in flat.items():
         levels[name] = _levels(x, settings["bits"])
-        orders[name] = torch.randperm(len(x), generator=g)
+        orders[name] = torch.randperm(len(x), generator=g, dtype=torch.int64, device="cpu")
 
     def at(density: float) -> TaskDelta:
         parts = {}
@@ -115,8 +115,9 @@ def _delta(
             kept = _drawn(levels[name][0], orders[name], share)
             if kept.any():
                 codes, offset, step = levels[name]
-                scale = torch.tensor(step * density ** (settings["shrink"] - 1), dtype=torch.float32)
-                parts[name] = Sampled(kept, codes[kept], torch.tensor(offset, dtype=torch.float32), scale)
+                level = torch.tensor(offset, dtype=torch.float32, device="cpu")
+                scale = torch.tensor(step * density ** (settings["shrink"] - 1), dtype=torch.float32, device="cpu")
+                parts[name] = Sampled(kept, codes[kept], level, scale)
         return frame.delta("UltraDelta", vectors | parts, {**settings, "density": density})
 
     if density is not None:
@@ -153,7 +154,7 @@ def _shares(flat: Mapping[str, Tensor], density: float) -> dict[str, float]:
 
 def _drawn(levels: Tensor, order: Tensor, share: float) -> Tensor:
     """Which elements (n, bool) are kept: of each level the same share, those that come first in a random order."""
-    kept = torch.zeros(len(levels), dtype=torch.bool)
+    kept = torch.zeros(len(levels), dtype=torch.bool, device="cpu")
     grouped, start = order[levels[order].argsort(stable=True)], 0
     for count in levels.unique(return_counts=True)[1].tolist():
         kept[grouped[start : start + round(count * share)]] = True

@@ -42,7 +42,7 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     if len(members) == 1:
         return run(members[0], *args, **kwargs)
     where = inputs[0].device
-    number = torch.tensor([members.index(expert) for expert in experts], device="cpu")
+    number = torch.tensor([members.index(expert) for expert in experts], dtype=torch.int64, device="cpu")
     order, counts = number.argsort(stable=True).to(where), number.bincount().tolist()
     number, inputs = number.to(where)[order], [x[order] for x in inputs]
 

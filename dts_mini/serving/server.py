@@ -1,6 +1,5 @@
 """Many experts over one module, by the names of their tasks, within a bound on memory."""
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from torch import nn
 from dts_mini.core.container import decode
 from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError, FileError
-from dts_mini.core.file import read_bytes
+from dts_mini.core.file import mark, read_bytes
 from dts_mini.serving.expert import Base, Expert
 from dts_mini.serving.live import check_batch, run
 
@@ -165,10 +164,9 @@ class Server:
 def _mark(path: str | Path) -> tuple | None:
     """What tells a file from one that has taken its place; None for no file."""
     try:
-        found = os.stat(path)
+        return mark(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def in_folder(folder: str | Path) -> dict[str, Path]:

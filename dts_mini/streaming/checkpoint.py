@@ -8,11 +8,12 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import DTYPES, check_writable, opened, read_bytes, save_tensors
+from dts_mini.core.file import DTYPES, check_writable, mark, opened, places, read_bytes, save_tensors
 from dts_mini.core.state import State
 from dts_mini.streaming.folder import INDEX, companions, write_folder
 from dts_mini.streaming.pickles import SUFFIXES, load_pickle
@@ -31,23 +32,37 @@ class Checkpoint(Mapping[str, Tensor]):
         self.outline: dict[str, Tensor] = {}
         self.shards: dict[str, list[str]] = {}
         self.metadata: dict[str, str] = {}
-        self._file: dict[str, Path] = {}
+        self._place: dict[str, tuple[Path, int]] = {}  # the file that holds a tensor, and the byte where it begins
+        self._marks: dict[Path, tuple] = {}
         for file in files:
             with opened(file) as handle:
                 self.metadata = self.metadata or handle.metadata() or {}
                 if "dts" in self.metadata:
                     raise FileError(f"{file}: is a task delta, no model; rebuild the model first (dts-mini rebuild)")
                 self.shards[file.name] = list(handle.keys())
-                for name in self.shards[file.name]:
-                    if name in self._file:
-                        raise FileError(f"{file}: holds tensor {name!r}, and so does {self._file[name]}; remove one")
-                    self._file[name] = file
-                    self.outline[name] = _meta(handle.get_slice(name), name, file)
+                self._marks[file] = mark(file)
+            for name, (word, shape, start) in places(file).items():
+                if name in self._place:
+                    raise FileError(f"{file}: holds tensor {name!r}, and so does {self._place[name][0]}; remove one")
+                self._place[name] = file, start
+                self.outline[name] = _meta(word, shape, name, file)
 
     def __getitem__(self, name: str) -> Tensor:
-        # Opened for each tensor: what a handle has mapped counts as memory until the handle and its tensors are gone.
-        with opened(self._file[name]) as handle:
-            return handle.get_tensor(name)
+        # Read from where it lies, the file opened anew: a header of 10,000 tensors is not to be parsed for each of
+        # them, and what a handle has mapped counts as memory until the handle and its tensors are gone.
+        (file, start), like = self._place[name], self.outline[name]
+        if not like.numel():
+            return torch.empty(like.shape, dtype=like.dtype, device="cpu")
+        try:
+            with open(file, "rb") as source:
+                whole = mark(source.fileno()) == self._marks[file]
+                source.seek(start)
+                held = np.fromfile(source, np.uint8, like.nbytes) if whole else ()
+        except OSError as error:
+            raise FileError(f"{file}: cannot be read ({error.strerror}); check the path") from error
+        if not whole or len(held) < like.nbytes:
+            raise FileError(f"{file}: was changed since it was opened; run it again")
+        return torch.from_numpy(held).view(like.dtype).view(like.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.outline)
@@ -151,8 +166,8 @@ def beside(checkpoint: Checkpoint | Loaded) -> dict[str, Path]:
     return companions(checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent)
 
 
-def _meta(entry, name: str, file: Path) -> Tensor:
+def _meta(word: str, shape: tuple[int, ...], name: str, file: Path) -> Tensor:
     """What a header says of a tensor, as a meta tensor."""
-    if (word := entry.get_dtype()) not in DTYPES:
+    if word not in DTYPES:
         raise FileError(f"{file}, tensor {name!r}: {word} is not supported; convert it to float32")
-    return torch.empty(entry.get_shape(), dtype=DTYPES[word], device="meta")
+    return torch.empty(shape, dtype=DTYPES[word], device="meta")

@@ -12,7 +12,7 @@ from dts_mini.core.errors import StateError
 from dts_mini.core.state import State, outline, some
 
 _WRAPPERS = re.compile(r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.")  # of DataParallel, torch.compile, FSDP
-_BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias)$")
+_BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|freqs_cis|rope\.freqs)$")
 
 
 class Fitted(Mapping[str, Tensor]):

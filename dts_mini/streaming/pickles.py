@@ -104,7 +104,9 @@ class _Unpickler(pickle.Unpickler):
             raise FileError(f"{self.what}: holds a {kind!r} that is no tensor storage; it was not read")
         if key not in self.held:  # views of one storage share it
             data = self.storage(key)
-            self.held[key] = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            self.held[key] = (
+                torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype, device="cpu")
+            )
         if self.held[key].dtype != dtype or len(self.held[key]) != count:
             raise FileError(f"{self.what}: a tensor has other bytes than {count} values take; copy the file again")
         return self.held[key]

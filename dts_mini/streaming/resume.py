@@ -17,6 +17,9 @@ from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.core.frame import Job, Mapper
 from dts_mini.core.state import seal
 
+LEAST = 2**12
+"""Elements of a piece from which on its result is kept: a smaller one is made anew as fast as it is read."""
+
 
 def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
     """A ``mapper`` of ``compress`` that keeps every result in ``folder``, and does no work whose result is there.
@@ -24,11 +27,12 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
         delta = compress(base, expert, mapper=resumable("large.parts"))  # after a kill it goes on
 
     Files are written at once or not at all, and say of which work they are; one that is damaged, or of other work, is
-    made again. Results are tensors, numbers, strings, None, and tuples and dataclasses of this package that hold such.
+    made again. Results of pieces of less than 4,096 elements, which take no time, are not kept. Results are tensors,
+    numbers, strings, None, and tuples and dataclasses of this package that hold such.
     """
     folder = Path(folder)
 
-    def kept(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+    def mapped(work: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
         if not all(isinstance(job, Job) for job in jobs):  # a look at a tensor is not worth a file
             yield from mapper(work, jobs)
             return
@@ -37,9 +41,10 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
         except OSError as error:
             raise FileError(f"{folder}: cannot be a folder of results ({error.strerror}); name another") from error
         paths = [folder / f"{seal({'job': job.key})}.safetensors" for job in jobs]
-        there = [path.exists() for path in paths]
+        kept = [job.piece.shape.numel() >= LEAST for job in jobs]
+        there = [large and path.exists() for large, path in zip(kept, paths, strict=True)]
         new = iter(mapper(work, [job for job, done in zip(jobs, there, strict=True) if not done]))
-        for job, path, done in zip(jobs, paths, there, strict=True):
+        for job, path, done, large in zip(jobs, paths, there, kept, strict=True):
             if done:
                 try:
                     yield _read(path, job.key)
@@ -48,10 +53,11 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
                     result = work(job)
             else:
                 result = next(new)
-            _write(result, path, job.key)
+            if large:
+                _write(result, path, job.key)
             yield result
 
-    return kept
+    return mapped
 
 
 class _Note(Struct, forbid_unknown_fields=True):
@@ -74,7 +80,7 @@ class _Laid(Struct, forbid_unknown_fields=True):
 def _write(result: Any, path: Path, key: str) -> None:
     tensors: dict[str, Tensor] = {}
     table = [_lay_out(result, tensors)]
-    write_bytes(container.encode({"job": key, "storage": {}}, table, tensors), path, overwrite=True)
+    write_bytes(container.encode({"job": key, "storage": {}}, table, tensors), path, overwrite=True, flush=False)
 
 
 def _read(path: Path, key: str) -> Any:

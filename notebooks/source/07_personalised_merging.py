@@ -5,13 +5,12 @@
 # reasons, and read the table that the whole course works towards.
 
 # %% [markdown]
-# > **Goals.** You *personalise* a base with DTS-T and DTS-D, and *rebuild* experts from it. You *compare* every base
-# > merge as a base. You *judge* the headline table by its intervals, over images and over trainings. You *count* what
-# > many tasks cost.
+# > **Goals.** You *write* what makes a remainder, and what rebuilds an expert from it. You *compare* merges as bases.
+# > You *judge* the headline table by its intervals, over images and over trainings. You *count* what many tasks cost.
 # >
 # > **Before you start.** Notebook 01 (merges), notebooks 02 to 04 (decompose, threshold, scale).
 # >
-# > **Time.** 20 minutes to read, 23 for the exercises. It runs in about a minute on a laptop's CPU. It needs no
+# > **Time.** 20 minutes to read, 28 for the exercises. It runs in about half a minute on a laptop's CPU. It needs no
 # > network.
 
 # %% [markdown]
@@ -21,7 +20,7 @@
 # *Personalised* merging asks for the middle: **one shared base, a small remainder for each task, and on demand an
 # expert again.** You know how DTS makes a remainder small. Now: a remainder of *what*, and what does it buy?
 #
-# The answer first, as a picture. The numbers are the course's own, measured on test images and stored with the
+# The answer first, as a picture. Its numbers are the course's own, measured on test images and stored with the
 # checkpoints. Below you measure some of them again.
 
 # %%
@@ -30,28 +29,28 @@ import json
 import torch
 from IPython.display import Markdown, display
 
-from dts_mini import StateError, average, personalise, rebuild, storage
+import dts_mini
+from dts_mini import average, personalise, storage
+from dts_mini.core.paper import dts
 from dts_mini.course import check, claim, figures, hint, show, sliders
-from dts_mini.measures.tables import base_merges, markdown, seeds_markdown
+from dts_mini.measures.tables import base_merges, markdown, rows_of, seeds_markdown
 from dts_mini.results import SEEDS
 from dts_mini.suites import load_suite
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
 
 suite = load_suite()
-committed = json.loads((suite.folder / "results.json").read_text())
-table = {row["name"]: row for row in committed["headline"]["rows"]}
 
 # %%
-alt = (
-    "Mean accuracy against the size of a task's file, in % of the model. Curves of DTS-T and DTS-D lie far above "
-    "the horizontal lines of zero-shot and the merges, and come close to the line of the experts."
-)
-show(figures.accuracy_against_storage(committed["headline"]), alt=alt)
+committed = json.loads((suite.folder / "results.json").read_text())["headline"]
+table = {row["name"]: row for row in committed["rows"]}
+
+# %%
+show(figures.task_strips(committed))
 
 # %% [markdown]
-# **What you should see:** the lower lines are models that all tasks share, so they add no file. The top line is the
-# experts, a whole model for each task. The curves just below it are DTS, at three keep ratios. Nearly all of the space
-# between a merge and the experts is won back by files that hardly count.
+# **What you should see:** a strip for each task. Zero-shot stands far left, all merges of the table in between, DTS
+# close to the expert. A merge is one model for all tasks and adds no file. The experts are a whole model for each task.
+# DTS, here at keep ratio 0.1, adds a file so small that you would not see it beside a model, and wins back nearly all that merging loses.
 
 # %% [markdown]
 # ## Step 1 · A base, and what is left
@@ -66,9 +65,11 @@ show(figures.accuracy_against_storage(committed["headline"]), alt=alt)
 #   $d_n = \theta_n - \theta_m$.
 #
 # Any merge will do as a base. Beside the merges of notebook 01 you take DARE ([arXiv
-# 2311.03099](https://arxiv.org/abs/2311.03099)): it drops most elements of each task vector by chance and makes the
-# others larger to make up for it. A base merge should leave short remainders, or so one would think. Measure their
-# lengths, each as a share of the task vector's length.
+# 2311.03099](https://arxiv.org/abs/2311.03099)): it drops most elements of each task vector at random and makes the
+# others larger to make up for it.
+#
+# **Predict.** A merge is better than $\theta_0$ at every task. How long are the remainders over it, as a share of the
+# task vector's length: shorter over every merge? Write down your guess, then measure.
 
 
 # %%
@@ -92,13 +93,21 @@ claim(
     low=0.8,
     high=0.98,
 )
-claim("07-ties-longer", "Over TIES they are longer than task vectors.", mean(ratios["TIES"]), low=1.02)
-claim("07-dare-longer", "Over DARE every remainder is at least twice as long.", min(ratios["DARE"]), low=2)
+claim(
+    "07-longer",
+    "Over TIES and over DARE they are longer.",
+    min(mean(ratios["TIES"]), mean(ratios["DARE"])),
+    low=1.02,
+)
 
 # %% [markdown]
+# <details><summary>What do you expect? Then open this</summary>
+#
 # **What you should see:** the first surprise. A merge is a better model than $\theta_0$ for every task, and yet its
 # remainders are hardly shorter, or even longer. Better does not mean nearer. TIES pushes far along what the experts
 # agree on, and the chance in DARE adds noise that every remainder has to take away again.
+#
+# </details>
 
 # %% [markdown]
 # ### Exercise 1 · How much shorter? (hard, 10 minutes)
@@ -128,26 +137,81 @@ unit = torch.stack([flat(expert) / flat(expert).norm() for expert in experts.val
 n = len(unit)
 cosine = (((unit @ unit.T).sum() - n) / (n * (n - 1))).item()
 apart = abs(remaining_length(n, cosine) - mean(ratios["average"]))
-claim("07-formula", "Formula and measured mean differ by less than 0.03 task vectors.", apart, high=0.03)
+claim(
+    "07-formula",
+    "Your formula and the measured mean differ by less than 0.03 task vectors.",
+    apart,
+    high=0.03,
+    of="remaining_length",
+)
 
 # %% [markdown]
 # With more tasks it gets worse: $1 - 1/N$ comes close to one, and only the cosine helps. Nearly orthogonal task vectors
-# share little, so there is little that a base could store once for all. So the remainders are hardly the place where
-# DTS-D wins. Keep that in mind for the table.
+# share little, so there is little that a base could store once for all. A shorter remainder is hardly what DTS-D wins
+# by. Keep that in mind for the table.
 
 # %% [markdown]
-# ## Step 2 · Personalise, and rebuild
+# ## Step 2 · Make remainders, rebuild experts
 #
-# `personalise` compresses the remainder of each task over one base. `rebuild` adds it back. You do this for two tasks:
-# the example of the last notebooks, and vehicles, the task whose expert DTS reproduces worst. The cell takes some
-# seconds: each row has to answer the test images of both tasks.
+# Two short functions are all of personalised merging. The first makes a task's remainder. You have everything that it
+# needs: `dts(x, keep_ratio)` is what you wrote in notebooks 02 to 06 for one tensor. It takes a tensor of any shape and
+# gives back one of the same shape, as it comes out of the file.
+#
+# ### Exercise 2 · What is kept of an expert (easy, 5 minutes)
+#
+# Write it for state dicts, so that it works over any base.
+
+
+# %% tags=["exercise"]
+def remainder(base: dict, expert: dict, keep_ratio: float = 0.1) -> dict:
+    """What is kept of an expert beside its base: ``dts`` of the difference of each tensor, by its name."""
+    return {name: dts(expert[name] - base[name], keep_ratio) for name in expert}
+
+
+# %%
+remainder = check(remainder)
+# hint("remainder")
+
+# %% [markdown]
+# ### Exercise 3 · Put an expert together (medium, 8 minutes)
+#
+# The second function adds a remainder to its base. Three things go wrong here in practice. A tensor that fine-tuning
+# left alone may have no remainder. The remainder is float32, the model may not be. And the base is needed again for the
+# next task.
+
+
+# %% tags=["exercise"]
+def rebuild(base: dict, remainder: dict) -> dict:
+    """base + remainder, in the base's dtypes, as a new state dict; a tensor without a remainder is the base's."""
+    return {name: (x + remainder[name]).to(x.dtype) if name in remainder else x.clone() for name, x in base.items()}
+
+
+# %%
+rebuild = check(rebuild)
+# hint("rebuild")
+
+# %% [markdown]
+# From here on the notebook runs on these two. Two tasks: the example of the last notebooks, and vehicles, on which even
+# the expert makes the most mistakes. The library does the same with `personalise`, and packs it into a file.
 
 # %%
 some = tuple(map(suite.named, ("house numbers", "vehicles")))
-chosen = {task: experts[task] for task in some}
-deltas = {name: personalise(base, chosen, keep_ratio=0.1) for name, base in bases.items()}
+left = {name: {task: remainder(base, experts[task]) for task in some} for name, base in bases.items()}
+
+files = personalise(bases["average"], {task: experts[task] for task in some}, keep_ratio=0.1)
+mine = {task: rebuild(bases["average"], left["average"][task]) for task in some}
+packed = {task: dts_mini.rebuild(bases["average"], files[task]) for task in some}
+apart = max((mine[task][name] - x).abs().max().item() for task, state in packed.items() for name, x in state.items())
+of = ("remainder", "rebuild")
+claim("07-rebuild", "Your experts and those from files are the same, to rounding.", apart, high=1e-5, of=of)
+shares = [storage(delta).share("file") for delta in files.values()]
+claim("07-file", "Each file takes at most 1.5 % of the model's bytes (float32).", max(shares), high=0.015, unit="%")
+
+# %% [markdown]
+# What do they answer? The cell takes some seconds: each row has to answer the test images of both tasks.
 
 
+# %%
 def answers(state_of) -> dict:
     """Logits on the test images of both tasks; ``state_of`` names the state dict for a task."""
     return {task: logits(suite, state_of(task), task) for task in some}
@@ -155,86 +219,50 @@ def answers(state_of) -> dict:
 
 live = {
     "average": answers(lambda task: bases["average"]),
-    "DTS-D, average": answers(lambda task: rebuild(bases["average"], deltas["average"][task])),
+    "DTS, average": answers(lambda task: rebuild(bases["average"], left["average"][task])),
     "experts": answers(lambda task: experts[task]),
 }
 
 # %%
 right = {row: {t: x.argmax(1) == suite.images(t, "test")[1] for t, x in found.items()} for row, found in live.items()}
 draws = bootstrap(right)
-for number, task in enumerate(some):
-    low, ours, high = (draws[row][:, number] for row in live)
-    closed = (ours - low) / (high - low)
-    claim(
-        f"07-gap-{task.replace(' ', '-')}",
-        f"On {task}, DTS-D closes at least half of the gap that the average leaves (95 % interval).",
-        closed.median().item(),
-        low=0.5,
-        interval=interval(closed),
-        unit="%",
-    )
-shares = [storage(delta).share("file") for by_task in deltas.values() for delta in by_task.values()]
-claim("07-file", "Every file takes at most 1.5 % of the model's bytes (float32).", max(shares), high=0.015, unit="%")
-
-# %% [markdown]
-# **What you should see:** `holds:` for both tasks. Are these the numbers of the committed table? Another machine rounds
-# otherwise and may flip an image or two, so the claim leaves a little room.
-
-# %%
-names = {"DTS-D, average": "DTS-D, average, 0.1"}
-apart = [
-    abs(right[row][task].float().mean().item() - table[names.get(row, row)]["accuracy"][task]["value"])
-    for row in right
-    for task in some
+closed = [
+    (draws["DTS, average"] - draws["average"])[:, i] / (draws["experts"] - draws["average"])[:, i] for i in (0, 1)
 ]
+less = min(closed, key=lambda share: share.median())
 claim(
-    "07-live",
-    "What you have just measured and the committed table agree within one point.",
-    max(apart),
-    high=0.01,
-    unit="points",
+    "07-gap",
+    "On both tasks DTS-D closes at least half of the gap that the average leaves (95 % interval).",
+    less.median().item(),
+    low=0.5,
+    interval=interval(less),
+    unit="%",
 )
 
 # %% [markdown]
-# ### Exercise 2 · Put an expert together (medium, 8 minutes)
-#
-# Write the sum yourself, for state dicts. Three things go wrong here in practice. A tensor that fine-tuning left alone
-# has no remainder. The remainder is float32, the model may not be. And the base is needed again for the next task.
-
-
-# %% tags=["exercise"]
-def rebuild_expert(base: dict, remainder: dict) -> dict:
-    """base + remainder, in the base's dtypes, as a new state dict; a tensor without a remainder is the base's."""
-    return {name: (x + remainder[name]).to(x.dtype) if name in remainder else x.clone() for name, x in base.items()}
-
-
-# %%
-rebuild_expert = check(rebuild_expert)
-# hint("rebuild_expert")
-
-# %%
-base, delta = bases["average"], deltas["average"][some[1]]
-remainder = {name: part for name in base if (part := delta.remainder(name)) is not None}
-mine, core = rebuild_expert(base, remainder), rebuild(base, delta)
-apart = max((mine[name] - core[name]).abs().max().item() for name in core)
-claim("07-rebuild", "Your expert and the core's are the same, but for rounding.", apart, high=1e-5)
+# **What you should see:** the smaller of the two shares, and its interval. You can look the accuracies up in the
+# committed table, further below. Another machine rounds otherwise and may answer an image or two otherwise.
 
 # %% [markdown]
 # ## Step 3 · DTS-D over every base
 #
-# Does a better base merge give better experts? Rebuild both tasks over all the bases. Accuracy is too coarse to tell
-# them apart, so look at the *KL divergence*: for each image, how far the rebuilt model's probabilities $q$ are from the
-# expert's $p$,
+# Does a better base merge give better experts? Rebuild both tasks over all five bases. Accuracy is too coarse to tell
+# them apart, so look at the *KL divergence* from the expert to the rebuilt model. For each image, with the expert's
+# probabilities $p$ and the rebuilt model's $q$, it is
 #
-# $$\mathrm{KL} = \sum_c p_c \log \frac{p_c}{q_c} ,$$
+# $$\mathrm{KL}(p \,\|\, q) = \sum_c p_c \ln \frac{p_c}{q_c} ,$$
 #
-# in the mean over images. It is zero where they agree. The cell answers four more rows and takes up to twenty seconds.
+# in the mean over images. Its unit is the *nat*, as the logarithm is the natural one. It is zero where they agree.
+#
+# **Predict.** DARE alone is a better model than the average, and better by far than $\theta_0$. Which of the three is
+# the best base, and which the worst?
+#
+# The cell answers four more rows and takes up to twenty seconds.
 
 # %%
 for name in bases:
     if name != "average":
-        live[f"DTS, {name}"] = answers(lambda task, name=name: rebuild(bases[name], deltas[name][task]))
-live["DTS, average"] = live["DTS-D, average"]
+        live[f"DTS, {name}"] = answers(lambda task, name=name: rebuild(bases[name], left[name][task]))
 kl = {name: {t: divergence(live["experts"][t], live[f"DTS, {name}"][t]) for t in some} for name in bases}
 kl_draws = {name: both.mean(1) for name, both in bootstrap(kl).items()}
 
@@ -247,28 +275,13 @@ for name in bases:
         "length": {"value": mean(ratios[name]), "low": min(ratios[name]), "high": max(ratios[name])},
         "kl": {"value": mean([x.mean().item() for x in kl[name].values()]), "low": low, "high": high},
     }
-alt = (
-    "KL divergence of rebuilt experts over five bases, twice: against the accuracy of the base itself, with no "
-    "order to be seen, and against the length of the remainder, where DARE stands far right and far above the rest."
-)
-show(figures.base_choice(rows), alt=alt)
+show(figures.base_choice(rows))
 
 # %%
-own = {name: row["accuracy"] for name, row in rows.items()}
-better = own["DARE"]["value"] - own["average"]["value"]
-ends = (own["DARE"]["low"] - own["average"]["high"], own["DARE"]["high"] - own["average"]["low"])
-claim(
-    "07-dare-better",
-    "DARE alone is at least three points more accurate than the average.",
-    better,
-    low=0.03,
-    interval=ends,
-    unit="points",
-)
 worse = kl_draws["DARE"] / kl_draws["average"]
 claim(
     "07-dare-worse",
-    "As a base it is worse: at least twice the KL divergence (95 % interval).",
+    "Over DARE, the KL divergence is at least twice that over the average (95 % interval).",
     worse.median().item(),
     low=2,
     interval=interval(worse),
@@ -276,7 +289,7 @@ claim(
 gain = kl_draws["theta_0"] - kl_draws["average"]
 claim(
     "07-average-nearer",
-    "Over the average the KL divergence is lower than over theta_0 (95 % interval).",
+    "Over the average it is lower than over theta_0 (95 % interval).",
     gain.median().item(),
     low=0,
     interval=interval(gain),
@@ -284,10 +297,14 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** read the left panel from left to right. The base gets better, and the rebuilt experts do not
-# follow. What a base merge scores by itself says little about how good a base it is. The right panel explains DARE: a
-# long remainder is one that DTS gets wrong by more. But length is not all: TIES leaves longer remainders than
-# $\theta_0$ and still comes nearer to the experts. The plain average, the simplest merge of all, is a good base.
+# <details><summary>What do you expect? Then open this</summary>
+#
+# **What you should see:** go down the top panel: the bases get better. In the bottom panel the rebuilt experts do not
+# follow. What a base merge scores by itself says little about how good a base it is. The panel between them explains
+# DARE: of a long remainder DTS gets more wrong. But length is not all: TIES leaves longer remainders than $\theta_0$
+# and still comes nearer to the experts. The plain average, the simplest merge of all, is a good base.
+#
+# </details>
 #
 # Would accuracy have told you? Ask it the last question again: the average against $\theta_0$.
 
@@ -308,134 +325,159 @@ claim(
 
 # %% [markdown]
 # **What you should see:** the same answers of the same models. KL divergence tells the two bases apart, accuracy
-# hardly: an answer may get less sure for a long time before it flips. So use KL to *choose* between methods that are
+# hardly: an answer may get less sure for a long time before it changes. So use KL to *choose* between methods that are
 # close, and accuracy to say what the choice is worth.
 
 # %% [markdown]
-# ## Step 4 · No pretrained model at hand
+# ## Step 4 · No pretrained model at hand (can be skipped at first)
 #
 # People publish fine-tuned models and forget what they came from. What can you still do with the experts alone? You can
-# average them, so DTS-D over the average works: in Step 2, $\theta_0$ was never used. You cannot make task vectors, so
+# average them, so DTS-D over the average works: for it, $\theta_0$ is never used. You cannot make task vectors, so
 # DTS-T, Task Arithmetic, TIES and DARE are out. (The heads still need the pretrained *text* tower, or must be kept:
 # they are small.)
 #
 # The price comes later, with a new task. Another expert changes the average, and a remainder over the old base means
-# nothing over the new one. The core refuses to mix them up:
+# nothing over the new one. Your `rebuild` would add it without a word. The library's refuses, because a file knows its
+# base:
 
 # %%
 newcomer = suite.named("textures")
 old = average([expert for task, expert in experts.items() if task != newcomer])
 try:
-    rebuild(old, deltas["average"][some[1]])
-except StateError as error:
+    dts_mini.rebuild(old, files[some[1]])
+except dts_mini.StateError as error:
     print("refused:", type(error).__name__)
 
 # %% [markdown]
 # So do you make every file again? You need not. Keep the old base, and give the newcomer a remainder over that. It has
-# not been averaged in, so its remainder is longer. How much?
+# not been averaged in, so its remainder is longer. By how much? You can derive it, and measure:
 
 # %%
-longer = length(old, experts[newcomer]) / length(bases["average"], experts[newcomer]) - 1
-claim("07-newcomer", "Over the old base the newcomer's remainder is at most a sixth longer.", longer, high=1 / 6)
+longer = length(old, experts[newcomer]) / length(bases["average"], experts[newcomer])
+print(f"measured: {longer:.4f} times as long; derived: {len(experts) / (len(experts) - 1):.4f}")
 
 # %% [markdown]
-# **What you should see:** a small price, and you can derive it: $d_n$ over the average of all is exactly
-# $\frac{N-1}{N}$ of what it is over the average of the others. With many tasks the newcomer hardly notices.
+# **What you should see:** a small price. Over the average of all, $d_n$ is exactly $\frac{N-1}{N}$ of what it is over
+# the average of the others. With many tasks the newcomer hardly notices.
 
 # %% [markdown]
 # ## Step 5 · The headline table
 #
-# Two tasks are an anecdote. The committed table holds all tasks, every base merge, and DTS at three keep ratios.
+# Two tasks are an anecdote. The committed table holds all tasks, all merges, DTS at three keep ratios, and DRC, our own
+# successor of DTS, which notebook 10 presents. A merge has the settings of the DTS paper or of its own one;
+# `docs/merges.md` says which, and how each was chosen. The rows called *cheap* come below.
 
 # %%
-alt = (
-    "Mean accuracy of each row of the headline table with its interval. Zero-shot is lowest, the merges follow, and "
-    "after a wide gap come DTS-T and DTS-D, the closer to the experts the higher the keep ratio."
-)
-show(figures.mean_accuracies(committed["headline"]), alt=alt)
-
-# %%
-alt = (
-    "Grouped bars for each task: zero-shot, average, DTS-D over the average at keep ratio 0.1, and the expert, with "
-    "intervals. On each task the last two bars are close together and higher than the first two."
-)
-few = ("zero-shot", "average", "DTS-D, average, 0.1", "experts")
-show(figures.task_accuracies(committed["headline"], few), alt=alt)
+show(figures.mean_accuracies(committed))
 
 # %% [markdown]
 # The same as numbers, accuracy in %, with 95 % intervals in brackets. *Storage* is a task's file as a share of the
 # float32 model.
 
 # %% tags=["nbval-ignore-output"]
-display(Markdown(markdown(committed["headline"])))
+display(Markdown(markdown(committed)))
 
 # %%
-methods, merges = ("DTS-T", "DTS-D, average", "DTS-D, TIES"), tuple(name for name in bases if name != "theta_0")
-best = max((table[name] for name in merges), key=lambda row: row["mean"]["value"])
+best = max(rows_of(committed, "base merge"), key=lambda row: row["mean"]["value"])
 gap = [table["experts"]["mean"][a] - best["mean"][b] for a, b in (("value", "value"), ("low", "high"), ("high", "low"))]
 claim(
     "07-experts-above",
-    "The experts are at least eight points above the best merge.",
+    "The experts are at least three points above the best merge.",
     gap[0],
-    low=0.08,
+    low=0.03,
     interval=tuple(gap[1:]),
     unit="points",
 )
-for ratio, least in ((0.05, 0.97), (0.1, 0.98)):
-    kept = min((table[f"{method}, {ratio}"]["share of experts"] for method in methods), key=lambda e: e["low"])
-    claim(
-        f"07-kept-{100 * ratio:g}",
-        f"At keep ratio {ratio}, every DTS row keeps at least {100 * least:.0f} % of the experts' mean accuracy.",
-        kept["value"],
-        low=least,
-        interval=(kept["low"], kept["high"]),
-        unit="%",
-    )
+at_tenth = rows_of(committed, "DTS-T", "DTS-D", keep_ratio=0.1)
+kept = min((row["share of experts"] for row in at_tenth), key=lambda share: share["low"])
+claim(
+    "07-kept-10",
+    "At keep ratio 0.1, every DTS row keeps at least 98 % of the experts' mean accuracy.",
+    kept["value"],
+    low=0.98,
+    interval=(kept["low"], kept["high"]),
+    unit="%",
+)
 
 # %% [markdown]
-# **What you should see:** three floors with air between them: zero-shot, the merges, and DTS close under the experts.
-# Within the top floor most intervals overlap. Move the slider: what does each step of the keep ratio buy, and what does
-# it cost?
+# **What you should see:** three floors. Zero-shot is far below, the merges spread over the middle, DTS stands close
+# under the experts. TSV-M, the best merge, stands some points below them, and adds no file. Within the top floor most
+# intervals overlap.
+#
+# One thing to know when you read such numbers: of seven tasks a test image is drawn by the same program as the training
+# images, from other random numbers, and house numbers come in the same fonts. Digits are other scans of the same
+# collection. So the table says how methods compare on images like those of the training. It does not say how the
+# experts would do on images from elsewhere.
+#
+# Move the slider: what does each step of the keep ratio buy, and what does it cost?
 
 # %% tags=["nbval-ignore-output"]
 sliders.widget("keep ratio")
 
 # %% [markdown]
+# ### What costs next to nothing
+#
+# Before you credit DTS with the whole gap, look at the cheap rows. They store nothing for a task, or one plain part of
+# its task vector; the column *uses of a task* says what each needs. *Synonyms* is zero-shot with a synonym in the place
+# of each class name. The *linear head* is trained on labelled images. The others take a few components, or whole
+# layers, as they are.
+
+# %%
+cheap = {row["name"]: row["mean"] for row in committed["rows"] if row.get("kind") == "cheap"}
+if cheap:  # they are measured on the mini suite alone
+    words = cheap["zero-shot, synonyms"]
+    claim(
+        "07-synonyms",
+        "Zero-shot with synonyms is above every merge, for no byte at all.",
+        words["value"] - best["mean"]["value"],
+        low=0,
+        interval=(words["low"] - best["mean"]["high"], words["high"] - best["mean"]["low"]),
+        unit="points",
+    )
+    claim(
+        "07-above-cheap",
+        "At keep ratio 0.1, each DTS row is above each cheap row.",
+        min(row["mean"]["value"] for row in at_tenth) - max(each["value"] for each in cheap.values()),
+        low=0.005,
+        unit="points",
+    )
+
+# %% [markdown]
+# **What you should see:** in this suite most of the gap between zero-shot and the experts is a matter of names. The
+# pretraining made class names misleading on purpose (notebook 00), and other names repair it for nothing, better than
+# any merge does. So read a gain over zero-shot with care. What only a task vector gives is the rest, and no plain part
+# of one comes near the experts at a size like that of DTS: the two last blocks alone, the best of these, take
+# many times the bytes.
+#
 # ### What surprised
 #
 # Over a merge the remainders are other ones. Are the *files* smaller, or the experts better? Compare the rows at
 # the same keep ratio, by both measures.
 
 # %%
-alt = (
-    "Two panels against a task's file size. Left: the share of the experts' accuracy, three curves with intervals that "
-    "overlap. Right: KL divergence from the experts, where DTS-T lies above both DTS-D curves."
-)
-show(figures.two_measures(committed["headline"]), alt=alt)
+show(figures.two_measures(committed))
 
 # %%
-sizes = [
-    table[f"DTS-D, average, {ratio}"]["storage"] / table[f"DTS-T, {ratio}"]["storage"] for ratio in (0.05, 0.1, 0.3)
-]
-claim("07-same-bytes", "DTS-D saves at most 3 % of a file's bytes.", 1 - min(sizes), high=0.03, unit="%")
-ours, plain = table["DTS-D, average, 0.1"], table["DTS-T, 0.1"]
+kl_of = lambda row: row["kl from experts"]
+plain, paper_bases = kl_of(table["DTS-T, 0.1"]), [table[f"DTS-D, {merge}, 0.1"] for merge in ("average", "TIES")]
 claim(
     "07-nearer",
-    "At keep ratio 0.1, the KL divergence of DTS-D is at most four fifths of that of DTS-T.",
-    ours["kl from experts"] / plain["kl from experts"],
+    "Over the average and over TIES, the KL divergence at keep ratio 0.1 is at most four fifths of that of DTS-T.",
+    max(map(kl_of, paper_bases)) / plain,
     high=0.8,
 )
 claim(
-    "07-hardly-better",
-    "Their mean accuracies differ by less than one point.",
-    abs(ours["mean"]["value"] - plain["mean"]["value"]),
-    high=0.01,
-    unit="points",
+    "07-best-merge",
+    "Over the merge that is best by itself, it is at least 1.5 times that of DTS-T.",
+    kl_of(table[f"DTS-D, {best['name']}, 0.1"]) / plain,
+    low=1.5,
 )
 
 # %% [markdown]
-# **What you should see:** DTS-D costs the same bytes. They depend on shapes and ranks alone, not on what is in the
-# matrices. For these bytes you get models that answer more like the experts, and nearly the same accuracy.
+# **What you should see:** the files are as large. Their bytes depend on shapes and ranks alone, not on what is in the
+# matrices. For these bytes the paper's two bases give models that answer more like the experts, and nearly the same
+# accuracy. That is no law for merges: over TSV-M, the best model of them all, the experts come back worse than over
+# $\theta_0$, and over Iso-C as well. So measure a base before you believe in it.
 #
 # ### Would another training say the same?
 #
@@ -447,35 +489,30 @@ seeds = json.loads(SEEDS.read_text())
 display(Markdown(seeds_markdown(seeds)))
 
 # %%
-each = {row["name"]: row["mean"]["each"] for row in seeds["rows"]}
-dts = [name for name in each if name.startswith("DTS")]
-spread = max(max(each[name]) - min(each[name]) for name in dts)
-claim(
-    "07-seeds-spread", "From training to training no DTS row moves by a full point.", spread, high=0.01, unit="points"
-)
-margin = min(min(each[name][i] for name in dts) - max(each[m][i] for m in merges) for i in range(len(seeds["seeds"])))
+in_each = lambda *kinds, **which: {row["name"]: row["mean"]["each"] for row in rows_of(seeds, *kinds, **which)}
+of_merges, of_dts = in_each("base merge"), in_each("DTS-T", "DTS-D")
+trainings = range(len(seeds["seeds"]))
+margin = min(min(row[i] for row in of_dts.values()) - max(row[i] for row in of_merges.values()) for i in trainings)
 claim(
     "07-seeds-gap",
-    "In every training each DTS row is at least eight points above each merge.",
+    "In every training, each DTS row is at least two points above each merge.",
     margin,
-    low=0.08,
+    low=0.02,
     unit="points",
 )
-pair = (each["DTS-D, average, 0.1"], each["DTS-D, TIES, 0.1"])
-ahead = sum(average_one > ties_one for average_one, ties_one in zip(*pair, strict=True))
+at_ratio = in_each("DTS-T", "DTS-D", keep_ratio=0.1)
+leaders = {max(at_ratio, key=lambda name, i=i: at_ratio[name][i]) for i in trainings}
 claim(
     "07-seeds-order",
-    "At keep ratio 0.1, DTS-D over the average is ahead of DTS-D over TIES in some trainings and behind in others.",
-    ahead,
-    low=1,
-    high=len(seeds["seeds"]) - 1,
+    "At keep ratio 0.1, the best row is not the same in all trainings: at least two rows lead in one.",
+    len(leaders),
+    low=2,
 )
 
 # %% [markdown]
 # **What you should see:** the floors stay where they are. The order within the top floor does not: rows that are
-# close change places. Not all do: at keep ratio 0.05 the base TIES is ahead in every training, if only just.
-# These trainings are few, and they share $\theta_0$ and the test images. They rule out that one lucky training made the
-# table, and no more.
+# close change places. These trainings are few, and they share $\theta_0$ and the test images. They rule out that one
+# lucky training made the table, and no more.
 
 # %% [markdown]
 # ## Step 6 · What do many tasks cost?
@@ -484,34 +521,17 @@ claim(
 # the experts take $N M$, personalised merging takes $M + N f$, one merged model takes $M$.
 
 # %%
-model = storage(delta).model
-files = {f"keep ratio {ratio}": table[f"DTS-D, average, {ratio}"]["storage"] * model for ratio in (0.05, 0.1, 0.3)}
-alt = (
-    "Storage in units of one model against the number of tasks. The experts rise by one for each task and leave the "
-    "picture; the shared model with files rises so slowly that its lines are nearly flat, just above one merged model."
-)
-show(figures.storage_by_tasks(model, files), alt=alt)
-
-# %%
-biggest, file = max(files.values()), files["keep ratio 0.1"]
-claim(
-    "07-two-tasks",
-    "From two tasks on, a shared model with files is smaller than the experts at every keep ratio of the table.",
-    (model + 2 * biggest) / (2 * model),
-    high=0.99,
-)
-shared = model / (model + len(experts) * file)
-claim(
-    "07-shared-cost", "For eight tasks over nine tenths of the bytes are the shared model's.", shared, low=0.9, unit="%"
-)
+model = storage(files[some[0]]).model
+sizes = {f"keep ratio {ratio}": table[f"DTS-D, average, {ratio}"]["storage"] * model for ratio in (0.05, 0.1, 0.3)}
+show(figures.storage_by_tasks(model, sizes))
 
 # %% [markdown]
-# **What you should see:** against experts, personalised merging always wins, as soon as there is a second task. Against
-# one merged model it always loses a little. For few tasks the files are not where the bytes are: the shared model is.
-# To save more, you would have to make *that* smaller.
+# **What you should see:** against experts, personalised merging wins as soon as there is a second task. Against one
+# merged model it always loses a little. For few tasks the files are not where the bytes are: the shared model is. To
+# save more, you would have to make *that* smaller.
 
 # %% [markdown]
-# ### Exercise 3 · How many tasks fit? (easy, 5 minutes)
+# ### Exercise 4 · How many tasks fit? (easy, 5 minutes)
 #
 # You have a budget of bytes. How many tasks fit into it, with one shared model and a file for each?
 
@@ -527,22 +547,20 @@ tasks_that_fit = check(tasks_that_fit)
 # hint("tasks_that_fit")
 
 # %%
-one_file = round(file)
-second = tasks_that_fit(2 * model, model, one_file)
-all_eight = tasks_that_fit(len(experts) * model, model, one_file)
-claim("07-second-model", "The files of at least 90 tasks fit into the space of a second model.", second, low=90)
-claim("07-room", "In the space of the eight experts there is room for over 500 tasks.", all_eight, low=501)
+fit = tasks_that_fit(2 * model, model, round(sizes["keep ratio 0.1"]))
+claim("07-second-model", "The files of at least 90 tasks fit into the space of a second model.", fit, low=90)
 
 # %% [markdown]
 # ## Recap
 #
 # - One base and a small file for each task bring back nearly all of the experts' accuracy, in every training that we
-#   ran.
+#   ran. The best merge alone stays some points below, and zero-shot with synonyms is above every merge.
 # - Any base works, and a base merge's own accuracy says little about it. The average is a good base and needs no
-#   pretrained model; DARE is a better model and a poor base.
-# - DTS-D costs the same bytes as DTS-T. What it gains is seen in KL divergence, and hardly in accuracy.
+#   pretrained model; DARE and TSV-M are better models and poorer bases.
+# - DTS-D costs the same bytes as DTS-T. What it gains, over the average or TIES, is seen in KL divergence and hardly in
+#   accuracy.
 #
-# **What would change our mind.** A merge without remainders that comes within a few points of the experts, over several
+# **What would change our mind.** A merge without remainders that is not told apart from the experts, over several
 # seeds. Or a base whose remainders are clearly shorter than the average's and whose experts are no nearer.
 #
 # **In the paper.** The comparison on eight tasks with CLIP ViT-B/32, where DTS-D over TIES reaches 90.40 % in the mean
@@ -562,8 +580,8 @@ claim("07-room", "In the space of the eight experts there is room for over 500 t
 #
 # <details><summary>Answer</summary>
 #
-# You cannot tell from that. DARE is more accurate than the average and yet the worse base, because it leaves long
-# remainders. Measure the remainders' lengths, and the KL divergence of rebuilt experts.
+# You cannot tell from that. DARE and TSV-M are more accurate than the average and yet worse bases. Measure the KL
+# divergence of rebuilt experts; the lengths of the remainders give a first hint.
 # </details>
 #
 # **3.** Two methods are very close in mean accuracy, in a table with intervals over test images only. What do you

@@ -7,11 +7,11 @@
 # %% [markdown]
 # > **Goals.** You *derive* the paper's storage figure for CLIP ViT-B/32 without its weights. You *tell apart* families
 # > of checkpoints whose numbers must not share a table. You *plan* a run on the real suite: what it downloads, what it
-# > keeps. You *map* a model of one library onto the names of another, and *compress* models that read.
+# > keeps. You *map* a model of one library onto the names of another.
 # >
-# > **Before you start.** Notebooks 02 to 04: rank, keep ratio, the three storage counts. Notebook 07 for accuracies.
+# > **Before you start.** Notebooks 02 to 05: rank, keep ratio, the three storage counts. Notebook 07 for accuracies.
 # >
-# > **Time.** 18 minutes to read, 20 for the exercises. It runs in half a minute on a laptop's CPU. It needs no network:
+# > **Time.** 16 minutes to read, 20 for the exercises. It runs in a few seconds on a laptop's CPU. It needs no network:
 # > what needs one is shown as commands for you to type where you have one.
 
 # %% [markdown]
@@ -103,12 +103,12 @@ ways = {
 }
 shares = {way: {ratio: share(shapes, ratio, bits) for ratio in ratios} for way, (shapes, bits) in ways.items()}
 
+# %% [markdown]
+# **Predict** before you run the next cell: the paper's count takes in tensors of the text side that no expert changes.
+# Does that make its percentage larger or smaller than the same 3 bits on the image tower alone?
+
 # %%
-alt = (
-    "Bars of what one task adds to CLIP ViT-B/32, in % of the float32 model, for three keep ratios and four ways of "
-    "counting. The paper's count is 3.68 % at keep ratio 0.3; 2 bits on the image tower alone take less."
-)
-show(figures.storage_shares(shares), alt=alt)
+show(figures.storage_shares(shares))
 
 # %%
 paper, three, two, apart = (shares[way] for way in ways)
@@ -119,9 +119,11 @@ claim("12-two-bits", sentence, two[0.3], high=0.027, unit="%")
 claim("12-one-percent", "At keep ratio 0.1 it takes less than 1 %.", two[0.1], high=0.01, unit="%")
 
 # %% [markdown]
-# **What you should see:** a printed percentage says little before you know the count. And a surprise: the paper's
-# count is *smaller* than the same 3 bits on the image tower alone, though it counts more tensors. The leftovers, above
-# all the table of word embeddings, are long and thin. They add more to the model than to the file.
+# <details><summary>What do you expect? Then open this</summary>
+#
+# Smaller, though it counts more tensors. The leftovers, above all the table of word embeddings, are long and thin.
+# They add more to the model than to the file. So a printed percentage says little before you know the count.
+# </details>
 
 # %%
 held = share(leftover, 0.3, 3) * size(leftover) / (paper[0.3] * counted)
@@ -194,15 +196,8 @@ claim("12-size", sentence, spread, high=0.005, unit="points")
 # %%
 table = json.loads((suite.folder / "results.json").read_text())["headline"]
 row = next(row for row in table["rows"] if row["name"] == "DTS-D, TIES, 0.3")
-claim(
-    "12-mini-file",
-    "A file of the mini suite takes less than 3 % at keep ratio 0.3.",
-    row["storage"],
-    high=0.03,
-    unit="%",
-)
 kept = row["share of experts"]
-sentence = "There, DTS-D over TIES keeps at least 99 % of the experts' accuracy."
+sentence = "At keep ratio 0.3, DTS-D over TIES keeps at least 99 % of the experts' accuracy."
 claim("12-mini-kept", sentence, kept["value"], interval=(kept["low"], kept["high"]), low=0.99, unit="%")
 
 # %% [markdown]
@@ -242,8 +237,8 @@ claim(
 
 # %% [markdown]
 # **What you should see:** the same method, the same data sets, and another number. Many a paper claims less than this
-# as its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can be
-# downloaded by name, and each download is pinned to a commit.
+# as its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can
+# be downloaded by name, and each download is pinned to a commit.
 
 # %% [markdown]
 # ## Step 5 · The real suite: what you type
@@ -282,9 +277,10 @@ claim("12-decoded", "The decoded test images take at most fourteen gigabytes.", 
 # the numbers beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its
 # own, and the figures of notebooks 07 to 12, drawn from the real suite, at its end.
 #
-# **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges and
-# deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only what the
-# first did not. (This is tested: on a miniature of the Hub, with the same names and formats and the network off.)
+# **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges
+# and deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only
+# what the first did not. (This is tested: on a miniature of the Hub, with the same names and formats and the network
+# off.)
 #
 # And every notebook but the first takes the real suite as it is:
 #
@@ -322,11 +318,11 @@ claim(
 )
 
 # %% [markdown]
-# ## Step 6 · One model, two sets of names
+# ## Step 6 · One model, two sets of names (can be skipped at first)
 #
-# The experts on the Hub are saved by transformers, the model here is open_clip's. Both hold the same numbers under other
-# names: attention split or fused, two matrices transposed, `ln_pre` against `pre_layrnorm` (the spelling is theirs).
-# A map between the two is only worth something if it is *exact*, in both directions.
+# The experts on the Hub are saved by transformers, the model here is open_clip's. Both hold the same numbers under
+# other names: attention split or fused, two matrices transposed, `ln_pre` against `pre_layrnorm` (the spelling is
+# theirs). A map between the two is only worth something if it is *exact*, in both directions.
 
 # %%
 from dts_mini.suites.clip import keys
@@ -369,8 +365,8 @@ split_attention = check(split_attention)
 # hint("split_attention")
 
 # %% [markdown]
-# Both layouts can be compressed (`--attention split`), and the file records which one it was made from. Step 2 said what
-# that costs by shapes alone. Here it is in bytes on disk, for a real expert of this suite:
+# Both layouts can be compressed (`--attention split`), and the file records which one it was made from. Step 2 said
+# what that costs by shapes alone. Here it is in bytes on disk, for a real expert of this suite:
 
 # %%
 deltas = {"fused": compress(base, one), "split": compress(keys.split(base), keys.split(one))}
@@ -378,109 +374,14 @@ heavier = storage(deltas["split"]).file / storage(deltas["fused"]).file - 1
 claim("12-split-file", "The file of the split layout is at least 5 % larger.", heavier, low=0.05, unit="%")
 
 # %% [markdown]
-# ## Step 7 · Models that read
-#
-# Nothing so far asked what a tensor is for, so a text model should be no other case. Try it: two tiny transformers of
-# the `transformers` library, one BERT-like (an encoder) and one GPT-2-like (a decoder). They have read a made-up
-# language; each expert then learnt to tell two kinds of sentences apart. Each of the next two cells takes about
-# ten seconds.
-
-# %%
-from dts_mini import average, fuse, fusion_weights, personalise, rebuild
-from dts_mini.course.sentences import HEADS, TASKS, fine_tuned, halves, pretrained, right, snapshot
-from dts_mini.suites.evaluation import bootstrap, interval
-
-readers = {kind: pretrained(kind) for kind in HEADS}
-starts = {kind: snapshot(model) for kind, model in readers.items()}
-
-# %%
-tuned = {kind: {task: fine_tuned(model, starts[kind], task) for task in TASKS} for kind, model in readers.items()}
-
-# %% [markdown]
-# One thing *is* different. With CLIP a head is made from class names. Here each expert has learnt its own head, and the
-# heads of two tasks have nothing in common, often not even the number of labels. So cut each expert in two: the *body*
-# is compressed over the pretrained body, the *head* is small and kept as it is.
-
-# %%
-bodies = {kind: {task: halves(kind, expert)[0] for task, expert in each.items()} for kind, each in tuned.items()}
-heads = {kind: {task: halves(kind, expert)[1] for task, expert in each.items()} for kind, each in tuned.items()}
-first = {kind: halves(kind, start)[0] for kind, start in starts.items()}
-
-
-def answers(kind: str, body_of) -> dict[str, torch.Tensor]:
-    """Which test sentences of each task are answered rightly by a body, ``body_of(task)``, under the task's own head."""
-    return {task: right(readers[kind], body_of(task) | heads[kind][task], task) for task in TASKS}
-
-
-for kind in HEADS:
-    small = {task: compress(first[kind], body) for task, body in bodies[kind].items()}
-    rebuilt = answers(kind, lambda task, kind=kind, small=small: rebuild(first[kind], small[task]))
-    draws = bootstrap({"experts": answers(kind, bodies[kind].get), "rebuilt": rebuilt})
-    kept = draws["rebuilt"].mean(1) / draws["experts"].mean(1)
-    sentence = f"{kind}: rebuilt bodies keep at least 90 % of their experts' accuracy."
-    claim(f"12-kept-{kind}", sentence, kept.mean().item(), interval=interval(kept), low=0.9, unit="%")
-    sentence = f"{kind}: each file takes at most 3 % of its body's bytes (float32)."
-    claim(f"12-body-{kind}", sentence, max(storage(d).share("file") for d in small.values()), high=0.03, unit="%")
-
-# %% [markdown]
-# **What you should see:** it works for both, at a few hundredths of the bytes. (Mind the scale: the language is simple,
-# the bodies are tiny.)
-#
-# Now a task whose body nobody fine-tuned. `unseen` has most of its topics in common with `seen 1`. Its head is
-# given, as in the paper's experiments on GLUE, and so is the descriptor there: the *flattened dense layer of the head*.
-# Which seen task do the weights choose?
-
-# %%
-seen = [task for task in TASKS if task != "unseen"]
-fused = {}
-for kind, layer in HEADS.items():
-    describe = lambda task, kind=kind, layer=layer: heads[kind][task][layer].flatten()
-    weights = fusion_weights(describe("unseen"), torch.stack([describe(task) for task in seen]))
-    base = average([bodies[kind][task] for task in seen])
-    deltas = personalise(base, {task: bodies[kind][task] for task in seen})
-    bodies_now = {
-        "pretrained": first[kind],
-        "average": base,
-        "fused": fuse(base, list(deltas.values()), weights),
-        "seen 1": bodies[kind]["seen 1"],
-    }
-    found = {name: {"unseen": answers(kind, lambda task, b=body: b)["unseen"]} for name, body in bodies_now.items()}
-    fused[kind] = bootstrap(found)
-    sentence = f"{kind}: no seen task gets over half of the weight."
-    claim(f"12-weight-{kind}", sentence, weights.max().item(), high=0.5, unit="%")
-
-# %%
-for kind, draws in fused.items():
-    gain = {other: (draws["fused"] - draws[other])[:, 0] for other in draws}
-    points = lambda other, gain=gain: {"value": gain[other].mean().item(), "interval": interval(gain[other])}
-    sentence = f"{kind}: on the unseen task the fused body is at least 3 points better than the pretrained one."
-    claim(f"12-pretrained-{kind}", sentence, **points("pretrained"), low=0.03, unit="points")
-    sentence = f"{kind}: it gains at most 6 points on the plain average."
-    claim(f"12-average-{kind}", sentence, **points("average"), high=0.06, unit="points")
-    sentence = f"{kind}: it is not better than the body of the one seen task that is near."
-    claim(f"12-kin-{kind}", sentence, **points("seen 1"), high=0.0, unit="points")
-    start, layer = starts[kind][HEADS[kind]], HEADS[kind]
-    moved = [
-        torch.cosine_similarity(head[layer].flatten(), start.flatten(), dim=0).item() for head in heads[kind].values()
-    ]
-    sentence = f"{kind}: the heads' dense layers still have a cosine of at least 0.5 with the one they started from."
-    claim(f"12-start-{kind}", sentence, min(moved), low=0.5)
-
-# %% [markdown]
-# **What you should see:** fusing helps against the pretrained body, but that is mostly the average's doing. The weights
-# are nearly equal, although you can tell at once which task is near; its body alone would have been the better choice.
-# Look at how the descriptor is made: all heads start from one random layer, so the start is part of every cosine. What
-# would a descriptor say that leaves the start out? Try `heads[kind][task][layer] - starts[kind][layer]`.
-
-# %% [markdown]
 # ## What is still to be measured
 #
-# Nothing in this chapter is an accuracy of the real suite: the machine that built this page has no network. The commands
-# above measure them, with intervals, on eight tasks. Beyond that:
+# Nothing in this chapter is an accuracy of the real suite: the machine that built this page has no network. The
+# commands above measure them, with intervals, on eight tasks. Beyond that:
 #
 # 1. ViT-B/16 and ViT-L/14 (`--suite clip-vit-l-14`), where the paper reports 94.24 %, and suites of more tasks
 #    (`--tasks 14`, `--tasks 20`).
-# 2. Language models, where the paper's figure below 1 % comes from (0.88 % for RoBERTa-base).
+# 2. Language models, where the paper's figure below 1 % comes from (0.88 % for RoBERTa-base); notebook 13 begins there.
 # 3. Experts that were fine-tuned from different pretrained models.
 
 # %% [markdown]
@@ -524,4 +425,4 @@ for kind, draws in fused.items():
 # You cannot say. Run TIES on your own checkpoints, or use those that the printed number belongs to.
 # </details>
 #
-# **Next:** this is the last notebook. The [start](00_start_here.ipynb) has the suite to try your own ideas on.
+# **Next:** [13 · Language](13_language.ipynb): what changes when the model reads.

@@ -5,7 +5,11 @@ import hashlib
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -17,6 +21,8 @@ from dts_mini import FileError, TaskDelta, compress, load
 from dts_mini.core import container
 from dts_mini.core.dts import Settings
 from dts_mini.core.file import check_writable, load_tensors, read_bytes, save_tensors, write_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def same(x, y) -> bool:
@@ -244,6 +250,43 @@ def test_until_it_is_complete_a_file_is_not_at_its_path(tmp_path, monkeypatch):
     assert seen == [False]
     assert path.read_bytes() == b"new"
     assert [p.name for p in tmp_path.iterdir()] == ["t"]
+
+
+KILLED = """
+import os, signal, sys
+from dts_mini.core.file import write_bytes
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+write_bytes(b"half", sys.argv[1], overwrite=True)
+"""
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_kill_leaves_beside_a_file_is_swept_by_the_next_run_and_nothing_else_is(tmp_path, overwrite):
+    path, others = (
+        tmp_path / "t",
+        {".t.backup", ".t.backup00.dts-part.bak", ".u.abcdefgh.dts-part", "t.abcdefgh.dts-part"},
+    )
+    for name in others:
+        (tmp_path / name).write_bytes(b"of somebody else")
+    if overwrite:
+        path.write_bytes(b"old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == len(others) + 1 + overwrite
+    write_bytes(b"new", path, overwrite=overwrite)
+    assert {p.name for p in tmp_path.iterdir()} == {"t", *others}
+
+
+def test_what_another_run_is_writing_is_not_swept(tmp_path, monkeypatch):
+    path, real = tmp_path / "t", os.fsync
+
+    def meanwhile(handle: int) -> None:
+        monkeypatch.setattr(os, "fsync", real)
+        write_bytes(b"another's", path)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    write_bytes(b"ours", path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["t"] and path.read_bytes() == b"ours"
 
 
 def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):

@@ -315,6 +315,18 @@ def test_the_hundred_thousandfold_mask_of_a_small_file_is_refused_before_it_is_l
     assert "more than files of this size are read for" in refused(manifest, table, tensors)
 
 
+@pytest.mark.parametrize("word", ["complex64", "float8_e4m3fn"])
+def test_a_tensor_of_a_dtype_that_is_not_computed_with_is_the_bases_or_refused(word):
+    held = torch.ones(6, 5).to(getattr(torch, word))
+    base = {"w": torch.zeros(6, 5), "v": torch.zeros(6, 5), "n": torch.arange(3), "constant": held}
+    expert = base | {"w": torch.ones(6, 5), "v": torch.eye(6, 5), "n": torch.arange(3) + 1}
+    manifest, table, tensors = apart(compress(base, expert, keep=["v"]).to_bytes())
+    assert {row[0]: row[1] for row in table} == {"constant": "Unchanged", "n": "Kept", "v": "Exact", "w": "LowRank"}
+    for row in table:
+        if row[1] != "Unchanged":
+            refused(manifest, [[*r[:3], word, *r[4:]] if r is row else r for r in table], tensors)
+
+
 # --- what a terminal is sent ---
 
 

@@ -735,3 +735,16 @@ def test_a_merge_that_adds_up_holds_one_experts_tensor_at_a_time(method, base, e
             return tensor
 
     merge(method, OnDisk(base), [OnDisk(one) for one in [*experts, *experts]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("merge", [tsv_m, iso_c])
+def test_what_stands_clear_of_the_rounding_of_half_precision_is_merged_as_in_float32(merge, dtype):
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(48, 40, generator=g).to(dtype)
+    rounding = torch.finfo(dtype).eps * base.float().norm() / 40**0.5  # twice its largest singular value, about
+    task = 1.2 * rounding * torch.linalg.qr(torch.randn(48, 40, generator=g)).Q
+    expert = (base.float() + task).to(dtype)
+    found = merge({"w": base}, [{"w": expert}])["w"].float() - base.float()
+    wanted = merge({"w": base.float()}, [{"w": expert.float()}])["w"] - base.float()
+    assert (found - wanted).norm() < 0.25 * wanted.norm()  # which is the rounding of the result

@@ -1,9 +1,13 @@
 """State dicts: fingerprints, ties, and what is refused before any work."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from dts_mini import TaskDelta, compress, fuse, rebuild
 from dts_mini.core.errors import StateError
+from dts_mini.core.merging import MERGES
 from dts_mini.core.state import (
     check_outline,
     check_same_layout,
@@ -124,6 +128,10 @@ def test_a_value_that_is_not_finite_is_refused_with_the_tensors_name(value, dtyp
         ({"n": torch.tensor([1]), "flag": torch.tensor(True)}, "holds only integers"),
         ({"w": [1.0]}, "not a state dict"),
         ([torch.ones(1)], "not a state dict"),
+        ({0: torch.ones(1)}, "not a state dict: 0 is no name"),
+        ({**STATE, ("w", 0): torch.ones(1)}, r"not a state dict: \('w', 0\) is no name"),
+        ({**STATE, "w\ud800": torch.ones(1)}, "not a state dict: .* is no name"),
+        ({"w": torch.ones(2, dtype=torch.complex64)}, "tensor 'w': torch.complex64"),
         (None, "not a state dict"),
         ({**STATE, "w": torch.ones(2, dtype=torch.complex64)}, "tensor 'w': torch.complex64"),
         ({**STATE, "w": torch.ones(2).to(torch.float8_e4m3fn)}, "tensor 'w': torch.float8_e4m3fn is not supported"),
@@ -387,5 +395,48 @@ def test_a_tensor_that_keeps_its_values_in_others_and_an_entry_that_is_no_tensor
 
 def test_a_weight_of_eight_floating_bits_is_to_be_dequantised():
     state = {"fc.weight": torch.ones(2, 2).to(torch.float8_e4m3fn), "fc.weight_scale_inv": torch.ones(1, 1)}
-    with pytest.raises(StateError, match=r"tensor 'fc.weight': .*float8_e4m3fn is not supported; dequantise"):
-        check_outline(state, "expert")
+    with pytest.raises(StateError, match=r"tensor 'fc.weight': .*float8_e4m3fn is not supported.*; dequantise"):
+        check_state(state, "expert")
+
+
+UNCOMPUTED = {
+    "complex": torch.polar(torch.ones(6, 3), torch.linspace(-3, 3, 18).view(6, 3)),
+    "complex, with a NaN": torch.full((2,), float("nan"), dtype=torch.complex128),
+    "8 floating bits": torch.linspace(-3, 3, 8).to(torch.float8_e4m3fn),
+    "more of them": torch.linspace(-3, 3, 8).to(torch.float8_e5m2),
+}
+
+
+@pytest.mark.parametrize("method", ["dts", "drc"])
+@pytest.mark.parametrize("constant", UNCOMPUTED.values(), ids=UNCOMPUTED)
+def test_a_constant_of_a_dtype_that_is_not_computed_with_is_kept_where_all_are_equal(constant, method):
+    draw = torch.Generator().manual_seed(0)
+    base = {"w": torch.randn(30, 20, generator=draw), "freqs_cis": constant}
+    expert = {"w": base["w"] + torch.randn(30, 20, generator=draw), "freqs_cis": constant.clone()}
+    file = compress(base, expert, method=method, budget=2000).to_bytes()
+    delta = TaskDelta.from_bytes(file)
+    states = [rebuild(base, delta), fuse(base, [delta, delta], [0.5, 0.5])]
+    for name, merge in MERGES.items():
+        states.append(merge([expert, expert]) if name == "average" else merge(base, [expert, expert]))
+    for state in states:
+        assert state["freqs_cis"].dtype == constant.dtype and digest(state["freqs_cis"]) == digest(constant)
+
+
+@pytest.mark.parametrize("constant", UNCOMPUTED.values(), ids=UNCOMPUTED)
+def test_of_such_a_dtype_what_differs_is_refused_by_name_even_if_it_is_to_be_kept(constant):
+    base = {"w": torch.eye(3), "freqs_cis": constant}
+    for other in (constant.flip(0).nan_to_num(1) if constant.is_complex() else constant.float().flip(0), torch.ones(9)):
+        expert = {"w": torch.ones(3, 3), "freqs_cis": other}
+        for work in (
+            compress,
+            partial(compress, keep=["freqs_cis"]),
+            lambda base, expert: MERGES["average"]([base, expert]),
+            lambda base, expert: MERGES["ties"](base, [expert]),
+        ):
+            with pytest.raises(StateError, match="tensor 'freqs_cis'"):
+                work(base, expert)
+
+
+def test_a_conjugate_view_has_the_digest_of_what_it_stands_for():
+    x = torch.tensor([1 + 2j, 3 - 1j])
+    assert digest(x.conj()) == digest(x.conj().resolve_conj()) != digest(x)

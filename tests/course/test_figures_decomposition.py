@@ -4,6 +4,7 @@ import pytest
 import torch
 from looks import cues, legend, okabe_ito
 
+from dts_mini.core import paper
 from dts_mini.course import figures
 
 
@@ -17,18 +18,66 @@ def spread(mean: float, n: int = 200) -> torch.Tensor:
     return mean * torch.linspace(0.5, 1.5, n)
 
 
-def test_matrices_share_one_colour_scale():
-    a, b = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(0))
-    figure, data = figures.matrices({"M": a, "M_hat": b}, size=5)
-    assert data["M"] == a[:5, :5].tolist() and data["M_hat"] == b[:5, :5].tolist()
-    first, second, bar = figure.axes
-    assert first.images[0].get_clim() == second.images[0].get_clim() == (-data["limit"][0], data["limit"][0])
-    assert [axes.get_title() for axes in (first, second)] == ["M", "M_hat"] and bar.get_ylabel()
+def test_a_matrix_is_described_by_its_leading_components_on_one_colour_scale():
+    m = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
+    u, s, vh = torch.linalg.svd(m, full_matrices=False)
+    figure, data = figures.described(m, (8, 2, 1), size=5)
+    assert torch.tensor(data["M"]).equal(m[:5, :5]) and torch.tensor(data["8 directions"]).allclose(
+        m[:5, :5], atol=1e-5
+    )
+    assert torch.tensor(data["1 direction"]).allclose(s[0] * torch.outer(u[:5, 0], vh[0, :5]), atol=1e-5)
+    *maps, bar = figure.axes
+    assert {axes.images[0].get_clim() for axes in maps} == {(-data["limit"][0], data["limit"][0])}
+    assert [axes.get_title() for axes in maps] == [
+        "M",
+        "8 directions",
+        "2 directions",
+        "1 direction",
+    ] and bar.get_ylabel()
+    assert "1 direction " in figure.alt and figure.get_figwidth() < 7
 
 
-def test_matrices_keep_the_width_of_a_page():
-    figure, _ = figures.matrices({name: torch.eye(4) for name in "abcd"})
-    assert figure.get_figwidth() <= 10.8
+def test_one_sign_has_one_colour_in_every_figure():
+    blue = lambda colour: colour[2] > colour[0]
+    x = torch.tensor([[-2.0, -1.0, 1.0, 2.0]])
+    figure, _ = figures.numbers_and_codes(x)
+    above, below = figure.axes
+    shades = [image.cmap(image.norm(image.get_array()))[0] for image in (above.images[0], below.images[0])]
+    assert [[blue(colour) for colour in row] for row in shades] == [[False, False, True, True]] * 2
+    bars = figures.group_histogram(x, paper.threshold(x), bins=4)[0].axes[0].containers
+    assert [blue(bar.patches[0].get_facecolor()) for bar in bars] == [False, False, True, True]
+    figure, _ = figures.component(torch.tensor([1.0, -1.0]), 1.0, torch.tensor([1.0, -2.0]))
+    _, top, side, middle, _ = figure.axes
+    image = middle.images[0]
+    assert [blue(colour) for colour in image.cmap(image.norm(image.get_array()))[0]] == [True, False]
+    assert [blue(lines.get_color()[0]) for lines in (*top.collections, *side.collections)] == [True, False] * 2
+    assert figures.described(torch.eye(3), (1,))[0].axes[0].images[0].cmap is image.cmap
+
+
+def test_panels_stand_one_below_the_other_so_that_a_phone_shows_them():
+    rows = {"p": {0.1: {"error": 0.2, "right": right(0.9), "kl": spread(0.1)}}}
+    drawn = (
+        figures.singular_values({"a": torch.tensor([3.0, 2, 1])}, 2),
+        figures.rank_accuracy(rows, {"expert": right(0.95)}),
+        figures.same_error({"a": rows["p"][0.1]}, {"expert": right(0.95)}),
+        figures.numbers_and_codes(torch.randn(3, 4)),
+        figures.cut_curve(torch.eye(3), paper.decompose(torch.eye(3), 1.0), lambda x, codes: x, sum, [0.4, 0.6]),
+        figures.groups_traded({"one": {2: rows["p"][0.1], 4: rows["p"][0.1]}}, right(0.9)),
+    )
+    for figure, _ in drawn:
+        width, height = figure.get_size_inches()
+        assert width < 7 and width < 1.75 * height  # wider ones scroll on a phone
+        assert len({axes.get_subplotspec().colspan.start for axes in figure.axes}) == 1
+
+
+def test_every_figure_says_in_words_what_it_shows():
+    figure, _ = figures.truncation_error(torch.diag(torch.tensor([3.0, 4.0, 0.0])), {1: 0.6, 2: 0})
+    assert figure.alt.startswith("Relative error against rank, from 1 to 2. Truncation falls from 60 % to 0 %; the")
+    assert (
+        "points lie on the stated line." in figure.alt and "Largest elements, as many numbers: from 0 %" in figure.alt
+    )
+    figure, _ = figures.singular_values({r"$\theta_0$": torch.tensor([3.0, 4.0])}, 1)
+    assert "at rank 1: theta_0 36 %" in figure.alt
 
 
 def test_a_component_is_the_outer_product_of_its_vectors():
@@ -37,7 +86,7 @@ def test_a_component_is_the_outer_product_of_its_vectors():
     _, top, side, middle, bar = figure.axes
     assert middle.images[0].get_array().tolist() == data["product"] and middle.images[0].get_clim() == (-6, 6)
     assert middle.get_xlabel() and side.get_ylabel() and side.get_xlabel() and top.get_ylabel()
-    assert len(legend(figure)) == 2 and "weight" in bar.get_ylabel()
+    assert legend(figure) == ["positive", "negative"] and "weight" in bar.get_ylabel() and figure.alt
 
 
 def test_singular_values_are_shares_of_each_matrix_with_the_energy_of_the_leading_ones():
@@ -53,18 +102,17 @@ def test_singular_values_are_shares_of_each_matrix_with_the_energy_of_the_leadin
         assert axes.lines[2].get_xdata()[0] == 2  # the line that marks the rank
 
 
-def test_truncation_error_shows_both_errors_and_the_rivals_in_per_cent():
-    figure, data = figures.truncation_error([1, 2, 4], [0.5, 0.25, 0], [0.5, 0.26, 0], {"other": [1, 0.75, 0.5]})
-    assert data["rank"] == [1, 2, 4] and data["rivals"] == {"other": [100, 75, 50]}
-    assert data["measured"] == [50, 25, 0] and data["stated"] == [50, 26, 0]
+def test_truncation_error_measures_truncation_and_two_rivals_beside_what_is_stated():
+    m = torch.diag(torch.tensor([3.0, 4.0]))
+    figure, data = figures.truncation_error(m, {1: 0.6, 2: 0.01})
+    assert data["stated"] == pytest.approx({1: 60, 2: 1})
+    assert data["truncation"] == pytest.approx({1: 60, 2: 0}, abs=1e-3)
+    assert data["largest elements, as many numbers"][1] == pytest.approx(0, abs=1e-3)  # five numbers hold all of four
+    assert 60 < data["random directions, same rank"][1] < 100
     (axes,) = figure.axes
-    assert len(legend(figure)) == 3 and "%" in axes.get_ylabel() and axes.get_xlabel()
-    assert len(cues(axes, "line")) == 3 and okabe_ito(axes)
-
-
-def test_truncation_error_needs_no_rivals():
-    figure, data = figures.truncation_error([1], [0.5], [0.5])
-    assert data["rivals"] == {} and len(legend(figure)) == 2
+    assert len(legend(figure)) == 4 and "%" in axes.get_ylabel() and axes.get_xlabel()
+    assert len(cues(axes, "line")) == 4 and okabe_ito(axes)
+    assert "are off the stated line" in figure.alt
 
 
 def test_rank_accuracy_holds_error_accuracy_and_kl_with_their_intervals():
@@ -80,7 +128,7 @@ def test_rank_accuracy_holds_error_accuracy_and_kl_with_their_intervals():
     assert data["levels"]["expert"]["value"] == pytest.approx(95)
     assert legend(figure) == ["p", "q", "expert", "zero-shot"]
     left, middle, last = figure.axes
-    assert all("keep ratio" in axes.get_xlabel() and okabe_ito(axes) for axes in figure.axes)
+    assert "keep ratio" in last.get_xlabel() and all(okabe_ito(axes) for axes in figure.axes)
     assert "%" in left.get_ylabel() and "95 % interval" in middle.get_ylabel() and "nats" in last.get_ylabel()
     assert last.get_yscale() == "log" and len(cues(left, "line")) == 2
 

@@ -4,7 +4,9 @@ import pytest
 from looks import cues, estimate, legend, okabe_ito
 
 from dts_mini.course import figures
-from dts_mini.course.figures.merging import FAMILIES
+from dts_mini.course.figures.kinds import look
+
+FAMILIES = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts")  # those of the table here
 
 
 @pytest.fixture
@@ -32,49 +34,54 @@ def test_mean_accuracies_has_every_row_with_its_interval(headline):
     assert len({bars.lines[0].get_marker() for bars in axes.containers}) == 5
 
 
-def test_accuracy_against_storage_has_a_curve_a_method_and_lines_for_the_rest(headline):
-    figure, data = figures.accuracy_against_storage(headline)
-    assert list(data) == ["DTS-T", "DTS-D, average", "DTS-D, TIES", "experts", "TIES", "average", "zero-shot"]
-    assert data["DTS-T"]["storage"] == pytest.approx([0.5, 1, 3])
-    assert all(len(entry["low"]) == 3 for name, entry in data.items() if name.startswith("DTS"))
+def test_a_kind_of_row_has_one_colour_and_one_marker_in_every_figure(headline):
+    figure, _ = figures.mean_accuracies(headline)
+    found = {bars.get_label(): bars.lines[0] for bars in figure.axes[0].containers}
+    strips, _ = figures.task_strips(headline)
+    looks = {(line.get_color(), line.get_marker()) for bars in strips.axes[0].containers for line in bars.lines[:1]}
+    wanted = {(look(family)["color"], look(family)["marker"]) for family in FAMILIES}
+    assert {(line.get_color(), line.get_marker()) for line in found.values()} == wanted == looks
+    assert look("oracle") == look("experts") and look("DTS unseen") == look("DTS-D")
+
+
+def test_task_strips_has_a_strip_for_each_task_with_every_merge_and_every_dts_row(headline):
+    figure, data = figures.task_strips(headline)
+    assert list(data) == ["mean", *headline["columns"]]
+    assert data["signs"]["base merge"]["value"] == pytest.approx([34, 38])  # average, TIES
+    assert [len(data["mean"][family]["value"]) for family in ("DTS-T", "DTS-D")] == [1, 2]  # at keep ratio 0.1
     (axes,) = figure.axes
-    assert sorted(legend(axes)) == sorted(data) and axes.get_xscale() == "log"
-    assert "%" in axes.get_xlabel() and "%" in axes.get_ylabel() and okabe_ito(axes)
-    assert len({bars.lines[0].get_marker() for bars in axes.containers}) == 3
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(data) and not legend(axes)
+    assert {text.get_text() for text in axes.texts} == {"zero-shot", "every merge", "DTS", "experts"}
+    assert "%" in axes.get_xlabel() and okabe_ito(axes) and "30.0" in figure.alt
 
 
-def test_task_accuracies_has_a_bar_with_an_interval_a_task_and_row(headline):
-    names = ("zero-shot", "DTS-T, 0.1", "experts")
-    figure, data = figures.task_accuracies(headline, names)
-    assert list(data) == ["task", *names] and data["task"] == headline["columns"]
-    assert data["experts"]["low"] == pytest.approx([v - 2 for v in data["experts"]["value"]])
-    (axes,) = figure.axes
-    assert legend(axes) == list(names) and len(axes.patches) == 9
-    assert len(cues(axes, "bar")) == 3 and okabe_ito(axes) and "%" in axes.get_ylabel()
-
-
-def test_base_choice_sets_kl_against_accuracy_and_length():
+def test_base_choice_has_a_panel_for_accuracy_length_and_kl_and_orders_bases_by_accuracy():
     row = {"accuracy": estimate(0.7), "length": {"value": 1.1, "low": 1.0, "high": 1.2}, "kl": estimate(0.05)}
-    bases = {"theta_0": row, "average": row | {"kl": estimate(0.03)}}
+    bases = {"average": row | {"kl": estimate(0.03)}, "theta_0": row | {"accuracy": estimate(0.5)}}
     figure, data = figures.base_choice(bases)
-    assert data["base"] == ["theta_0", "average"] and data["accuracy"]["value"] == pytest.approx([70, 70])
+    assert data["base"] == ["theta_0", "average"] and data["accuracy"]["value"] == pytest.approx([50, 70])
     assert data["kl"]["value"] == [0.05, 0.03] and data["length"]["high"] == [1.2, 1.2]
-    left, right = figure.axes
-    assert "nats" in left.get_ylabel() and "%" in left.get_xlabel() and "95 %" in left.get_ylabel()
-    assert legend(right) == list(bases) and len({c.lines[0].get_marker() for c in right.containers}) == 2
-    assert okabe_ito(left) and okabe_ito(right)
+    accuracy, length, kl = figure.axes
+    assert "%" in accuracy.get_xlabel() and "length" in length.get_xlabel() and "nats" in kl.get_xlabel()
+    for axes in figure.axes:
+        assert [label.get_text() for label in axes.get_yticklabels()] == [r"$\theta_0$", "average"] and okabe_ito(axes)
+    assert "0.050 nats" in figure.alt
 
 
-def test_two_measures_shows_shares_with_intervals_and_kl(headline):
+def test_two_measures_shows_shares_with_intervals_kl_and_bases_with_one_keep_ratio(headline):
+    other = next(row for row in headline["rows"] if row["name"] == "DTS-D, TIES, 0.1")
+    headline["rows"].append(other | {"name": "DTS-D, TSV-M, 0.1", "kl from experts": 0.4})
     figure, data = figures.two_measures(headline)
-    assert list(data) == ["DTS-T", "DTS-D, average", "DTS-D, TIES"]
+    curves = ["DTS-T", "DTS-D, average", "DTS-D, TIES"]
+    assert list(data) == [*curves, "DTS-D, TSV-M"] and data["DTS-D, TSV-M"]["kl"] == [0.4]
     kl = {row["name"]: row["kl from experts"] for row in headline["rows"]}
     assert data["DTS-T"]["kl"] == [kl["DTS-T, 0.05"], kl["DTS-T, 0.1"], kl["DTS-T, 0.3"]]
     assert data["DTS-T"]["share"]["low"] == pytest.approx([v - 2 for v in data["DTS-T"]["share"]["value"]])
-    left, right = figure.axes
-    assert legend(left) == ["experts", *data] or legend(left) == [*data, "experts"]
-    assert "%" in left.get_ylabel() and "nats" in right.get_ylabel() and "%" in right.get_xlabel()
-    assert len(cues(right, "line")) == 3 and okabe_ito(left) and okabe_ito(right)
+    top, bottom = figure.axes
+    assert legend(top) == curves and "over TSV-M" in {text.get_text() for text in bottom.texts}
+    assert "%" in top.get_ylabel() and "nats" in bottom.get_ylabel() and "%" in bottom.get_xlabel()
+    assert top.get_position().y0 > bottom.get_position().y0  # one above the other: they can be read on a phone
+    assert len(cues(bottom, "line")) == 4 and okabe_ito(top) and okabe_ito(bottom)
 
 
 def test_storage_by_tasks_counts_in_models():

@@ -6,7 +6,9 @@ from looks import cues, legend, okabe_ito
 
 from dts_mini.core.compress import compress
 from dts_mini.core.delta import storage
+from dts_mini.core.paper import scale, threshold
 from dts_mini.course import figures
+from dts_mini.course.style import GROUPS, PALETTE
 
 
 @pytest.mark.parametrize("settings", [{}, {"keep_ratio": 0.3, "groups": 8}, {"per": "vector"}])
@@ -31,6 +33,32 @@ def test_file_bytes_puts_the_file_beside_the_expert_and_takes_it_apart(base, exp
     assert above.get_xlim()[1] == data["expert"] and below.get_xlim()[1] == data["file"]  # each to scale
     assert len(cues(below, "bar")) == len(data["part"]) and okabe_ito(above) and okabe_ito(below)
     assert [text.rsplit(":", 1)[0] for text in legend(figure)] == data["part"]
+
+
+def test_stairs_gives_the_sorted_elements_and_one_value_for_each_group():
+    x = torch.randn(30, 12, generator=torch.Generator().manual_seed(2))
+    codes = threshold(x)
+    figure, data = figures.stairs(x, codes)
+    assert data["element"] == sorted(data["element"]) and len(data["element"]) == 360
+    assert data["value"] == pytest.approx(scale(x, codes)[:4].tolist(), rel=1e-5)
+    (axes,) = figure.axes
+    strong_negative, weak_negative = axes.lines[1:3]
+    assert [line.get_color() for line in axes.lines[1:5]] == [
+        PALETTE[n] for n in GROUPS
+    ]  # as in every figure of groups
+    assert weak_negative.get_linestyle() != strong_negative.get_linestyle()
+    assert legend(axes)[1:] == ["strong negative", "weak negative", "weak positive", "strong positive"]
+    assert okabe_ito(axes) and "%" in axes.get_xlabel() and "four level steps" in figure.alt
+
+
+def test_trial_rows_gives_each_trial_its_interval_and_names_the_lowest():
+    noise = torch.randn(500, generator=torch.Generator().manual_seed(0))
+    figure, data = figures.trial_rows({"as it is": 0.02 + 0.001 * noise, "stretched": 0.015 + 0.001 * noise})
+    assert data["trial"] == ["as it is", "stretched"]
+    assert all(a < b < c for a, b, c in zip(data["low"], data["value"], data["high"], strict=True))
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == data["trial"] and okabe_ito(axes)
+    assert "nats" in axes.get_xlabel() and "the lowest is stretched" in figure.alt
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -58,8 +86,9 @@ def test_length_and_answers_shows_error_and_kl_with_its_interval():
     assert data["one remainder, stretched"]["length"] == [0.5, 0.9, 1.2] and data["RMS"]["error"] == [0.55]
     kl = data["mean"]["kl"]
     assert [kl[key][0] for key in ("low", "value", "high")] == pytest.approx([0.072, 0.08, 0.096])
-    left, right = figure.axes
-    assert "error" in left.get_ylabel() and "nats" in right.get_ylabel() and "task vector" in left.get_xlabel()
+    left, right = figure.axes  # one above the other: a phone is narrow
+    assert left.get_position().x0 == pytest.approx(right.get_position().x0, abs=0.05)
+    assert "error" in left.get_ylabel() and "nats" in right.get_ylabel() and "task vector" in right.get_xlabel()
     assert {"RMS", "mean", "one remainder, stretched"} < set(legend(figure))
     assert len(cues(left, "line")) == 4 and okabe_ito(left) and okabe_ito(right)
     assert len(right.collections) == 3  # the bars of the intervals

@@ -28,6 +28,7 @@ def test_the_contact_sheet_says_what_is_real_and_what_it_mirrors(tasks):
     labels = [axis.get_ylabel() for axis in figure.axes]
     assert any("letters" in label and "real" in label and "letters-data" in label for label in labels)
     assert [axis.get_xlabel() for axis in figure.axes] == ["x", "y"] * 2
+    assert "stars, letters. Real scans: letters" in figure.alt
 
 
 def test_storage_bars_are_in_mib_and_hatched():
@@ -35,6 +36,29 @@ def test_storage_bars_are_in_mib_and_hatched():
     assert data == {"name": ["all", "one"], "mib": [3, 1]}
     assert "(MiB)" in figure.axes[0].get_xlabel()
     assert len({bar.get_hatch() for bar in figure.axes[0].patches}) == 2
+    assert "all 3.0 MiB, one 1.0 MiB" in figure.alt
+
+
+def test_size_and_accuracy_stand_side_by_side_for_each_model():
+    outcomes = {"base": right(0.5), "expert": right(0.9), "rebuilt": right(1.0)}
+    figure, data = figures.size_and_accuracy({"base": 0, "expert": 2**20, "rebuilt": 2**10}, outcomes)
+    assert data["name"] == ["base", "expert", "rebuilt"] and data["kib"] == [0, 1024, 1]
+    assert data["value"] == pytest.approx([50, 90, 100]) and data["low"][0] < 50 < data["high"][0]
+    bars, points = figure.axes
+    assert "(KiB)" in bars.get_xlabel() and "accuracy (%), 95 %" in points.get_xlabel()
+    assert [label.get_text() for label in bars.get_yticklabels()] == data["name"]
+    assert len({bar.get_hatch() for bar in bars.patches}) == 3
+    assert "expert takes 1,024 KiB and gets 90.0 % right" in figure.alt
+
+
+def test_the_picture_of_the_tower_names_each_matrix_with_its_shape(tower):
+    figure, data = figures.tower(tower[0])
+    assert sum(data["kinds"].values()) == pytest.approx(100) and (data["blocks"], data["tokens"]) == (4, 17)
+    told = " ".join(text.get_text() for text in figure.axes[0].texts)
+    for shape in ("576 × 192", "768 × 192", "192 × 768", "192 × 128", "8 × 8"):
+        assert shape in told
+        assert shape == "8 × 8" or shape == "192 × 128" or shape in figure.alt
+    assert all(word in told for word in ("attention", "MLP", "one block", "projection"))
 
 
 def test_confusion_shares_are_of_the_image_class_and_the_stand_in_is_marked():
@@ -45,6 +69,7 @@ def test_confusion_shares_are_of_the_image_class_and_the_stand_in_is_marked():
     assert legend(figure) == ["the class itself", "its stand-in"]
     assert figure.axes[0].get_xlabel() and figure.axes[0].get_ylabel()
     assert any("(%)" in axis.get_ylabel() for axis in figure.axes)
+    assert "itself (75 % in the mean" in figure.alt and "stand-in (25 %)" in figure.alt
 
 
 def test_accuracies_come_with_intervals_and_their_mean_last():
@@ -56,6 +81,7 @@ def test_accuracies_come_with_intervals_and_their_mean_last():
         assert all(low < v < high for low, v, high in zip(entry["low"], entry["value"], entry["high"], strict=True))
         assert entry["high"][2] - entry["low"][2] < entry["high"][0] - entry["low"][0]  # a mean is surer
     assert legend(figure) == ["low", "high"]
+    assert "in the mean: low (50 %), high (80 %)." in figure.alt
     axis = figure.axes[0]
     assert "accuracy (%)" in axis.get_ylabel() and "95 %" in axis.get_ylabel()
     drawn_with = [(box[0].get_color(), box[0].get_marker()) for box in axis.containers]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from looks import cues, estimate, legend, okabe_ito
+from looks import cues, legend, okabe_ito
 
 from dts_mini.core.codes import scale, threshold
 from dts_mini.course import figures
@@ -11,8 +11,8 @@ from dts_mini.course.figures.thresholding import GROUP_NAMES
 
 def test_numbers_and_codes_writes_each_number_and_its_two_bits():
     x = torch.tensor([[0.9, -0.1, 0.4, -0.7], [0.2, -0.3, 0.1, 0.5], [0.0, 0.3, 0.6, -0.2]])
-    codes = threshold(x.reshape(1, -1)).view(x.shape)
-    figure, data = figures.numbers_and_codes(x, codes, size=(2, 3))
+    codes = threshold(x.reshape(1, -1)).view(x.shape)  # those of the whole, not of the corner
+    figure, data = figures.numbers_and_codes(x, size=(2, 3))
     left, right = figure.axes
     assert data["codes"] == codes[:2, :3].tolist() and torch.tensor(data["numbers"]).equal(x[:2, :3])
     assert [text.get_text() for text in left.texts[:2]] == ["0.900", "\u22120.100"]
@@ -46,46 +46,60 @@ def test_group_histogram_without_values_draws_the_groups_alone():
 
 
 def test_kept_parts_has_a_bar_for_each_part_and_a_line_for_the_whole():
-    found = {"sizes": -0.01, "signs": 0.5, "both": 0.7}
-    figure, data = figures.kept_parts(found, 0.8)
+    m = torch.tensor([[3.0, 4.0]])
+    parts = {"first": torch.tensor([[1.0, 0.0]]), "away": -m, "all": m}
+    figure, data = figures.kept_parts(m, parts, exact=torch.tensor([[0.0, 1.0]]))
     (axes,) = figure.axes
-    assert [patch.get_width() for patch in axes.patches] == data["cosine"] == list(found.values())
-    assert axes.lines[0].get_xdata()[0] == data["level"][0] == 0.8
-    assert [tick.get_text() for tick in axes.get_yticklabels()] == data["part"] == list(found)
+    assert data["cosine"] == pytest.approx({"first": 0.6, "away": -1, "all": 1}) and data["level"] == pytest.approx(0.8)
+    assert [patch.get_width() for patch in axes.patches] == list(data["cosine"].values())
+    assert axes.lines[0].get_xdata()[0] == data["level"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == list(parts)
     assert len(cues(axes, "bar")) == 3 and okabe_ito(axes) and len(legend(axes)) == 1
-    assert "cosine" in axes.get_xlabel() and axes.get_xlim()[0] <= -0.01
+    assert "cosine" in axes.get_xlabel() and axes.get_xlim()[0] <= -1 and "away -1.00" in figure.alt
 
 
-def test_cut_curve_marks_named_cuts_and_the_least_error():
-    errors = {"matrix": [0.8, 0.7, 0.75], "factor": [0.5, 0.4, 0.3]}
-    figure, data = figures.cut_curve([0.25, 0.5, 0.75], errors, [1.8, 2.0, 1.8], {"median": 0.5, "mean size": 0.6})
-    left, right = figure.axes
-    assert data["weak"] == [25, 50, 75] and data["matrix"] == pytest.approx([80, 70, 75])
-    assert data["least"] == [50, 75] and data["bits"] == [1.8, 2.0, 1.8]
-    assert legend(left) == ["matrix", "factor", "least", "median", "mean size"]
-    assert legend(right) == ["entropy of the codes of U", "median", "mean size"]
-    for axes in (left, right):
+def averaged(x, codes):
+    means = torch.stack([x[codes == code].mean() for code in range(4)])
+    return means[codes]
+
+
+def test_cut_curve_finds_the_least_error_and_marks_the_median():
+    u, vt = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.randn(3, 50)
+    s = torch.tensor([3.0, 2.0, 1.0])
+    cuts = [0.25, 0.5, 0.7, 0.9]
+    figure, data = figures.cut_curve(u * s @ vt, (u, s, vt), averaged, lambda counts: counts[3] / sum(counts), cuts)
+    above, below = figure.axes
+    matrix, factor = (data[name] for name in data if name[:6] in ("matrix", "factor"))
+    assert list(matrix) == list(factor) == list(data["bits"]) == cuts
+    at_median = averaged(u, threshold(u.reshape(1, -1)).view(u.shape).long())
+    assert factor[0.5] == pytest.approx(((u - at_median).norm() / u.norm()).item(), rel=1e-5)
+    assert list(data["least"].values()) == [min(found, key=found.get) for found in (matrix, factor)]
+    assert data["bits"][0.25] > data["bits"][0.9]  # more weak, fewer strong
+    assert legend(above) == [*(name for name in data if name[:6] in ("matrix", "factor")), "least", "median"]
+    assert legend(below) == ["entropy of the codes of U", "median"]
+    for axes in (above, below):
         assert okabe_ito(axes) and len(cues(axes, "line")) == len(legend(axes))
-        assert "%" in axes.get_xlabel()
-    assert "%" in left.get_ylabel() and "bits" in right.get_ylabel() and left.get_ylim()[0] == 0
+    assert "%" in below.get_xlabel() and "%" in above.get_ylabel() and "bits" in below.get_ylabel()
+    assert above.get_ylim()[0] == 0 and "weak" in figure.alt
 
 
 def test_groups_traded_shows_both_measures_with_their_intervals():
-    rows = {"one rank": {2: estimate(0.8), 4: estimate(0.9)}, "the same bits": {2: estimate(0.7), 4: estimate(0.9)}}
-    figure, data = figures.groups_traded(rows, rows, expert=0.95)
-    left, right = figure.axes
-    assert data["accuracy (%)"]["groups"] == [2, 4] and data["expert"] == [95]
-    assert data["accuracy (%)"]["one rank"]["value"] == pytest.approx([80, 90])
-    assert data["KL (nats)"]["the same bits"]["low"] == pytest.approx([0.68, 0.88])
-    assert set(legend(left)) == {"one rank", "the same bits", "expert"} and legend(right) == [
-        "one rank",
-        "the same bits",
-    ]
-    for axes, unit in ((left, 1), (right, 0.01)):
-        assert okabe_ito(axes) and "groups" in axes.get_xlabel()
-        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "4"]
-        bars = [c.get_segments() for c in axes.collections]
-        assert len(bars) == 2 and bars[0][0][:, 1] == pytest.approx([78 * unit, 83 * unit])
-        series = [box for box in axes.containers]
-        assert len({(b[0].get_marker(), b[0].get_linestyle()) for b in series}) == 2
-    assert "%" in left.get_ylabel() and "nats" in right.get_ylabel() and right.get_ylim()[0] == 0
+    answers = lambda share, kl: {"right": torch.arange(200) < 200 * share, "kl": kl * torch.linspace(0.5, 1.5, 200)}
+    series = {
+        "means": {2: answers(0.8, 0.2), 4: answers(0.9, 0.02)},
+        "others": {2: answers(0.7, 0.1), 4: answers(0.9, 0.01)},
+    }
+    figure, data = figures.groups_traded(series, torch.arange(200) < 190)
+    above, below = figure.axes
+    assert data["groups"] == [2, 4] and data["expert"] == pytest.approx([95])
+    assert data["accuracy (%)"]["means"]["value"] == pytest.approx([80, 90])
+    assert data["KL (nats)"]["others"]["value"] == pytest.approx([0.1, 0.01])
+    for found in (*data["accuracy (%)"].values(), *data["KL (nats)"].values()):
+        assert all(low < value < high for value, low, high in zip(*found.values(), strict=True))
+    assert set(legend(above)) == {"means", "others", "expert"} and legend(below) == ["means", "others"]
+    for axes in (above, below):
+        assert okabe_ito(axes) and len(axes.collections) == 2
+        assert [tick.get_text() for tick in below.get_xticklabels()] == ["2", "4"]
+        assert len({(box[0].get_marker(), box[0].get_linestyle()) for box in axes.containers}) == 2
+    assert "%" in above.get_ylabel() and "nats" in below.get_ylabel() and "groups" in below.get_xlabel()
+    assert "others: 2 groups 70 % and 0.1 nats, 4 groups 90 % and 0.01 nats" in figure.alt

@@ -21,16 +21,23 @@ def test_weight_bars_shows_each_unseen_task_and_equal_weights():
     assert data == {"seen": ["signs", "digits", "scenes"], "weights": weights}
     (axes,) = figure.axes
     assert sorted(legend(axes)) == ["equal weights", "for aerial", "for house numbers"]
-    assert axes.lines[0].get_ydata()[0] == pytest.approx(1 / 3) and len(cues(axes, "bar")) == 2 and okabe_ito(axes)
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(1 / 3) and len(cues(axes, "bar")) == 2 and okabe_ito(axes)
+    assert "scenes 0.80" in figure.alt
 
 
-def test_unseen_accuracies_has_a_panel_a_task_with_zero_shot_marked(unseen):
+def test_unseen_accuracies_has_a_panel_for_each_task_a_strip_for_each_kind_and_zero_shot_marked(unseen):
     figure, data = figures.unseen_accuracies(unseen)
     assert data["row"] == [row["name"] for row in unseen["rows"]]
-    assert data["aerial"]["value"] == pytest.approx([40, 50, 60, 70, 80])
-    assert len(figure.axes) == 2 and all("%" in axes.get_xlabel() for axes in figure.axes)
+    assert {family: found["value"] for family, found in data["aerial"].items()} == {
+        "zero-shot": pytest.approx([40]),
+        "base merge": pytest.approx([50]),
+        "one seen expert": pytest.approx([70]),
+        "DTS unseen": pytest.approx([60]),
+        "oracle": pytest.approx([80]),
+    }
     first, last = figure.axes
-    assert len(legend(last)) == len(first.containers) == 5
+    assert first.get_title() == "aerial" and first.get_position().y0 > last.get_position().y0
+    assert len(first.get_yticklabels()) == len(first.containers) == 5 and "%" in last.get_xlabel()
     assert len({bars.lines[0].get_marker() for bars in first.containers}) == 5 and okabe_ito(first)
 
 
@@ -41,8 +48,9 @@ def test_fusion_plane_measures_along_and_aside():
     assert data["seen"]["signs"] == pytest.approx([0.5, 1]) and data["seen"]["digits"] == pytest.approx([-0.5, 0])
     assert data["fused"] == pytest.approx([0.5, 0.5]) and data["goal"] == [1.0, 0.0]
     (axes,) = figure.axes
-    names = ["expert of signs", "expert of digits", "fused model", "the unseen expert", "base"]
-    assert legend(axes) == names and "distance = 1" in axes.get_xlabel() and okabe_ito(axes)
+    assert legend(axes) == ["expert of signs", "expert of digits"] and "distance = 1" in axes.get_xlabel()
+    assert {text.get_text() for text in axes.texts} == {"base", "fused model", "the unseen expert"} and okabe_ito(axes)
+    assert "signs leans furthest" in figure.alt
 
 
 def test_descriptor_map_frames_the_unseen_rows():
@@ -66,19 +74,25 @@ def test_sharpness_curves_are_in_points_with_intervals():
     assert len({bars.lines[0].get_marker() for bars in axes.containers}) == 2
 
 
-def test_nearness_gains_has_a_marker_a_task_and_two_gains_in_points():
+def test_nearness_gains_has_a_strip_for_each_task_full_dots_for_twins_and_the_mean_without():
     tasks = [f"task {i}" for i in range(8)]
     gains = lambda i: {"fused on base merge": 0.01 * i, "base merge on zero-shot": -0.02 * i}
     points = [{"task": t, "nearness": 0.1 * i, **gains(i)} for i, t in enumerate(tasks)]
-    figure, data = figures.nearness_gains(points * 2)
-    assert data["task 3"]["nearness"] == pytest.approx([0.3] * 2)
-    assert data["task 3"]["fused on base merge"] == pytest.approx([3] * 2)
-    assert data["task 3"]["base merge on zero-shot"] == pytest.approx([-6] * 2)
-    assert legend(figure) == tasks
-    for axes in figure.axes:
-        assert "points" in axes.get_ylabel() and "nearness" in axes.get_xlabel() and okabe_ito(axes)
-        looks = {(line.get_marker(), line.get_markerfacecolor()) for line in axes.lines[:8]}
-        assert len(looks) == 8 and all(line.get_linestyle() == "None" for line in axes.lines[:8])
+    points.append({"task": "task 3", "nearness": 0.99, **gains(9)})
+    figure, data = figures.nearness_gains(points)
+    assert data["task 3"] == {
+        "nearness": [pytest.approx(0.3), 0.99],
+        "fused on base merge": pytest.approx([3, 9]),
+        "base merge on zero-shot": pytest.approx([-6, -18]),
+    }
+    for axes, label in zip(figure.axes, ("fused minus base merge", "base merge minus zero-shot"), strict=True):
+        assert label in axes.get_xlabel() and "points" in axes.get_xlabel() and okabe_ito(axes)
+        assert [text.get_text() for text in axes.get_yticklabels()] == tasks[::-1]  # the nearest on top
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert len(dots) == 9 and sum(dot.get_markerfacecolor() != "none" for dot in dots) == 1
+    strokes = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linewidth() == 2.5]
+    assert sorted(strokes) == pytest.approx(list(range(8)))  # without the twin
+    assert "with a twin 9.0" in figure.alt
 
 
 def test_unseen_gains_shows_the_mean_with_its_interval_and_the_worst_case():
@@ -88,6 +102,6 @@ def test_unseen_gains_shows_the_mean_with_its_interval_and_the_worst_case():
     assert data["value"] == pytest.approx([0, 3]) and data["worst"] == pytest.approx([-10, -0.5])
     assert data["low"] == pytest.approx([-2, 1]) and data["high"] == pytest.approx([3, 6])
     (axes,) = figure.axes
-    labels = " ".join(legend(axes))
+    labels = " ".join(legend(figure))
     assert "95 %" in labels and "worst case" in labels and "goal" in labels and axes.get_xlabel() == "points"
     assert okabe_ito(axes)

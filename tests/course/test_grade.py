@@ -351,6 +351,8 @@ def test_a_library_function_and_a_solution_are_flagged_and_short_ones_not():
     assert any(source.startswith("the library's dts_mini.core.") for source in shapes)
     library = {"shape": "", "size": 99, "library": ["dts_mini.core.tensor.scale"], "seldom": ["eval", "os"]}
     assert grade.flags("best_cut", library) == ["takes dts_mini.core.tensor.scale from the library", "uses eval, os"]
+    given = {"shape": "", "size": 9, "library": ["dts_mini.core.paper.dts"], "seldom": []}  # its notebook hands it out
+    assert grade.flags("remainder", given) == [] and len(grade.flags("best_cut", given)) == 1
 
 
 def test_a_box_that_does_not_start_is_no_submissions_fault(tmp_path, monkeypatch):

@@ -345,7 +345,7 @@ def test_colabs_cell_is_two_lines_that_fetch_and_install():
 
 def test_binder_installs_the_pinned_notebooks_and_names_no_host():
     lines = [line for line in (ROOT / ".binder/requirements.txt").read_text().splitlines() if not line.startswith("#")]
-    assert lines == ["-c ../constraints.txt", "-e .[notebooks,full]"]  # notebook 12 needs transformers
+    assert lines == ["-c ../constraints.txt", "-e .[notebooks,full]"]  # notebook 13 needs transformers
     assert (ROOT / ".binder/runtime.txt").read_text().strip() == "python-3.12"
     for path in (ROOT / ".binder").iterdir():
         assert not re.search(r"://|index-url|find-links|\b[\w-]+\.(org|com|io|net)\b", path.read_text())

@@ -1,12 +1,14 @@
 """Tables written for people, and over seeds; on numbers made up so that the answer is known."""
 
+import json
 import math
 
 import pytest
 
 from dts_mini import DTSError
 from dts_mini.measures import honest
-from dts_mini.measures.tables import markdown, over_seeds, seeds_markdown
+from dts_mini.measures.tables import FAMILIES, MERGES, family, markdown, over_seeds, rows_of, seeds_markdown
+from dts_mini.suites.mini.suite import DATA
 
 
 def entry(value):
@@ -56,3 +58,33 @@ def test_a_zoo_that_was_not_trained_is_asked_for_before_anything_is_measured(tmp
     with pytest.raises(SystemExit):
         honest.main(["--zoo", str(tmp_path / "none")])
     assert "make zoo HONEST=1" in capsys.readouterr().err
+
+
+# --- which rows a claim is about ---
+
+
+@pytest.mark.parametrize("name", ["results", "seeds"])
+def test_every_row_of_the_committed_tables_is_of_a_family_and_every_merge_stands_in_them(name):
+    found = json.loads((DATA / f"{name}.json").read_text())
+    for each in found.values() if name == "results" else [found]:
+        assert {family(row) for row in each["rows"]} <= set(FAMILIES)
+        assert {row["name"] for row in rows_of(each, "base merge")} == set(MERGES)
+
+
+def test_a_row_of_no_family_is_an_error_not_left_out_of_claims():
+    with pytest.raises(DTSError, match="'linear head' is of no family"):
+        rows_of({"rows": [{"name": "TIES"}, {"name": "linear head"}]}, "base merge")
+
+
+def test_no_row_of_a_family_is_an_error_not_an_empty_claim():
+    with pytest.raises(DTSError, match="no row of DTS-T or DTS-D"):
+        rows_of({"rows": [{"name": "TIES"}, {"name": "DTS-T, 0.05"}]}, "DTS-T", "DTS-D", keep_ratio=0.1)
+    with pytest.raises(DTSError, match="no family 'merge'"):
+        rows_of({"rows": [{"name": "TIES"}]}, "merge")
+
+
+def test_what_a_row_says_of_itself_comes_before_its_name():
+    assert [family({"name": name, "kind": kind}) for name, kind in (("linear head", "cheap"), ("Fisher", "merge"))] == [
+        "cheap",
+        "base merge",
+    ]

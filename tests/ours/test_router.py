@@ -70,6 +70,15 @@ def test_of_the_layers_as_near_to_the_share_as_can_be_are_taken_and_at_least_one
     assert taken == 1 if share * count < 1 else abs(taken - share * count) <= 0.5
 
 
+def test_a_layer_whose_weight_is_tied_to_anothers_is_routed_by_as_that_one_is():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    model[1].weight = model[0].weight
+    base = {name: x.detach().clone() for name, x in model.state_dict().items()}
+    weight = base["0.weight"] + torch.arange(16.0).view(4, 4).sin()
+    spaces = subspaces(model, {"a": compress(base, dict.fromkeys(base, weight))}, share=1.0)
+    assert spaces.keys() == {"0", "1"} and torch.equal(spaces["0"][0], spaces["1"][0])
+
+
 @pytest.mark.parametrize("ambient", ["float64", "bfloat16", "meta"])
 def test_scores_do_not_depend_on_pytorchs_default_device_and_dtype(model, deltas, ambient):
     inputs = torch.randn(5, 3, WIDTH, generator=torch.Generator().manual_seed(1))

@@ -52,6 +52,33 @@ def difference(peer: Peer, task: str, name: str) -> Tensor:
 # --- what holds of all ---
 
 
+@pytest.mark.parametrize("ambient", ["float64", "bfloat16", "meta", "autocast", "grad"])
+@pytest.mark.parametrize("name", PEERS)
+def test_defaults_autocast_and_gradients_around_a_call_change_no_bit(base, tasks, name, ambient):
+    work = lambda peer: [
+        [delta.to_bytes() for delta in (*peer.deltas.values(), peer.shared) if delta],
+        {(task, key): x for task in tasks for key, x in peer.rebuild(task).items()},
+    ]
+    read = lambda delta: delta and TaskDelta.from_bytes(delta.to_bytes())
+    again = lambda peer: Peer(peer.base, {t: read(d) for t, d in peer.deltas.items()}, read(peer.shared))
+    files, wanted = work(made(name, base, tasks))
+    if ambient == "grad":
+        base, *others = ({n: x.clone().requires_grad_() for n, x in state.items()} for state in (base, *tasks.values()))
+        tasks = dict(zip(tasks, others, strict=True))
+    try:
+        if ambient in ("float64", "bfloat16"):
+            torch.set_default_dtype(getattr(torch, ambient))
+        elif ambient == "meta":
+            torch.set_default_device("meta")
+        with torch.autocast("cpu", torch.bfloat16, enabled=ambient == "autocast"):
+            found, rebuilt = work(again(made(name, base, tasks)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert found == files
+    assert all(torch.equal(rebuilt[key], x) and rebuilt[key].dtype == x.dtype for key, x in wanted.items())
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_files_come_back_as_they_were_and_rebuild_the_same(base, tasks, name):
     peer = made(name, base, tasks)

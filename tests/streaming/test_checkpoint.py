@@ -5,6 +5,7 @@ import pickle
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from dts_mini.core import file
 from dts_mini.core.errors import FileError, StateError
 from dts_mini.core.file import DTYPES, save_tensors
-from dts_mini.core.state import check_same_layout, fingerprint, outline
+from dts_mini.core.state import check_same_layout, digest, fingerprint, outline
 from dts_mini.streaming import checkpoint
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 
@@ -65,8 +66,9 @@ def test_shards_and_their_index_are_those_that_transformers_writes(base, sharded
 
 
 def test_opening_reads_headers_alone_and_each_tensor_when_it_is_asked_for(base, sharded, monkeypatch):
-    opened, reads, read = open_checkpoint(sharded), [], checkpoint.opened
-    monkeypatch.setattr(checkpoint, "opened", lambda path: reads.append(path.name) or read(path))
+    opened, reads, read = open_checkpoint(sharded), [], np.fromfile
+    monkeypatch.setattr(np, "fromfile", lambda *args: reads.append(args) or read(*args))
+    monkeypatch.setattr(checkpoint, "opened", None)  # however many tensors a header lists, it is parsed once
     for name, tensor in outline(opened).items():
         assert tensor.is_meta
         assert (tensor.shape, tensor.dtype) == (base[name].shape, base[name].dtype)
@@ -74,6 +76,33 @@ def test_opening_reads_headers_alone_and_each_tensor_when_it_is_asked_for(base, 
     assert reads == []
     assert torch.equal(opened["embedding"], base["embedding"])
     assert len(reads) == 1
+
+
+@given(words=st.lists(st.sampled_from(sorted(DTYPES)), min_size=1, max_size=6), rows=st.integers(0, 3))
+def test_a_tensor_is_read_as_the_library_reads_it(tmp_path_factory, words, rows):
+    draw = torch.Generator().manual_seed(len(words) + rows)
+    bits = lambda word: torch.randint(0, 2, (rows, 3, 8), dtype=torch.uint8, generator=draw).view(DTYPES[word])
+    state = {f"{word}{i}": bits(word)[..., 0] for i, word in enumerate(words)} | {"scalar": torch.tensor(3.0)}
+    path = tmp_path_factory.mktemp("read") / "model.safetensors"
+    safetensors.torch.save_file({name: x.contiguous() for name, x in state.items()}, path, {"format": "pt"})
+    found, wanted = open_checkpoint(path), safetensors.torch.load_file(path)
+    assert found.keys() == wanted.keys() == outline(found).keys()
+    for name, x in wanted.items():
+        assert (found[name].dtype, found[name].shape) == (x.dtype, x.shape) and digest(found[name]) == digest(x)
+
+
+@pytest.mark.parametrize("change", ["replaced", "truncated", "gone"])
+def test_a_file_that_is_changed_after_it_was_opened_is_refused_by_name(tmp_path, base, expert, change):
+    path = save_tensors(base, tmp_path / "m.safetensors")
+    opened = open_checkpoint(path)
+    if change == "replaced":
+        save_tensors(expert, path, overwrite=True)
+    elif change == "truncated":
+        path.write_bytes(path.read_bytes()[:-4])
+    else:
+        path.unlink()
+    with pytest.raises(FileError, match=r"m\.safetensors: (was changed since|cannot be read)"):
+        dict(opened)
 
 
 def test_a_pickled_checkpoint_is_its_path_however_large_it_is(base, sharded):

@@ -19,6 +19,7 @@ from dts_mini.core.file import save_tensors
 from dts_mini.core.frame import OnDifference, difference
 from dts_mini.core.parts import Tied, Unchanged
 from dts_mini.core.state import digest, outline
+from dts_mini.streaming import resume
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 from dts_mini.streaming.resume import _Note, _read, resumable
 
@@ -143,6 +144,12 @@ def test_rebuilt_refuses_another_base_at_once(base, expert):
 # --- resumed ---
 
 
+@pytest.fixture
+def all_kept(monkeypatch) -> None:
+    """Results of small tensors are kept as well."""
+    monkeypatch.setattr(resume, "LEAST", 0)
+
+
 def stop_after(count: int):
     """A ``progress`` that stops everything when ``count`` tensors are done."""
     done = []
@@ -176,7 +183,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted, settings):
+def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted, all_kept, settings):
     wanted = compress(base, expert, **settings).to_bytes()
     whole = list(counted)
     counted.clear()
@@ -188,7 +195,7 @@ def test_what_was_finished_is_not_done_again(base, expert, tmp_path, counted, se
 
 
 @pytest.mark.parametrize("other", ["settings", "expert", "base", "damage", "swapped", "foreign", "forged"])
-def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, expert, tmp_path, counted, other):
+def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, expert, tmp_path, counted, all_kept, other):
     compress(base, expert, mapper=resumable(tmp_path))
     first = len(counted)
     counted.clear()
@@ -227,10 +234,19 @@ def test_what_was_finished_of_other_work_or_is_damaged_is_done_again(base, exper
     assert found.to_bytes() == compress(base, expert, **settings).to_bytes()
 
 
+def test_results_of_tensors_so_small_that_a_file_takes_longer_are_not_kept(tmp_path):
+    base = {"large": torch.zeros(80, 64), "small": torch.zeros(9, 9), "bias": torch.zeros(64)}
+    expert = {name: torch.randn(x.shape, generator=torch.Generator().manual_seed(len(x))) for name, x in base.items()}
+    assert compress(base, expert, mapper=resumable(tmp_path)) == compress(base, expert)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 KILLED = """
 import os, signal, sys
 from dts_mini.cli import main
 from dts_mini.core import container, dts
+from dts_mini.streaming import resume
+resume.LEAST = 0
 real, done = dts.part, []
 def part(*arguments):
     if len(done) == 3:
@@ -242,7 +258,7 @@ main(sys.argv[1:])
 """
 
 
-def test_a_killed_command_goes_on_and_leaves_nothing_behind(files, counted, capsys):
+def test_a_killed_command_goes_on_and_leaves_nothing_behind(files, counted, capsys, all_kept):
     from dts_mini.cli import main
 
     out = files.folder / "a.dts.safetensors"

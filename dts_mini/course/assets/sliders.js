@@ -86,7 +86,7 @@
       return (values, text) => {
         values.forEach((value, i) => {
           const pale = 250 - 2.1 * Math.abs(value); // white at zero
-          const [red, green, blue] = value > 0 ? [250 - 0.4 * value, 250 - 1.5 * value, pale] : [pale, 250 + 1.2 * value, 250 + 0.6 * value];
+          const [red, green, blue] = value < 0 ? [250 + 0.4 * value, 250 + 1.5 * value, pale] : [pale, 250 - 1.2 * value, 250 - 0.6 * value];
           pen.fillStyle = `rgb(${red} ${green} ${blue})`;
           pen.fillRect(i % canvas.width, Math.floor(i / canvas.width), 1, 1);
         });

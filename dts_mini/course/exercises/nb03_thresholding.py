@@ -1,4 +1,4 @@
-"""The exercises of notebook 03: four groups, the bits that codes need, ranks for the same bits, the best cut."""
+"""The exercises of notebook 03: four groups, their means, the bits of codes, the best cut, ranks for the same bits."""
 
 import math
 
@@ -9,55 +9,63 @@ from dts_mini.course.exercise import Exercise, Wrong, case
 NOTEBOOK = "03_thresholding"
 
 
-# --- codes_of ---
+# --- threshold ---
 
 
-def codes_of(x: torch.Tensor) -> torch.Tensor:
-    """Elements (n,) -> codes (n,), integers: 0 strong negative, 1, 2, 3 strong positive; 4 where x is exactly zero."""
-    codes = torch.full(x.shape, 4)
+def threshold(x: torch.Tensor) -> torch.Tensor:
+    """Elements of any shape -> their codes, integers in that shape: 0 and 1 negative, 2 and 3 positive, 4 zero."""
+    flat = x.flatten()
+    codes = torch.full(flat.shape, 4)
     for sign, weak, strong in ((1, 2, 3), (-1, 1, 0)):
-        place = torch.nonzero(sign * x > 0).flatten()
-        largest_first = place[x[place].abs().argsort(descending=True, stable=True)]
-        codes[largest_first] = weak
-        codes[largest_first[: len(place) // 2]] = strong
-    return codes
+        order = (sign * flat).argsort(descending=True, stable=True)[: int((sign * flat > 0).sum())]
+        half = len(order) // 2
+        codes[order[:half]], codes[order[half:]] = strong, weak
+    return codes.view(x.shape)
 
 
-def _grouped(x, *, zeros=4, strong=lambda n: n // 2, order=lambda sizes: sizes.argsort(descending=True, stable=True)):
-    codes = torch.full(x.shape, zeros)
+def _threshold(x, *, strong=lambda n: n // 2, zeros=4, last=False):
+    flat = x.flatten()
+    codes = torch.full(flat.shape, zeros)
     for sign, weak, name in ((1, 2, 3), (-1, 1, 0)):
-        place = torch.nonzero(sign * x > 0).flatten()
-        found = place[order(x[place].abs())]
-        codes[found] = weak
-        codes[found[: strong(len(place))]] = name
-    return codes
+        order = (sign * flat).argsort(descending=not last, stable=True)
+        order = (order.flip(0) if last else order)[: int((sign * flat > 0).sum())]
+        codes[order], codes[order[: strong(len(order))]] = weak, name
+    return codes.view(x.shape)
 
 
 def _one_median(x):
     size = x.abs()
-    strong = size > size[size > 0].median()
+    strong = size > size[size > 0].median() if x.any() else size > 0
     return torch.where(x > 0, torch.where(strong, 3, 2), torch.where(x < 0, torch.where(strong, 0, 1), 4))
 
 
-def _zeros_are_positive(x):
-    codes, place = codes_of(x), torch.nonzero(x >= 0).flatten()
-    found = place[x[place].argsort(descending=True, stable=True)]
-    codes[found] = 2
-    codes[found[: len(place) // 2]] = 3
+def _medians(x):
+    """Each sign compared with its own median: right, but for equal elements."""
+    codes = torch.full(x.shape, 4)
+    for sign, weak, strong in ((1, 2, 3), (-1, 1, 0)):
+        own = sign * x > 0
+        if own.any():
+            codes[own] = torch.where(sign * x[own] > (sign * x[own]).median(), strong, weak)
     return codes
+
+
+def _zeros_are_positive(x):
+    flat, codes = x.flatten(), threshold(x).flatten()
+    order = flat.argsort(descending=True, stable=True)[: int((flat >= 0).sum())]
+    codes[order], codes[order[: len(order) // 2]] = 2, 3
+    return codes.view(x.shape)
 
 
 def _negatives_by_value(x):
-    codes = codes_of(x)
-    place = torch.nonzero(x < 0).flatten()
-    found = place[x[place].argsort(descending=True, stable=True)]
-    codes[found] = 1
-    codes[found[: len(place) // 2]] = 0
-    return codes
+    flat, codes = x.flatten(), threshold(x).flatten()
+    place = torch.nonzero(flat < 0).flatten()
+    order = place[flat[place].argsort(descending=True, stable=True)]
+    codes[order], codes[order[: len(order) // 2]] = 1, 0
+    return codes.view(x.shape)
 
 
 def _ties_all_strong(x):
-    codes = codes_of(x)
+    codes = threshold(x)
     for sign, name in ((1, 3), (-1, 0)):
         sizes = (sign * x)[sign * x > 0]
         if len(sizes) > 1:
@@ -67,15 +75,23 @@ def _ties_all_strong(x):
 
 CODES_WRONG = {
     "One sign has far more strong elements than the other": _one_median,
-    "My exact zeros have a code below 4": _zeros_are_positive,
-    "Of three elements of one sign, two are strong": lambda x: _grouped(x, strong=lambda n: (n + 1) // 2),
     "My strong negative elements are the small ones": _negatives_by_value,
+    "Of three elements of one sign, two are strong": lambda x: _threshold(x, strong=lambda n: (n + 1) // 2),
+    "My exact zeros are weak and positive": lambda x: _threshold(x, zeros=2),
+    "My exact zeros count when a sign is halved": _zeros_are_positive,
+    "With equal elements, too few are strong": _medians,
     "With equal elements, too many are strong": _ties_all_strong,
+    "Of equal elements, my last ones are strong": lambda x: _threshold(x, last=True),
+    "My codes come back in one row": lambda x: threshold(x).flatten(),
+    "Each row of mine is halved by itself": lambda x: (
+        torch.stack([*map(threshold, x)]) if x.dim() > 1 else threshold(x)
+    ),
 }
 LOPSIDED = torch.tensor([0.9, 0.8, 0.7, -0.1, 0.6, -0.3, -0.2, -0.05])
 ODD = torch.tensor([0.9, -0.1, 0.4, -0.7, 0.2, -0.5])
 ZEROS = torch.tensor([0.0, 0.5, -0.2, 0.0, 0.3, -0.6, 0.0])
 TIES = torch.tensor([0.5, 0.5, -0.3, 0.5, 0.5, -0.3])
+TABLE = torch.tensor([[0.9, -0.1, 0.8, 0.7], [0.1, 0.2, -0.6, -0.5], [-0.4, 0.3, 0.0, -0.2]])
 
 
 def half_of_each_sign_is_strong(candidate):
@@ -87,11 +103,45 @@ def half_of_each_sign_is_strong(candidate):
             raise Wrong(f"expected {wanted} strong {name} elements of {int((sign * x > 0).sum())}, got {got}")
 
 
+# --- averaged ---
+
+
+def averaged(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Elements and their codes, in one shape -> each element replaced by the mean of its group; zero stays zero."""
+    values = torch.zeros_like(x)
+    for code in range(4):
+        group = codes == code
+        values[group] = x[group].mean()
+    return values
+
+
+def _averaged(x, codes, value):
+    values = torch.zeros_like(x)
+    for code in codes.unique():
+        group = codes == code
+        values[group] = value(x[group])
+    return values
+
+
+AVERAGED_WRONG = {
+    "My negative elements have become positive": lambda x, codes: _averaged(x, codes, lambda g: g.abs().mean()),
+    "Weak and strong have become alike": lambda x, codes: averaged(x, torch.where(codes < 4, 2 * (codes // 2), 4)),
+    "My values are far too small": lambda x, codes: _averaged(x, codes, lambda g: g.sum() / x.numel()),
+    "My values are the groups' middle elements": lambda x, codes: _averaged(x, codes, torch.median),
+    "My values are a little too large": lambda x, codes: _averaged(
+        x, codes, lambda g: g.sum().sign() * g.square().mean().sqrt()
+    ),
+    "I get four numbers": lambda x, codes: torch.stack([x[codes == code].mean() for code in range(4)]),
+}
+NARROW = torch.tensor([0.9, -0.1, 0.0, 0.4, -0.7, 0.2, 0.5, -0.3, -0.2])
+LONG = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+
+
 # --- entropy_bits ---
 
 
 def entropy_bits(counts: list[int]) -> float:
-    """How often each code occurs -> bits a code, on average, that an ideal code for them needs."""
+    """How often each code occurs -> bits per code, on average, that an ideal code for them needs."""
     total = sum(counts)
     shares = [count / total for count in counts if count > 0]
     return -sum(p * math.log2(p) for p in shares)
@@ -129,21 +179,23 @@ def same_bits_rank(m: int, n: int, r: int, groups: int) -> int:
     """The largest rank at which an (m, n) matrix with 2, 4 or 8 groups takes no more bits than rank r with four."""
     budget = r * (2 * (m + n) + 32) + 2 * 4 * 32
     bits = groups.bit_length() - 1
-    return min(m, n, (budget - 2 * groups * 32) // (bits * (m + n) + 32))
+    return max(0, min(m, n, (budget - 2 * groups * 32) // (bits * (m + n) + 32)))
 
 
-def _rank(m, n, r, groups, *, value=32, scales=32, up=False, most=None):
-    budget = r * (2 * (m + n) + value) + 2 * 4 * scales - 2 * groups * scales
+def _rank(m, n, r, groups, *, value=32, scales=32, factors=2, up=False, most=None, least=0):
+    budget = r * (2 * (m + n) + value) + factors * 4 * scales - factors * groups * scales
     each = (groups.bit_length() - 1) * (m + n) + value
-    return min(most or min(m, n), -(-budget // each) if up else budget // each)
+    return max(least, min(most or min(m, n), -(-budget // each) if up else budget // each))
 
 
 RANK_WRONG = {
     "With eight groups I halve the rank": lambda m, n, r, groups: min(m, n, 4 * r // groups),
     "I forget that a component has a singular value": lambda m, n, r, groups: _rank(m, n, r, groups, value=0),
     "I forget that more groups have more scales": lambda m, n, r, groups: _rank(m, n, r, groups, scales=0),
+    "I count the scales of one factor": lambda m, n, r, groups: _rank(m, n, r, groups, factors=1),
     "My rank takes more bits than there are": lambda m, n, r, groups: _rank(m, n, r, groups, up=True),
     "My rank is above min(m, n)": lambda m, n, r, groups: _rank(m, n, r, groups, most=10**9),
+    "My rank is negative": lambda m, n, r, groups: _rank(m, n, r, groups, least=-99),
 }
 
 
@@ -209,43 +261,114 @@ def no_other_cut_loses_less(candidate):
 
 EXERCISES = (
     Exercise(
-        name="codes_of",
+        name="threshold",
         notebook=NOTEBOOK,
         difficulty="medium",
-        minutes=8,
-        reference=codes_of,
+        minutes=12,
+        reference=threshold,
         checks=(
-            case(codes_of, LOPSIDED),
-            case(codes_of, ODD),
-            case(codes_of, ZEROS),
-            case(codes_of, TIES),
-            case(codes_of, torch.tensor([-0.4])),  # half of one, rounded down, is none
+            case(threshold, LOPSIDED),
+            case(threshold, ODD),
+            case(threshold, ZEROS),
+            case(threshold, TIES),
+            case(threshold, torch.tensor([-0.4])),  # half of one, rounded down, is none
             half_of_each_sign_is_strong,
+            case(threshold, TABLE),
+            case(threshold, TABLE.T),  # not contiguous, as factors of an SVD may be
+            case(threshold, torch.zeros(2, 2, 2)),
         ),
+        start="Begin with the positive elements. Sort the places of all elements by size with "
+        "`argsort(descending=True, stable=True)`: as many as are positive stand in front. Which of these are strong?",
         hints=(
             (
                 "One sign has far more strong elements than the other",
                 "You compare all sizes with one median. Each sign is halved by itself: take its elements apart first.",
             ),
             (
-                "Of three elements of one sign, two are strong",
-                "Half is rounded down: a group of three has one strong element. Whole-number division does it.",
-            ),
-            (
                 "My strong negative elements are the small ones",
                 "Strong means large in size. Sort negative elements by their size, not by their value.",
             ),
             (
-                "My exact zeros have a code below 4",
-                "A zero is neither positive nor negative. "
-                "It has the code 4, and it does not count when a sign is halved.",
+                "Of three elements of one sign, two are strong",
+                "Half is rounded down: a group of three has one strong element. Whole-number division does it.",
+            ),
+            (
+                "My exact zeros are weak and positive",
+                "A zero is neither positive nor negative. It has the code 4: begin with a tensor full of 4.",
+            ),
+            (
+                "My exact zeros count when a sign is halved",
+                "A zero is neither positive nor negative: compare with > 0, and not with >= 0.",
+            ),
+            (
+                "With equal elements, too few are strong",
+                "The rule counts: half of the elements are strong, however many equal the median. Sort them, and take "
+                "the first half.",
             ),
             (
                 "With equal elements, too many are strong",
                 "A comparison with a limit takes all equal elements or none. Sort stably and take the first half.",
             ),
+            (
+                "Of equal elements, my last ones are strong",
+                "The rule takes the first ones, so that everybody gets the same codes. Sort stably, the largest first.",
+            ),
+            ("My codes come back in one row", "Give the codes the shape of x before you return them."),
+            (
+                "Each row of mine is halved by itself",
+                "All elements of x are one heap. Make one row of them with x.flatten().",
+            ),
         ),
+        skeleton=(
+            "def threshold(x):\n"
+            "    flat = x.flatten()\n"
+            "    codes = torch.full(flat.shape, 4)\n"
+            "    for sign, weak, strong in ((1, 2, 3), (-1, 1, 0)):\n"
+            "        count = int((sign * flat > 0).sum())\n"
+            "        order = (sign * flat).argsort(descending=True, stable=True)[:count]  # places, the largest first\n"
+            "        codes[order] = ...\n"
+            "        codes[order[...]] = strong\n"
+            "    return codes.view(x.shape)"
+        ),
+        pace=(torch.randn(10_000, generator=torch.Generator().manual_seed(2)),),
         wrong=CODES_WRONG,
+    ),
+    Exercise(
+        name="averaged",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=averaged,
+        checks=(
+            case(averaged, NARROW, threshold(NARROW)),
+            case(averaged, TABLE, threshold(TABLE)),
+            case(averaged, LONG, threshold(LONG)),
+            case(averaged, LOPSIDED.abs(), threshold(LOPSIDED.abs())),  # two groups are empty
+        ),
+        start="`x[codes == 3]` holds the elements of one group. Begin with zeros in the shape of x, and fill in one "
+        "group at a time.",
+        hints=(
+            ("I get four numbers", "Every element gets its group's number: the result has the shape of x."),
+            (
+                "My negative elements have become positive",
+                "Take the mean of the elements as they are, with their sign.",
+            ),
+            ("Weak and strong have become alike", "There are four groups, each with a mean of its own."),
+            ("My values are far too small", "Divide by the number of elements in the group, not in x."),
+            ("My values are the groups' middle elements", "You took the median. Take the mean."),
+            (
+                "My values are a little too large",
+                "That is the root of the mean of squares. It is notebook 04's idea; here take the plain mean.",
+            ),
+        ),
+        skeleton=(
+            "def averaged(x, codes):\n"
+            "    values = torch.zeros_like(x)\n"
+            "    for code in range(4):\n"
+            "        values[codes == code] = ...\n"
+            "    return values"
+        ),
+        wrong=AVERAGED_WRONG,
     ),
     Exercise(
         name="entropy_bits",
@@ -259,6 +382,8 @@ EXERCISES = (
             case(entropy_bits, [3, 0, 1, 0]),
             no_code_needs_more_than_equal_shares,
         ),
+        start="Turn the counts into shares: each count divided by the sum of all. Then go through the formula from the "
+        "inside.",
         hints=(
             ("My entropy is negative", "The logarithm of a share below one is negative. Turn the sign of the sum."),
             ("My four equal codes need 1.386", "That is in nats: you took the natural logarithm. Bits need base two."),
@@ -275,6 +400,11 @@ EXERCISES = (
                 "You averaged over the codes. Weigh the logarithm of each share with the share itself.",
             ),
         ),
+        skeleton=(
+            "def entropy_bits(counts):\n"
+            "    shares = [count / ... for count in counts if ...]\n"
+            "    return -sum(... for p in shares)"
+        ),
         wrong=ENTROPY_WRONG,
     ),
     Exercise(
@@ -289,8 +419,13 @@ EXERCISES = (
             case(same_bits_rank, 64, 32, 13, 2),
             case(same_bits_rank, 100, 100, 30, 4),  # four groups again: nothing changes
             case(same_bits_rank, 192, 192, 150, 2),  # more bits than there are components for
+            case(same_bits_rank, 32, 32, 7, 8),  # small: here the scales weigh
+            case(same_bits_rank, 32, 32, 7, 2),
+            case(same_bits_rank, 32, 32, 1, 8),  # eight groups have more scales than rank 1 leaves room for
             no_more_bits_and_no_rank_left,
         ),
+        start="Write down the bits of rank r with four groups: r times a component's bits, and the scales. That is the "
+        "budget. Then ask how many components with other groups fit into it.",
         hints=(
             (
                 "With eight groups I halve the rank",
@@ -304,8 +439,17 @@ EXERCISES = (
                 "I forget that more groups have more scales",
                 "Each of the two factors has a scale of 32 bits for every group. Take them off the budget first.",
             ),
+            ("I count the scales of one factor", "U has its groups and V has its own: two scales for each group."),
             ("My rank takes more bits than there are", "Round down: a component that fits only in part does not fit."),
             ("My rank is above min(m, n)", "A matrix has no more than min(m, n) components. Bits may be left over."),
+            ("My rank is negative", "Where the scales alone take more bits than there are, nothing fits: rank 0."),
+        ),
+        skeleton=(
+            "def same_bits_rank(m, n, r, groups):\n"
+            "    budget = r * (2 * (m + n) + 32) + ...  # components, then scales\n"
+            "    bits = {2: 1, 4: 2, 8: 3}[groups]\n"
+            "    rank = (budget - ...) // ...\n"
+            "    return max(0, min(m, n, rank))"
         ),
         wrong=RANK_WRONG,
     ),
@@ -322,6 +466,8 @@ EXERCISES = (
             case(best_cut, torch.tensor([0.3, 0.8])),
             no_other_cut_loses_less,
         ),
+        start="Sort the sizes, the largest first. For k = 1, 2, ... the first k are strong: what is the squared error "
+        "of both groups? A loop is right, only slow.",
         hints=(
             (
                 "I always get half",
@@ -342,6 +488,16 @@ EXERCISES = (
             ("I count the weak elements", "Return how many are strong: count from the largest."),
             ("I am one too low", "The first entry of your list of losses belongs to one strong element, not to none."),
         ),
+        skeleton=(
+            "def best_cut(sizes):\n"
+            "    x = sizes.double().sort(descending=True).values\n"
+            "    strong = torch.arange(1, len(x))\n"
+            "    sums = x.cumsum(0)  # of the first 1, 2, 3, ...\n"
+            "    # n numbers with the sum S lose (sum of squares) - S^2 / n when all become their mean\n"
+            "    explained = sums[:-1] ** 2 / strong + ... / ...\n"
+            "    return int(explained.argmax()) + 1"
+        ),
+        pace=(torch.rand(3_000, generator=torch.Generator().manual_seed(3)),),
         wrong=CUT_WRONG,
     ),
 )

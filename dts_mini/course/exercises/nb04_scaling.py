@@ -1,9 +1,8 @@
-"""The exercises of notebook 04: the value of a group, the best value under weights, and bits from and to a rank."""
-
-import math
+"""The exercises of notebook 04: the value of a group, those of all groups, all three steps, the best weighted value."""
 
 import torch
 
+from dts_mini.core.paper import decompose, threshold
 from dts_mini.course.exercise import Exercise, Wrong, case
 
 NOTEBOOK = "04_scaling"
@@ -27,6 +26,141 @@ def the_length_is_kept(candidate):
         length, kept = x.norm().item(), abs(float(candidate(x))) * len(x) ** 0.5
         if abs(length - kept) > 1e-3:
             raise Wrong(f"expected {len(x)} equal values as long as x, {length:.3f}, got {kept:.3f}")
+
+
+def scale(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """x and its codes, of one shape -> the values (5,) of the codes 0 to 4; 0 for an empty group and for the code 4."""
+    values = torch.zeros(5)
+    for code, sign in enumerate((-1, -1, 1, 1)):
+        group = x[codes == code]
+        if len(group):
+            values[code] = sign * group.square().mean().sqrt()
+    return values
+
+
+def _values(x, codes, *, value=group_value, empty=0.0, number=5):
+    groups = [x[codes == code] for code in range(4)]
+    found = [float(value(group)) if len(group) else empty for group in groups]
+    return torch.tensor((found + [0.0])[:number])
+
+
+SCALE_WRONG = {
+    "An empty group's value is nan": lambda x, codes: _values(x, codes, empty=float("nan")),
+    "My negative groups have positive values": lambda x, codes: _values(x, codes).abs(),
+    "My values are too small in size": lambda x, codes: _values(x, codes, value=torch.mean),
+    "I have four values": lambda x, codes: _values(x, codes, number=4),
+    "My values come in another order": lambda x, codes: torch.cat([_values(x, codes)[:4].flip(0), torch.zeros(1)]),
+    "My groups count as many elements as x has": lambda x, codes: _values(
+        x, codes, value=lambda group: group.sign()[0] * group.norm() / x.numel() ** 0.5
+    ),
+    "I have a value for each element": lambda x, codes: _values(x, codes)[codes],
+}
+FEW = torch.tensor([0.9, -0.1, 0.0, 0.4, -0.7, 0.2])
+MATRIX = torch.tensor([[0.5, -0.3, 0.1], [-0.8, 0.2, -0.6]])
+POSITIVE = torch.tensor([0.3, 0.1, 0.6])  # two groups are empty
+
+
+def x_keeps_its_length(candidate):
+    x = torch.randn(7, 9, generator=torch.Generator().manual_seed(4))
+    codes = threshold(x)
+    kept = torch.as_tensor(candidate(x, codes))[codes].norm().item()
+    if abs(kept - x.norm().item()) > 1e-3:
+        raise Wrong(f"expected elements replaced by their values to be as long as x, {x.norm():.3f}, got {kept:.3f}")
+
+
+def dts(x: torch.Tensor, keep_ratio: float = 0.1) -> torch.Tensor:
+    """A tensor -> what DTS keeps of it, in its shape: a matrix is decomposed first, any other tensor is not."""
+
+    def coarse(part):
+        codes = threshold(part)
+        return scale(part, codes)[codes]
+
+    if x.dim() != 2:
+        return coarse(x)
+    U, s, Vt = decompose(x, keep_ratio)
+    return coarse(U) * s @ coarse(Vt)
+
+
+def _coarse(x):
+    codes = threshold(x)
+    return scale(x, codes)[codes]
+
+
+def _not_decomposed(x, keep_ratio=0.1):
+    return _coarse(x)
+
+
+def _all_decomposed(x, keep_ratio=0.1):
+    if x.dim() == 2:
+        return dts(x, keep_ratio)
+    U, s, Vt = decompose(x.reshape(len(x), -1) if x.dim() > 1 else x[:, None], keep_ratio)
+    return (_coarse(U) * s @ _coarse(Vt)).view(x.shape)
+
+
+def _no_strengths(x, keep_ratio=0.1):
+    if x.dim() != 2:
+        return _coarse(x)
+    U, _, Vt = decompose(x, keep_ratio)
+    return _coarse(U) @ _coarse(Vt)
+
+
+def _exact_factor(x, keep_ratio=0.1):
+    if x.dim() != 2:
+        return _coarse(x)
+    U, s, Vt = decompose(x, keep_ratio)
+    return _coarse(U) * s @ Vt
+
+
+def _coarse_strengths(x, keep_ratio=0.1):
+    if x.dim() != 2:
+        return _coarse(x)
+    U, s, Vt = decompose(x, keep_ratio)
+    return _coarse(U) * _coarse(s) @ _coarse(Vt)
+
+
+def _strengths_first(x, keep_ratio=0.1):
+    if x.dim() != 2:
+        return _coarse(x)
+    U, s, Vt = decompose(x, keep_ratio)
+    return _coarse(U * s) @ _coarse(Vt)
+
+
+def _product_coarse(x, keep_ratio=0.1):
+    if x.dim() != 2:
+        return _coarse(x)
+    U, s, Vt = decompose(x, keep_ratio)
+    return _coarse(U * s @ Vt)
+
+
+def _others_exact(x, keep_ratio=0.1):
+    return dts(x, keep_ratio) if x.dim() == 2 else x
+
+
+def _always_a_tenth(x, keep_ratio=0.1):
+    return dts(x, 0.1)
+
+
+DTS_WRONG = {
+    "I decompose nothing": _not_decomposed,
+    "I get an error, or a wrong answer, for a bias or a convolution": _all_decomposed,
+    "My biases come back exact": _others_exact,
+    "My matrix has the wrong length": _no_strengths,
+    "One of my factors is still exact": _exact_factor,
+    "My singular values have become coarse": _coarse_strengths,
+    "I multiply by s before I threshold": _strengths_first,
+    "My matrix holds four values alone": _product_coarse,
+    "The keep ratio changes nothing": _always_a_tenth,
+}
+_rows = torch.Generator().manual_seed(5)
+TALL = torch.randn(8, 5, generator=_rows) @ torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5, 0.2]))
+WIDE = torch.randn(4, 10, generator=_rows)
+CONVOLUTION = torch.randn(2, 3, 2, 2, generator=_rows)
+
+
+def its_rank_is_that_of_the_keep_ratio(candidate):
+    found = torch.as_tensor(candidate(TALL, 0.4))
+    if (rank := int(torch.linalg.matrix_rank(found, rtol=1e-3))) != 2:
+        raise Wrong(f"expected two of five components at keep ratio 0.4, got a matrix of rank {rank}")
 
 
 def best_value(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -56,52 +190,6 @@ def no_value_is_better(candidate):
             raise Wrong(f"expected the value of least weighted error, got {found:.4g}: {other:.4g} has a smaller one")
 
 
-def information_bits(m: int, n: int, r: int) -> int:
-    """Bits of an (m, n) matrix at rank r with four groups: codes of both factors, singular values, scales."""
-    codes = 2 * (m + n) * r
-    values = 32 * r
-    scales = 2 * 4 * 32
-    return codes + values + scales
-
-
-BITS_WRONG = {
-    "I am a few hundred bits short": lambda m, n, r: 2 * (m + n) * r + 32 * r,
-    "I am 128 bits short": lambda m, n, r: 2 * (m + n) * r + 32 * r + 4 * 32,
-    "I am far above": lambda m, n, r: 2 * m * n + 32 * r + 2 * 4 * 32,
-    "I am about half above": lambda m, n, r: 3 * (m + n) * r + 32 * r + 2 * 4 * 32,
-    "I am short by 32 bits for each component": lambda m, n, r: 2 * (m + n) * r + 2 * 4 * 32,
-}
-
-
-def a_component_more(candidate):
-    more = candidate(30, 20, 5) - candidate(30, 20, 4)
-    if more != 2 * 50 + 32:
-        raise Wrong(f"expected one component more of a 30 x 20 matrix to cost {2 * 50 + 32} bits, got {more}")
-
-
-def rank_within_bits(m: int, n: int, bits: int) -> int:
-    """The largest rank at which an (m, n) matrix takes at most ``bits`` of information; 0 when not even one fits."""
-    room = bits - 2 * 4 * 32
-    return max(0, min(room // (2 * (m + n) + 32), m, n))
-
-
-RANK_WRONG = {
-    "My rank fits only without the scales": lambda m, n, bits: max(0, min(bits // (2 * (m + n) + 32), m, n)),
-    "My rank is one too high": lambda m, n, bits: max(0, min(math.ceil((bits - 256) / (2 * (m + n) + 32)), m, n)),
-    "My rank is a fraction": lambda m, n, bits: max(0, min((bits - 256) / (2 * (m + n) + 32), m, n)),
-    "My rank is larger than the matrix has components": lambda m, n, bits: max(0, (bits - 256) // (2 * (m + n) + 32)),
-    "My rank is negative": lambda m, n, bits: min((bits - 256) // (2 * (m + n) + 32), m, n),
-    "My rank is 1 where nothing fits": lambda m, n, bits: max(1, min((bits - 256) // (2 * (m + n) + 32), m, n)),
-}
-
-
-def it_fits_and_one_more_does_not(candidate):
-    for bits in (1_000, 2_559, 5_000):
-        rank = candidate(50, 30, bits)
-        if not information_bits(50, 30, rank) <= bits < information_bits(50, 30, rank + 1):
-            raise Wrong(f"expected the largest rank of a 50 x 30 matrix that fits into {bits} bits, got {rank}")
-
-
 EXERCISES = (
     Exercise(
         name="group_value",
@@ -115,6 +203,8 @@ EXERCISES = (
             case(group_value, torch.tensor([-2.0])),  # a group of one is its own value
             the_length_is_kept,
         ),
+        start="Say the name backwards: square the elements, take the mean, take the root. Then give it the sign of "
+        "the group.",
         hints=(
             ("My value is positive", "Squares forget the sign. Multiply by the sign of any element: x.sign()[0]."),
             (
@@ -127,7 +217,104 @@ EXERCISES = (
             ),
             ("My value is the square of what is expected", "The root is missing: .sqrt() after the mean."),
         ),
+        skeleton=(
+            "def group_value(x):\n"
+            "    size = ...  # of x.square(): the mean, then the root\n"
+            "    return x.sign()[0] * size"
+        ),
         wrong=VALUE_WRONG,
+    ),
+    Exercise(
+        name="scale",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=scale,
+        checks=(
+            case(scale, FEW, threshold(FEW)),
+            case(scale, MATRIX, threshold(MATRIX)),
+            case(scale, POSITIVE, threshold(POSITIVE)),
+            x_keeps_its_length,
+        ),
+        start="Write it for one group first: x[codes == 3] holds its elements. Then go over the codes 0 to 3, and "
+        "put what you get into a tensor of five zeros.",
+        hints=(
+            (
+                "I have a value for each element",
+                "There are five values, one for each code. values[codes] later puts them in x's place.",
+            ),
+            ("I have four values", "The code 4 has a value too: zero. With it, values[codes] works for all codes."),
+            ("My negative groups have positive values", "Squares forget the sign. The codes 0 and 1 are negative."),
+            ("My values are too small in size", "You took the mean. Square first, then take the mean, then the root."),
+            (
+                "My groups count as many elements as x has",
+                "The mean of a group's squares is over the elements of that group, not over all of x.",
+            ),
+            ("My values come in another order", "values[0] belongs to the code 0, which is strong negative."),
+            ("An empty group's value is nan", "The mean of nothing is nan. A group without elements has the value 0."),
+        ),
+        skeleton=(
+            "def scale(x, codes):\n"
+            "    values = torch.zeros(5)\n"
+            "    for code, sign in enumerate((-1, -1, 1, 1)):\n"
+            "        group = x[codes == code]\n"
+            "        ...  # where the group has elements, values[code] is their signed root mean square\n"
+            "    return ..."
+        ),
+        pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
+        wrong=SCALE_WRONG,
+    ),
+    Exercise(
+        name="dts",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=10,
+        reference=dts,
+        checks=(
+            case(dts, TALL, 0.8),
+            case(dts, WIDE, 0.5),
+            case(dts, FEW, 0.1),  # a bias: its zero stays
+            case(dts, CONVOLUTION, 0.1),
+            case(dts, torch.tensor(-0.7), 0.1),  # a tensor without dimensions is its own group
+            its_rank_is_that_of_the_keep_ratio,
+        ),
+        start="Begin with what is no matrix: find the codes of x, then the values of the codes, then values[codes]. "
+        "A matrix needs the same twice, for U and for V^T.",
+        hints=(
+            ("I decompose nothing", "A matrix, x.dim() == 2, is decomposed first; then its factors are made coarse."),
+            (
+                "I get an error, or a wrong answer, for a bias or a convolution",
+                "Only matrices are decomposed. Threshold and scale any other tensor as it is.",
+            ),
+            ("My biases come back exact", "They are not decomposed, but they are thresholded and scaled as well."),
+            ("The keep ratio changes nothing", "Hand keep_ratio on to decompose."),
+            ("My matrix has the wrong length", "Where are the singular values? U diag(s) is U * s."),
+            ("One of my factors is still exact", "Both factors are thresholded and scaled, each by itself."),
+            (
+                "My singular values have become coarse",
+                "They are few: s stays as it is. Only U and V^T are thresholded and scaled.",
+            ),
+            (
+                "I multiply by s before I threshold",
+                "Threshold the unit vectors of U. With s in them, strong components would take all the strong codes.",
+            ),
+            (
+                "My matrix holds four values alone",
+                "Threshold the factors, not their product: the product has as many elements as the matrix.",
+            ),
+        ),
+        skeleton=(
+            "def dts(x, keep_ratio=0.1):\n"
+            "    def coarse(part):\n"
+            "        codes = ...\n"
+            "        return ...  # part with the group's value in each place\n"
+            "\n"
+            "    if x.dim() != 2:\n"
+            "        return ...\n"
+            "    U, s, Vt = decompose(x, keep_ratio)\n"
+            "    return ..."
+        ),
+        wrong=DTS_WRONG,
     ),
     Exercise(
         name="best_value",
@@ -141,6 +328,7 @@ EXERCISES = (
             case(best_value, torch.tensor([0.1, 0.2, 0.4]), torch.ones(3)),  # equal weights: the mean
             no_value_is_better,
         ),
+        start="Set the derivative of the sum with respect to v to zero, and solve for v.",
         hints=(
             (
                 "My value ignores the weights",
@@ -160,63 +348,7 @@ EXERCISES = (
             ),
             ("Elements of weight zero still count", "An element of weight zero adds nothing to the error, whatever v."),
         ),
+        skeleton=("def best_value(x, weight):\n    return ... / ..."),
         wrong=BEST_WRONG,
-    ),
-    Exercise(
-        name="information_bits",
-        notebook=NOTEBOOK,
-        difficulty="medium",
-        minutes=8,
-        reference=information_bits,
-        checks=(
-            case(information_bits, 768, 192, 19),
-            case(information_bits, 40, 60, 1),
-            case(information_bits, 64, 64, 64),  # full rank: more codes than the matrix has elements
-            a_component_more,
-        ),
-        hints=(
-            (
-                "I am far above",
-                "The codes are those of U (m x r) and V (n x r), two bits each. Nothing of size m x n is stored.",
-            ),
-            ("I am about half above", "Two bits name four groups. Three bits a code is how the paper counts."),
-            ("I am short by 32 bits for each component", "Each component has a singular value, a float of 32 bits."),
-            ("I am a few hundred bits short", "Each factor has four scales of its own, 32 bits each."),
-            (
-                "I am 128 bits short",
-                "There are two factors, U and V. Each is thresholded apart and has its own scales.",
-            ),
-        ),
-        wrong=BITS_WRONG,
-    ),
-    Exercise(
-        name="rank_within_bits",
-        notebook=NOTEBOOK,
-        difficulty="hard",
-        minutes=10,
-        reference=rank_within_bits,
-        checks=(
-            case(rank_within_bits, 768, 192, 37_500),
-            case(rank_within_bits, 768, 192, 37_343),  # a bit short of rank 19
-            case(rank_within_bits, 768, 192, 37_344),  # and just enough
-            case(rank_within_bits, 40, 60, 1_000_000),
-            case(rank_within_bits, 30, 20, 100),  # less than the scales alone
-            it_fits_and_one_more_does_not,
-        ),
-        hints=(
-            (
-                "My rank fits only without the scales",
-                "The scales cost the same at every rank. Take them off first; what is left pays for components.",
-            ),
-            ("My rank is a fraction", "A component is there or not. Divide with //, which rounds down."),
-            ("My rank is one too high", "Rounding up overdraws the budget. Round down."),
-            (
-                "My rank is larger than the matrix has components",
-                "An m x n matrix has as many components as its smaller side. A large budget changes nothing there.",
-            ),
-            ("My rank is negative", "Where not even the scales fit, nothing is kept: the answer is 0."),
-            ("My rank is 1 where nothing fits", "The floor of 1 belongs to the keep ratio. A budget may be too small."),
-        ),
-        wrong=RANK_WRONG,
     ),
 )

@@ -1,7 +1,8 @@
-"""The exercises of notebook 07: the length of a remainder, an expert put together, and what fits on a disk."""
+"""The exercises of notebook 07: how long a remainder is, what is kept of an expert, rebuilding, what fits on a disk."""
 
 import torch
 
+from dts_mini.core.paper import dts
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
 NOTEBOOK = "07_personalised_merging"
@@ -15,7 +16,7 @@ def remaining_length(n: int, cosine: float) -> float:
 
 
 LENGTH_WRONG = {
-    "I get the square of what is expected": lambda n, cosine: (1 - 1 / n) * (1 - cosine),
+    "I get the square of the length": lambda n, cosine: (1 - 1 / n) * (1 - cosine),
     "With one task I do not get zero": lambda n, cosine: (1 - cosine) ** 0.5,
     "My length does not depend on the cosine": lambda n, cosine: (1 - 1 / n) ** 0.5,
     "I get more than one": lambda n, cosine: (2 * (1 - cosine)) ** 0.5,
@@ -30,7 +31,38 @@ def real_vectors_agree(candidate):
         raise Wrong(f"measured on six made-up vectors: {problem}")
 
 
-def rebuild_expert(base: dict, remainder: dict) -> dict:
+def remainder(base: dict, expert: dict, keep_ratio: float = 0.1) -> dict:
+    """What is kept of an expert beside its base: ``dts`` of the difference of each tensor, by its name."""
+    return {name: dts(expert[name] - base[name], keep_ratio) for name in expert}
+
+
+def _each(change):
+    """A wrong ``remainder`` with this in the place of the comprehension's value."""
+    return lambda base, expert, keep_ratio=0.1: {n: change(base[n], expert[n], keep_ratio) for n in expert}
+
+
+REMAINDER_WRONG = {
+    "I compress the expert, not what it adds": _each(lambda b, e, k: dts(e, k)),
+    "My remainder points back to the base": _each(lambda b, e, k: dts(b - e, k)),
+    "Nothing is compressed": _each(lambda b, e, k: e - b),
+    "My keep ratio has no effect": _each(lambda b, e, k: dts(e - b)),
+    "I subtract what was compressed before": _each(lambda b, e, k: dts(e, k) - dts(b, k)),
+    "Biases are missing from my remainder": lambda base, expert, keep_ratio=0.1: {
+        name: dts(expert[name] - x, keep_ratio) for name, x in base.items() if x.dim() > 1
+    },
+}
+_draw = torch.Generator().manual_seed(7)
+FROM = {"w": torch.randn(12, 10, generator=_draw), "b": torch.randn(6, generator=_draw)}
+TO = {name: x + 0.1 * torch.randn(x.shape, generator=_draw) for name, x in FROM.items()}
+
+
+def an_expert_that_did_not_move_leaves_nothing(candidate):
+    for name, kept in candidate(FROM, FROM).items():
+        if kept.any():
+            raise Wrong(f"expected zeros under {name!r} of an expert that is the base, got {kept.flatten()[0]:.4g}")
+
+
+def rebuild(base: dict, remainder: dict) -> dict:
     """base + remainder, in the base's dtypes, as a new state dict; a tensor without a remainder is the base's."""
     return {name: (x + remainder[name]).to(x.dtype) if name in remainder else x.clone() for name, x in base.items()}
 
@@ -114,11 +146,6 @@ EXERCISES = (
         ),
         hints=(
             (
-                "I do not know where to start",
-                "Let all have length one. Write the squared length of the difference as products: of the vector with "
-                "itself, of the vector with the mean, of the mean with itself.",
-            ),
-            (
                 "My length does not depend on the cosine",
                 "Vectors that lean towards each other have more in common with their mean. The product of a vector "
                 "with the mean is (1 + (n - 1) cosine) / n.",
@@ -128,24 +155,69 @@ EXERCISES = (
                 "The mean holds 1/n of the vector itself. With one task it is the vector.",
             ),
             ("I get more than one", "This is the distance of two task vectors. The mean lies nearer than another one."),
-            ("I get the square of what is expected", "That is the share of the energy. Take the root."),
+            ("I get the square of the length", "That is the share of the energy. Take the root."),
         ),
         wrong=LENGTH_WRONG,
+        start="Let all have length one. Write the squared length of the difference as three products: of the vector "
+        "with itself, of the vector with the mean, of the mean with itself.",
+        skeleton=(
+            "def remaining_length(n, cosine):\n"
+            "    with_the_mean = ...  # the product of one vector with the mean of all n\n"
+            "    mean_with_itself = ...\n"
+            "    return (1 - 2 * with_the_mean + mean_with_itself) ** 0.5"
+        ),
     ),
     Exercise(
-        name="rebuild_expert",
+        name="remainder",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=remainder,
+        checks=(
+            case(remainder, FROM, TO),
+            case(remainder, FROM, TO, 0.5),
+            case(remainder, TO, FROM, 0.3),
+            an_expert_that_did_not_move_leaves_nothing,
+        ),
+        hints=(
+            ("Nothing is compressed", "expert - base is the whole difference. What makes it small is dts(...)."),
+            (
+                "I compress the expert, not what it adds",
+                "An expert is mostly its base, which is stored already. Subtract first, then compress.",
+            ),
+            (
+                "I subtract what was compressed before",
+                "DTS of a difference is not the difference of two DTS: it keeps what is strong in its own input. "
+                "Subtract first.",
+            ),
+            ("My remainder points back to the base", "It is to be added to the base: expert minus base."),
+            ("My keep ratio has no effect", "dts takes the keep ratio as its second argument. Hand it on."),
+            ("Biases are missing from my remainder", "Go through all names. dts knows what to do with each shape."),
+        ),
+        wrong=REMAINDER_WRONG,
+        start="A state dict is a dict of names and tensors. Make one with the expert's names. What is each value?",
+        skeleton=(
+            "def remainder(base, expert, keep_ratio=0.1):\n"
+            "    kept = {}\n"
+            "    for name in expert:\n"
+            "        difference = ...\n"
+            "        kept[name] = ...\n"
+            "    return kept"
+        ),
+    ),
+    Exercise(
+        name="rebuild",
         notebook=NOTEBOOK,
         difficulty="medium",
         minutes=8,
-        reference=rebuild_expert,
+        reference=rebuild,
         checks=(
-            case(rebuild_expert, BASE, REMAINDER),
-            case(rebuild_expert, BASE, {}),  # an expert that did not move
+            case(rebuild, BASE, REMAINDER),
+            case(rebuild, BASE, {}),  # an expert that did not move
             dtypes_are_the_bases,
             memory_is_its_own,
         ),
         hints=(
-            ("I do not know where to start", "Make a dict with the names of the base. What is each tensor's value?"),
             (
                 "Some tensors are missing from my expert",
                 "Go through the base, not through the remainder: an expert has every tensor, changed or not.",
@@ -165,6 +237,17 @@ EXERCISES = (
             ),
         ),
         wrong=REBUILD_WRONG,
+        start="Make a dict with the names of the base. What is each tensor's value, with a remainder and without one?",
+        skeleton=(
+            "def rebuild(base, remainder):\n"
+            "    expert = {}\n"
+            "    for name, x in base.items():\n"
+            "        if name in remainder:\n"
+            "            expert[name] = ...  # in which dtype?\n"
+            "        else:\n"
+            "            expert[name] = ...  # whose memory?\n"
+            "    return expert"
+        ),
     ),
     Exercise(
         name="tasks_that_fit",
@@ -186,5 +269,12 @@ EXERCISES = (
             ("I get less than no task", "Where not even the shared model fits, the answer is zero."),
         ),
         wrong=FIT_WRONG,
+        start="What of the budget is left for files, once the shared model is stored?",
+        skeleton=(
+            "def tasks_that_fit(budget, model, file):\n"
+            "    for_files = ...\n"
+            "    whole_files = ...  # part of a file is of no use\n"
+            "    return max(0, whole_files)"
+        ),
     ),
 )

@@ -1,38 +1,21 @@
-"""The exercises of notebook 08: descriptors, weights, the fused model, when two rows differ, abstaining, hedging."""
+"""The exercises of notebook 08: the weights of seen tasks, the fused model, and when two rows are told apart."""
 
 import torch
 from torch.nn import functional as F
 
 from dts_mini.core.personal import fusion_weights
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
-from dts_mini.ours.weightings import abstention, least_regret
 
 NOTEBOOK = "08_unseen_tasks"
 
 
-def descriptor_of(head: torch.Tensor) -> torch.Tensor:
-    """A head (classes, d), rows of any length -> task descriptor (d,) of length one; every class counts the same."""
-    return F.normalize(F.normalize(head, dim=1).mean(0), dim=0)
+def weights(unseen: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    """Descriptors unseen (d,), seen (N, d) -> weights (N,) of sum one: cosines, negative ones as zero, as shares.
 
-
-DESCRIPTOR_WRONG = {
-    "A class with a long row counts more": lambda head: F.normalize(head.mean(0), dim=0),
-    "My descriptor is shorter than one": lambda head: F.normalize(head, dim=1).mean(0),
-    "My descriptor has a number for each class": lambda head: F.normalize(F.normalize(head, dim=1).mean(1), dim=0),
-    "I normalised the columns": lambda head: F.normalize(F.normalize(head, dim=0).mean(0), dim=0),
-}
-HEAD = torch.tensor([[3.0, 0.0, 4.0], [0.0, 1.0, 0.0], [0.0, -1.0, 1.0], [2.0, 0.0, 0.0]])
-
-
-def the_temperature_changes_nothing(candidate):
-    if problem := difference(candidate(20 * HEAD), descriptor_of(HEAD)):
-        raise Wrong(f"with every row twenty times as long: {problem}")
-
-
-def my_weights(unseen: torch.Tensor, seen_ones: torch.Tensor) -> torch.Tensor:
-    """Descriptors unseen (d,), seen_ones (N, d) -> weights (N,): cosines, negative ones as zero, with the sum one."""
-    cosines = (seen_ones @ unseen / (seen_ones.norm(dim=1) * unseen.norm())).clamp(min=0)
-    return cosines / cosines.sum()
+    Where no cosine is positive, all weigh the same.
+    """
+    cosines = (seen @ unseen / (seen.norm(dim=1) * unseen.norm())).clamp(min=0)
+    return cosines / cosines.sum() if cosines.any() else torch.full_like(cosines, 1 / len(cosines))
 
 
 def _cosines(unseen, seen):
@@ -40,17 +23,22 @@ def _cosines(unseen, seen):
 
 
 def _share(x):
-    return x / x.sum()
+    return x / x.sum() if (x > 0).any() else torch.full_like(x, 1 / len(x))
 
 
 WEIGHTS_WRONG = {
     "A long descriptor gets too large a weight": lambda unseen, seen: _share((seen @ unseen).clamp(min=0)),
-    "One of my weights is negative": lambda unseen, seen: _share(_cosines(unseen, seen)),
+    "One of my weights is negative": lambda unseen, seen: _cosines(unseen, seen) / _cosines(unseen, seen).sum(),
     "My weights do not sum to one": lambda unseen, seen: _cosines(unseen, seen).clamp(min=0),
     "No weight of mine is zero": lambda unseen, seen: _cosines(unseen, seen).softmax(0),
     "A task that points the other way has a weight": lambda unseen, seen: _share(_cosines(unseen, seen).abs()),
+    "I get nan": lambda unseen, seen: (x := _cosines(unseen, seen).clamp(min=0)) / x.sum(),
+    "I get zeros where no task is near": lambda unseen, seen: (
+        (x := _cosines(unseen, seen).clamp(min=0)) / x.sum().clamp(min=1e-9)
+    ),
 }
 ONE, MANY = torch.tensor([1.0, 0.0]), torch.tensor([[2.0, 0.0], [1.0, 1.0], [-1.0, 0.5]])
+AWAY = torch.tensor([[-1.0, 0.5], [0.0, 2.0], [-3.0, 1.0]])
 
 
 def the_core_agrees(candidate):
@@ -59,7 +47,7 @@ def the_core_agrees(candidate):
         raise Wrong(f"where the core's fusion_weights is asked, too: {problem}")
 
 
-def fused(base: dict, remainders: list[dict], weights: list[float]) -> dict:
+def fuse(base: dict, remainders: list[dict], weights: torch.Tensor) -> dict:
     """base + sum_n weights[n] * remainders[n], a new state dict; the inputs stay as they are."""
     return {name: x + sum(w * r[name] for w, r in zip(weights, remainders, strict=True)) for name, x in base.items()}
 
@@ -77,7 +65,7 @@ def _in_place(base, remainders, weights):
     return base
 
 
-FUSED_WRONG = {
+FUSE_WRONG = {
     "My model lacks the base": lambda base, rs, ws: {
         name: sum(w * r[name] for w, r in zip(ws, rs, strict=True)) for name in base
     },
@@ -89,6 +77,9 @@ FUSED_WRONG = {
     },
     "Only the last task counts": _only_the_last,
     "The base has changed": _in_place,
+    "I fuse the remainders, not what they are added to": lambda base, rs, ws: {
+        name: sum(w * (x + r[name]) for w, r in zip(ws, rs, strict=True)) for name, x in base.items()
+    },
 }
 BASE = {"w": torch.tensor([1.0, 2.0]), "b": torch.tensor([[0.5, 0.0], [0.0, -1.0]])}
 REMAINDERS = [
@@ -99,7 +90,7 @@ REMAINDERS = [
 
 
 def equal_weights_give_the_base(candidate):
-    if problem := difference(candidate(BASE, REMAINDERS, [1 / 3] * 3), BASE):
+    if problem := difference(candidate(BASE, REMAINDERS, torch.full((3,), 1 / 3)), BASE):
         raise Wrong(f"with remainders that sum to zero and equal weights: {problem}")
 
 
@@ -138,114 +129,18 @@ _STEPS = torch.linspace(-1, 1, 401)
 SHARED, OWN = 0.03 * (7 * _STEPS).sin(), 0.01 * _STEPS  # what both rows share in a draw, and what one has for itself
 
 
-def fuse_from(near: list[float], gains: list[float]) -> float:
-    """Nearness and gain of fusing, a number each a task -> the threshold t: fuse where nearness >= t.
-
-    The one with the largest summed gain of the tasks that are fused; of equally good ones the least. The candidates are
-    the nearnesses themselves and, for fusing none of these tasks, the largest of them plus 0.01.
-    """
-    candidates = sorted([*near, max(near) + 0.01])
-    return max(candidates, key=lambda t: sum(gain for n, gain in zip(near, gains, strict=True) if n >= t))
-
-
-def _gained(near, gains, t):
-    return sum(gain for n, gain in zip(near, gains, strict=True) if n >= t)
-
-
-FUSE_WRONG = {
-    "My method never abstains from all of them": lambda near, gains: max(
-        sorted(near), key=lambda t: _gained(near, gains, t)
-    ),
-    "I fuse only what is nearer than the threshold": lambda near, gains: max(
-        sorted([*near, max(near) + 0.01]), key=lambda t: sum(g for n, g in zip(near, gains, strict=True) if n > t)
-    ),
-    "Of equal thresholds I take the largest": lambda near, gains: max(
-        sorted([*near, max(near) + 0.01], reverse=True), key=lambda t: _gained(near, gains, t)
-    ),
-    "I take the mean gain, not the sum": lambda near, gains: max(
-        sorted([*near, max(near) + 0.01]),
-        key=lambda t: _gained(near, gains, t) / max(1, sum(n >= t for n in near)),
-    ),
-    "I take the least nearness that gained": lambda near, gains: min(
-        [n for n, g in zip(near, gains, strict=True) if g > 0], default=max(near) + 0.01
-    ),
-}
-
-
-def the_core_chooses_alike(candidate):
-    near, gains = [0.3, 0.5, 0.2, 0.9], [-0.01, 0.02, 0.01, 0.1]
-    if problem := difference(candidate(near, gains), abstention(near, gains)):
-        raise Wrong(f"where the core's abstention is asked, too: {problem}")
-
-
-def safest(accuracies: dict[float, list[float]], better: list[float]) -> float:
-    """{share: accuracy a task}, and a task's better model's accuracy -> the share that falls least below it.
-
-    What counts is the task on which a share falls furthest; a gain elsewhere does not make up for it.
-    """
-    fall = lambda share: max(b - a for a, b in zip(accuracies[share], better, strict=True))
-    return min(accuracies, key=fall)
-
-
-def _leads(row, better):
-    return [a - b for a, b in zip(row, better, strict=True)]
-
-
-SAFEST_WRONG = {
-    "I take the best mean": lambda rows, better: max(rows, key=lambda s: sum(rows[s])),
-    "I forget the better model": lambda rows, better: max(rows, key=lambda s: min(rows[s])),
-    "I take the share that falls furthest": lambda rows, better: min(rows, key=lambda s: min(_leads(rows[s], better))),
-    "A gain counts like a loss": lambda rows, better: min(rows, key=lambda s: max(map(abs, _leads(rows[s], better)))),
-    "I add up the losses": lambda rows, better: max(
-        rows, key=lambda s: sum(min(x, 0) for x in _leads(rows[s], better))
-    ),
-}
-
-SHARE_ROWS = {0.0: [0.4, 0.8], 0.2: [0.6, 0.4], 0.4: [0.5, 0.7], 0.6: [0.7, 0.9], 0.8: [0.8, 0.8], 1.0: [0.9, 0.8]}
-
-
-def the_core_is_as_safe(candidate):
-    rows, better = {0.5: [0.6, 0.62], 0.75: [0.7, 0.55], 1.0: [0.9, 0.4]}, [0.75, 0.65]
-    if problem := difference(candidate(rows, better), least_regret(rows, better)):
-        raise Wrong(f"where the core's least_regret is asked, too: {problem}")
-
-
 EXERCISES = (
     Exercise(
-        name="descriptor_of",
+        name="weights",
         notebook=NOTEBOOK,
         difficulty="easy",
-        minutes=5,
-        reference=descriptor_of,
+        minutes=6,
+        reference=weights,
         checks=(
-            case(descriptor_of, HEAD),
-            case(descriptor_of, torch.tensor([[0.0, 5.0]])),  # one class: its own direction
-            the_temperature_changes_nothing,
-        ),
-        hints=(
-            ("My descriptor has a number for each class", "Average over the classes: over the rows, not along them."),
-            (
-                "A class with a long row counts more",
-                "Before you average, give every row the length one. A head's rows carry CLIP's temperature.",
-            ),
-            ("I normalised the columns", "A class is a row. Its length is taken over dim=1."),
-            (
-                "My descriptor is shorter than one",
-                "The mean of unit vectors that point different ways is shorter than they are. Normalise once more.",
-            ),
-        ),
-        wrong=DESCRIPTOR_WRONG,
-    ),
-    Exercise(
-        name="my_weights",
-        notebook=NOTEBOOK,
-        difficulty="easy",
-        minutes=5,
-        reference=my_weights,
-        checks=(
-            case(my_weights, ONE, MANY),
-            case(my_weights, 3 * ONE, torch.tensor([[0.5, 0.5]])),  # one task has all the weight
-            case(my_weights, ONE, torch.tensor([[0.0, 1.0], [1.0, 0.0]])),  # a right angle: nothing
+            case(weights, ONE, MANY),
+            case(weights, 3 * ONE, torch.tensor([[0.5, 0.5]])),  # one task has all the weight
+            case(weights, ONE, torch.tensor([[0.0, 1.0], [1.0, 0.0]])),  # a right angle: nothing
+            case(weights, ONE, AWAY),  # no positive cosine
             the_core_agrees,
         ),
         hints=(
@@ -257,19 +152,33 @@ EXERCISES = (
             ("No weight of mine is zero", "No softmax here: the paper divides the cosines by their sum."),
             ("One of my weights is negative", "Use clamp(min=0) before you divide by the sum."),
             ("A task that points the other way has a weight", "Use clamp(min=0), not abs: a negative cosine is zero."),
+            ("I get nan", "Where no cosine is positive you divide zero by zero. By the rule all weigh the same then."),
+            (
+                "I get zeros where no task is near",
+                "By the rule all weigh the same where no cosine is positive: their sum is one there, too.",
+            ),
         ),
         wrong=WEIGHTS_WRONG,
+        start="First the cosine of the unseen descriptor with each row of seen, a tensor (N,). What do negative ones "
+        "become?",
+        skeleton=(
+            "def weights(unseen, seen):\n"
+            "    cosines = ...  # (N,), none below zero\n"
+            "    if (cosines == 0).all():\n"
+            "        return ...\n"
+            "    return ..."
+        ),
     ),
     Exercise(
-        name="fused",
+        name="fuse",
         notebook=NOTEBOOK,
         difficulty="medium",
         minutes=8,
-        reference=fused,
+        reference=fuse,
         checks=(
-            case(fused, BASE, REMAINDERS, [0.5, 0.3, 0.2]),
-            case(fused, BASE, REMAINDERS[:1], [1.0]),  # one task alone: its expert
-            case(fused, BASE, REMAINDERS, [0.0, 0.0, 0.0]),
+            case(fuse, BASE, REMAINDERS, torch.tensor([0.5, 0.3, 0.2])),
+            case(fuse, BASE, REMAINDERS[:1], torch.ones(1)),  # one task alone: its expert
+            case(fuse, BASE, REMAINDERS, torch.tensor([0.5, 0.0, 0.0])),
             equal_weights_give_the_base,
         ),
         hints=(
@@ -283,9 +192,23 @@ EXERCISES = (
                 "My model moves too little",
                 "The weights sum to one already. Do not divide by the number of tasks again.",
             ),
+            (
+                "I fuse the remainders, not what they are added to",
+                "Here the base is multiplied by the sum of the weights. It counts once, whatever they sum to.",
+            ),
             ("The base has changed", "x += ... writes into the tensor that you were given. x + ... makes a new one."),
         ),
-        wrong=FUSED_WRONG,
+        wrong=FUSE_WRONG,
+        start="One tensor first: to the base's w add the first remainder's w, times the first weight. Then all "
+        "remainders, then all names.",
+        skeleton=(
+            "def fuse(base, remainders, weights):\n"
+            "    fused = {}\n"
+            "    for name, x in base.items():\n"
+            "        step = ...  # over all remainders, each by its weight\n"
+            "        fused[name] = ...\n"
+            "    return fused"
+        ),
     ),
     Exercise(
         name="told_apart",
@@ -314,62 +237,17 @@ EXERCISES = (
             ("Better and worse are the wrong way round", "Better is said of ours: subtract the other one from it."),
         ),
         wrong=TOLD_WRONG,
-    ),
-    Exercise(
-        name="fuse_from",
-        notebook=NOTEBOOK,
-        difficulty="medium",
-        minutes=8,
-        reference=fuse_from,
-        checks=(
-            case(fuse_from, [0.1, 0.4, 0.9], [-0.2, 0.1, 0.3]),
-            case(fuse_from, [0.2, 0.5], [-0.1, -0.3]),  # nothing gains: above all of them
-            case(fuse_from, [0.3, 0.6, 0.8], [0.02, -0.3, 0.1]),  # a small gain below a great loss
-            case(fuse_from, [0.2, 0.4, 0.6], [0.5, 0.0, 0.25]),
-            case(fuse_from, [0.2, 0.4, 0.6], [0.25, -0.25, 0.5]),  # two thresholds gain alike
-            the_core_chooses_alike,
+        start="What is the difference of the two rows in one draw? Take it in all draws. Where do 95 % of these "
+        "differences lie?",
+        skeleton=(
+            "def told_apart(ours, other):\n"
+            "    difference = ...  # (draws,)\n"
+            "    low, high = ...  # 2.5 % of the draws lie below, 2.5 % above\n"
+            "    if ...:\n"
+            '        return "better"\n'
+            "    if ...:\n"
+            '        return "worse"\n'
+            '    return "not told apart"'
         ),
-        hints=(
-            (
-                "My method never abstains from all of them",
-                "Add one more candidate just above the largest nearness: with it, none of these tasks is fused.",
-            ),
-            ("I fuse only what is nearer than the threshold", "A task exactly at the threshold is fused: use >=."),
-            (
-                "I take the least nearness that gained",
-                "All tasks above a threshold are fused, the losing ones too. Sum their gains for every candidate.",
-            ),
-            (
-                "I take the mean gain, not the sum",
-                "A task that is not fused gains nothing, but it counts. Maximise the sum over all tasks.",
-            ),
-            ("Of equal thresholds I take the largest", "max() keeps the first of equals: go through them in order."),
-        ),
-        wrong=FUSE_WRONG,
-    ),
-    Exercise(
-        name="safest",
-        notebook=NOTEBOOK,
-        difficulty="medium",
-        minutes=6,
-        reference=safest,
-        checks=(
-            case(safest, SHARE_ROWS, [0.4, 0.6]),  # every mistake has its own answer
-            case(safest, {0.0: [0.5, 0.5], 1.0: [0.9, 0.3]}, [0.5, 0.5]),  # a great gain, a loss
-            case(safest, {0.0: [0.5, 0.6], 1.0: [0.45, 0.8]}, [0.5, 0.8]),  # a low bar, a high one
-            case(safest, {0.0: [0.4, 0.4, 0.4], 1.0: [0.5, 0.5, 0.3]}, [0.5, 0.5, 0.5]),
-            the_core_is_as_safe,
-        ),
-        hints=(
-            ("I take the best mean", "A promise holds for every task. Take a share's worst task, not its mean."),
-            (
-                "I forget the better model",
-                "A task may be hard for every model. Subtract from each task's accuracy that of the better model.",
-            ),
-            ("I take the share that falls furthest", "You want the smallest of the largest falls: a min of a max."),
-            ("A gain counts like a loss", "No abs here: above the better model nothing is wrong."),
-            ("I add up the losses", "Of a share's losses only the largest counts: max over the tasks, not sum."),
-        ),
-        wrong=SAFEST_WRONG,
     ),
 )

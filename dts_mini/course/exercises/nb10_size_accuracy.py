@@ -55,11 +55,13 @@ def share_out(values: list[list[float]], costs: list[float], budget: float) -> l
     return ranks
 
 
-def _shared(values, costs, budget, price=lambda value, cost: value / cost, late=False):
+def _shared(values, costs, budget, price=lambda value, cost: value / cost, late=False, on=False, less=False):
     offers = sorted((-price(value, costs[i]), i) for i, own in enumerate(values) for value in own)
     ranks = [0] * len(values)
     for _, i in offers:
-        if not late and costs[i] > budget:
+        if not late and (costs[i] > budget or (less and costs[i] == budget)):
+            if on:
+                continue
             break
         budget -= costs[i]
         ranks[i] += 1
@@ -82,6 +84,8 @@ SHARE_WRONG = {
     "I look at the value alone": lambda v, c, b: _shared(v, c, b, price=lambda value, cost: value),
     "I give the cheapest first": lambda v, c, b: _shared(v, c, b, price=lambda value, cost: -cost),
     "Mine overshoots the budget": lambda v, c, b: _shared(v, c, b, late=True),
+    "Mine goes on with cheaper ones": lambda v, c, b: _shared(v, c, b, on=True),
+    "One that just fits is left out": lambda v, c, b: _shared(v, c, b, less=True),
     "All matrices get alike in mine": _in_turn,
 }
 
@@ -99,9 +103,9 @@ def water_level(variances: list[float], level: float) -> tuple[float, float]:
     return rate, sum(min(variance, level) for variance in variances)
 
 
-def _level(variances, level, half=0.5, floor=True, error=min, root=False):
+def _level(variances, level, half=0.5, floor=True, error=min, root=False, log=math.log2):
     ratio = lambda variance: math.sqrt(variance / level) if root else variance / level
-    rates = [half * math.log2(ratio(variance)) for variance in variances]
+    rates = [half * log(ratio(variance)) for variance in variances]
     return sum(max(rate, 0.0) if floor else rate for rate in rates), sum(error(v, level) for v in variances)
 
 
@@ -110,6 +114,7 @@ LEVEL_WRONG = {
     "My bits can be negative": lambda v, level: _level(v, level, floor=False),
     "All my errors are the level": lambda v, level: _level(v, level, error=lambda variance, level: level),
     "I took standard deviations": lambda v, level: _level(v, level, root=True),
+    "My bits are too few by a third": lambda v, level: _level(v, level, log=math.log),
     "My errors and bits change places": lambda v, level: water_level(v, level)[::-1],
 }
 
@@ -156,6 +161,11 @@ EXERCISES = (
             ),
         ),
         wrong=DOMINATED_WRONG,
+        start="Take two points by hand. When does the first beat the second? Write that as one condition on two pairs.",
+        skeleton="""def dominated(sizes, errors):
+    points = list(zip(sizes, errors, strict=True))
+    beats = lambda a, b: ...
+    return [i for i, point in enumerate(points) if any(beats(other, point) for other in points)]""",
     ),
     Exercise(
         name="share_out",
@@ -166,6 +176,8 @@ EXERCISES = (
         checks=(
             case(share_out, [[9.0, 9.0, 8.0], [8.0, 7.0, 1.0]], [3.0, 2.0], 8.0),
             case(share_out, [[2.0, 1.0]], [3.0], 2.0),  # not even one fits
+            case(share_out, [[8.0, 7.0], [3.0, 1.0]], [4.0, 2.0], 7.0),  # the next does not fit, a cheaper one would
+            case(share_out, [[2.0, 1.0]], [3.0], 6.0),  # both fit, to the byte
             the_budget_is_kept,
         ),
         hints=(
@@ -176,11 +188,29 @@ EXERCISES = (
             ("I give the cheapest first", "A cheap component may buy next to nothing. Divide the value by the cost."),
             ("Mine overshoots the budget", "Look whether the next component still fits before you give it."),
             (
+                "Mine goes on with cheaper ones",
+                "That is another rule, and it spends a few bytes more. Here you stop at the first that does not fit: "
+                "the text's argument, that nothing of the same cost is better, holds at this point.",
+            ),
+            (
+                "One that just fits is left out",
+                "A component whose cost is just what is left fits: stop where cost > left.",
+            ),
+            (
                 "All matrices get alike in mine",
                 "That is one keep ratio for all. Put all components of all matrices into one list, and sort that.",
             ),
         ),
         wrong=SHARE_WRONG,
+        start="Make one list of all components of all matrices: what a byte of each buys, and whose it is. Sort it.",
+        skeleton="""def share_out(values, costs, budget):
+    offers = sorted(...)  # the best first
+    ranks = [0] * len(values)
+    for _, i in offers:
+        if ...:
+            break
+        ...
+    return ranks""",
     ),
     Exercise(
         name="water_level",
@@ -198,6 +228,7 @@ EXERCISES = (
                 "My bits are twice as many",
                 "A bit halves the standard deviation of the error, so its variance falls by four.",
             ),
+            ("My bits are too few by a third", "A bit is a logarithm to the base 2: math.log2, not math.log."),
             ("My bits can be negative", "Below the level a number gets no bits at all. Never fewer."),
             (
                 "All my errors are the level",
@@ -207,5 +238,15 @@ EXERCISES = (
             ("My errors and bits change places", "Return the bits first, then the squared error."),
         ),
         wrong=LEVEL_WRONG,
+        start="Take one number. Is its variance above the level? Write down its bits and its error in both cases.",
+        skeleton="""def water_level(variances, level):
+    bits = error = 0.0
+    for variance in variances:
+        if variance > level:
+            bits += ...
+            error += ...
+        else:
+            error += ...
+    return bits, error""",
     ),
 )

@@ -1,4 +1,4 @@
-"""The exercises of notebook 11: a layer without its matrix, for one task and for many; what memory keeps; routing."""
+"""The exercises of notebook 11: a layer without its matrix, for one task and for many; routing."""
 
 import torch
 
@@ -50,40 +50,45 @@ def a_token_is_served_alike_alone_and_in_a_batch(candidate):
 
 
 def mixed_forward(
-    x: torch.Tensor, w: torch.Tensor, factors: list[tuple[torch.Tensor, torch.Tensor]], tasks: torch.Tensor
+    y: torch.Tensor, x: torch.Tensor, factors: list[tuple[torch.Tensor, torch.Tensor]], tasks: torch.Tensor
 ) -> torch.Tensor:
-    """x (batch, n), W (m, n), for each task A (m, r) and B (r, n), the tasks (batch,) of the samples -> (batch, m).
+    """What the base answers, y = W x (batch, m), and x (batch, n); A (m, r), B (r, n) of each task; tasks (batch,).
 
-    Each sample gets W x + A B x of its own task. The product with W is made once, for all samples.
+    Returns (batch, m): to the base's answer for a sample comes A B x of the sample's own task. y stays as it is.
     """
-    y = x @ w.T
+    result = y.clone()
     for task, (a, b) in enumerate(factors):
         mine = tasks == task
-        y[mine] += x[mine] @ b.T @ a.T
-    return y
+        result[mine] += x[mine] @ b.T @ a.T
+    return result
 
 
-def _first_task(x, w, factors, tasks):
+def _first_task(y, x, factors, tasks):
     a, b = factors[int(tasks[0])]
-    return x @ w.T + x @ b.T @ a.T
+    return y + x @ b.T @ a.T
 
 
-def _every_task(x, w, factors, tasks):
-    return x @ w.T + sum(x @ b.T @ a.T for a, b in factors)
+def _every_task(y, x, factors, tasks):
+    return y + sum(x @ b.T @ a.T for a, b in factors)
 
 
-def _grouped(x, w, factors, tasks):
-    return torch.cat([x[tasks == t] @ (w + a @ b).T for t, (a, b) in enumerate(factors)])
+def _grouped(y, x, factors, tasks):
+    return torch.cat([y[tasks == t] + x[tasks == t] @ b.T @ a.T for t, (a, b) in enumerate(factors)])
 
 
-def _without_base(x, w, factors, tasks):
-    return mixed_forward(x, torch.zeros_like(w), factors, tasks)
+def _without_base(y, x, factors, tasks):
+    return mixed_forward(torch.zeros_like(y), x, factors, tasks)
 
 
-def _by_place(x, w, factors, tasks):
-    y = x @ w.T
+def _by_place(y, x, factors, tasks):
+    result = y.clone()
     for place, (a, b) in enumerate(factors[: len(x)]):
-        y[place] += a @ (b @ x[place])
+        result[place] += a @ (b @ x[place])
+    return result
+
+
+def _in_place(y, x, factors, tasks):
+    y += mixed_forward(torch.zeros_like(y), x, factors, tasks)
     return y
 
 
@@ -93,9 +98,11 @@ MIXED_WRONG = {
     "My samples have changed places": _grouped,
     "My result is the remainders alone": _without_base,
     "I take a sample's place for its task": _by_place,
+    "I changed the y that I was given": _in_place,
 }
 TOKENS = torch.tensor([[1.0, 0.0, 2.0], [0.0, -1.0, 1.0], [2.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
 SHARED = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, -1.0]])
+BASE = TOKENS @ SHARED.T
 THIN = [
     (torch.tensor([[1.0], [0.5]]), torch.tensor([[1.0, 0.0, -1.0]])),
     (torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]])),
@@ -106,56 +113,8 @@ THIN = [
 def the_matrices_agree(candidate):
     tasks = torch.tensor([2, 1, 1, 0])
     wanted = torch.stack([(SHARED + THIN[t][0] @ THIN[t][1]) @ x for t, x in zip(tasks.tolist(), TOKENS, strict=True)])
-    if problem := difference(candidate(TOKENS, SHARED, THIN, tasks), wanted):
+    if problem := difference(candidate(BASE, TOKENS, THIN, tasks), wanted):
         raise Wrong(f"against each sample with its own matrix: {problem}")
-
-
-def who_goes(requests: list[str], sizes: dict[str, int], limit: int) -> list[str]:
-    """Requests so far, oldest first, and each expert's bytes -> the experts to drop, until the others fit the limit.
-
-    Of the experts that were asked for, the one whose last request is longest ago goes first.
-    """
-    last = {task: turn for turn, task in enumerate(requests)}
-    total, gone = sum(sizes[task] for task in last), []
-    for task in sorted(last, key=last.get):
-        if total <= limit:
-            break
-        gone.append(task)
-        total -= sizes[task]
-    return gone
-
-
-def _dropped(order, sizes, limit, total=None, room=0):
-    total, gone = sum(sizes[task] for task in order) if total is None else total, []
-    for task in order:
-        if total + room <= limit:
-            break
-        gone.append(task)
-        total -= sizes[task]
-    return gone
-
-
-def _by_last(requests):
-    last = {task: turn for turn, task in enumerate(requests)}
-    return sorted(last, key=last.get)
-
-
-GOES_WRONG = {
-    "I drop the one that came first": lambda requests, sizes, limit: _dropped(
-        list(dict.fromkeys(requests)), sizes, limit
-    ),
-    "I drop the one used last": lambda requests, sizes, limit: _dropped(_by_last(requests)[::-1], sizes, limit),
-    "I drop the one used least often": lambda requests, sizes, limit: _dropped(
-        sorted(_by_last(requests), key=requests.count), sizes, limit
-    ),
-    "I count a task twice": lambda requests, sizes, limit: _dropped(
-        _by_last(requests), sizes, limit, total=sum(sizes[task] for task in requests)
-    ),
-    "I drop one although all fit": lambda requests, sizes, limit: _dropped(_by_last(requests), sizes, limit, room=1),
-    "I drop one and stop": lambda requests, sizes, limit: _dropped(_by_last(requests), sizes, limit)[:1],
-}
-SIZES = {"signs": 4, "digits": 2, "aerial": 3, "scenes": 1}
-REQUESTS = ["digits", "signs", "aerial", "digits", "scenes", "digits"]
 
 
 def subspace_share(x: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
@@ -217,6 +176,10 @@ EXERCISES = (
             ),
         ),
         wrong=FORWARD_WRONG,
+        start="Go through the formula from the right, with shapes: x is (tokens, n). What is V^T x, for all rows?",
+        skeleton="""def low_rank_forward(x, w, u, s, vh):
+    thin = ...  # V^T x of every token: (tokens, r)
+    return x @ w.T + ...""",
     ),
     Exercise(
         name="mixed_forward",
@@ -225,9 +188,9 @@ EXERCISES = (
         minutes=8,
         reference=mixed_forward,
         checks=(
-            case(mixed_forward, TOKENS, SHARED, THIN, torch.tensor([1, 0, 2, 1])),
-            case(mixed_forward, TOKENS[:3], SHARED, THIN, torch.tensor([2, 2, 2])),  # a batch of one task
-            case(mixed_forward, TOKENS[:1], SHARED, THIN, torch.tensor([1])),
+            case(mixed_forward, BASE, TOKENS, THIN, torch.tensor([1, 0, 2, 1])),
+            case(mixed_forward, BASE[:3], TOKENS[:3], THIN, torch.tensor([2, 2, 2])),  # a batch of one task
+            case(mixed_forward, BASE[:1], TOKENS[:1], THIN, torch.tensor([1])),
             the_matrices_agree,
         ),
         hints=(
@@ -235,44 +198,27 @@ EXERCISES = (
                 "All samples get the first one's task",
                 "Go through the tasks. For each, tasks == task says which rows of x are its own.",
             ),
-            ("Each sample gets every task", "Add a task's remainder to its own rows alone: y[mine] += ..."),
+            ("Each sample gets every task", "Add a task's remainder to its own rows alone: those where tasks == task."),
             (
                 "My samples have changed places",
                 "If you gather the samples of a task, put their results back where they came from.",
             ),
-            ("My result is the remainders alone", "Every sample gets W x as well: one product for the whole batch."),
+            ("My result is the remainders alone", "Every sample keeps the base's answer: start from y."),
             (
                 "I take a sample's place for its task",
                 "The third sample is not of the third task. Its task is tasks[2].",
             ),
+            ("I changed the y that I was given", "Others may still read the base's answers: begin with y.clone()."),
         ),
         wrong=MIXED_WRONG,
-    ),
-    Exercise(
-        name="who_goes",
-        notebook=NOTEBOOK,
-        difficulty="easy",
-        minutes=6,
-        reference=who_goes,
-        checks=(
-            case(who_goes, ["aerial", "digits"], SIZES, 5),  # they just fit
-            case(who_goes, REQUESTS, SIZES, 7),
-            case(who_goes, REQUESTS, SIZES, 1),
-            case(who_goes, ["aerial", "aerial", "scenes", "digits"], SIZES, 5),
-            case(who_goes, [], SIZES, 5),
-        ),
-        hints=(
-            ("I count a task twice", "However often it was asked for, an expert lies in memory once."),
-            (
-                "I drop the one that came first",
-                "What matters is each task's last request. An old friend that was just asked for stays.",
-            ),
-            ("I drop the one used last", "The one whose last request is longest ago goes first."),
-            ("I drop the one used least often", "Not how often counts, but how long ago: look at the last request."),
-            ("I drop one although all fit", "What has exactly the limit's bytes fits: stop at total <= limit."),
-            ("I drop one and stop", "Go on until what is left fits."),
-        ),
-        wrong=GOES_WRONG,
+        pace=(torch.zeros(20_000, 2), torch.ones(20_000, 3), THIN, torch.arange(20_000) % len(THIN)),
+        start="Write it for a batch of one task: two thin products, added to y. Then give it that task's rows alone.",
+        skeleton="""def mixed_forward(y, x, factors, tasks):
+    result = y.clone()
+    for task, (a, b) in enumerate(factors):
+        mine = ...
+        result[mine] += ...
+    return result""",
     ),
     Exercise(
         name="subspace_share",
@@ -296,5 +242,11 @@ EXERCISES = (
             ("Positive and negative cancel", "Square each product before you sum over the vectors."),
         ),
         wrong=SHARE_WRONG,
+        start="Take one input and one unit vector v: the share of x along v is (v x)^2 / ||x||^2. Then sum over all v.",
+        skeleton="""def subspace_share(x, vectors):
+    products = x @ vectors.T  # (batch, r)
+    share = ...  # (batch,)
+    chance = ...
+    return share / chance""",
     ),
 )

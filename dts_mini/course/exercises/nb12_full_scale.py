@@ -168,6 +168,10 @@ EXERCISES = (
             ),
         ),
         wrong=BITS_WRONG,
+        start="Write down the shapes of the matrices in both layouts. How many codes has each, how many singular values?",
+        skeleton="""def attention_bits(d, rank, fused):
+    matrices = [(3 * d, d)] if fused else ...
+    return sum(... for m, n in matrices)""",
     ),
     Exercise(
         name="leaked",
@@ -195,6 +199,10 @@ EXERCISES = (
             ),
         ),
         wrong=LEAKED_WRONG,
+        start="Take one test image: does it stand anywhere in the training split? Then count over all test images.",
+        skeleton="""def leaked(train, test):
+    seen = set(train)
+    return ...""",
     ),
     Exercise(
         name="split_attention",
@@ -219,5 +227,16 @@ EXERCISES = (
             ),
         ),
         wrong=SPLIT_WRONG,
+        start="Begin with a new dict, and copy into it all that is not attention's. Then cut one weight into thirds.",
+        skeleton="""def split_attention(state):
+    result = {}
+    for name, tensor in state.items():
+        block, found, kind = name.rpartition("attn.in_proj_")
+        if not found:
+            result[name] = tensor
+            continue
+        for part, third in zip("qkv", ..., strict=True):
+            ...
+    return result""",
     ),
 )

@@ -2,35 +2,43 @@
 
 from dts_mini.course.figures.decomposition import (
     component,
+    described,
     layer_errors,
-    matrices,
     rank_accuracy,
     same_error,
     singular_values,
     truncation_error,
 )
 from dts_mini.course.figures.full_scale import storage_shares
+from dts_mini.course.figures.language import descriptor_cosines, where_bytes_go
 from dts_mini.course.figures.merging import (
-    accuracy_against_storage,
     base_choice,
-    family,
     mean_accuracies,
     storage_by_tasks,
-    task_accuracies,
+    task_strips,
     two_measures,
 )
 from dts_mini.course.figures.routing import routed_accuracies, routing_maps
-from dts_mini.course.figures.scaling import delta_bytes, file_bytes, group_error, length_and_answers, scaling_costs
+from dts_mini.course.figures.scaling import (
+    delta_bytes,
+    file_bytes,
+    group_error,
+    length_and_answers,
+    scaling_costs,
+    stairs,
+    trial_rows,
+)
 from dts_mini.course.figures.serving import drift, served_memory, serving_cost, serving_times
 from dts_mini.course.figures.size_accuracy import (
     ablation_bars,
     bound_tightness,
+    component_errors,
     every_method,
     layer_ranks,
     rate_distortion,
     size_curves,
 )
-from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, storage_bars
+from dts_mini.course.figures.suite import accuracies, confusion, contact_sheet, size_and_accuracy, storage_bars
 from dts_mini.course.figures.thresholding import (
     cut_curve,
     group_histogram,
@@ -38,6 +46,7 @@ from dts_mini.course.figures.thresholding import (
     kept_parts,
     numbers_and_codes,
 )
+from dts_mini.course.figures.tower import tower
 from dts_mini.course.figures.unseen import (
     descriptor_map,
     fusion_plane,
@@ -52,19 +61,20 @@ from dts_mini.course.figures.vectors import cosine_map, layer_lengths, similarit
 __all__ = [
     "ablation_bars",
     "accuracies",
-    "accuracy_against_storage",
     "base_choice",
     "bound_tightness",
     "component",
+    "component_errors",
     "confusion",
     "contact_sheet",
     "cosine_map",
     "cut_curve",
     "delta_bytes",
+    "described",
+    "descriptor_cosines",
     "descriptor_map",
     "drift",
     "every_method",
-    "family",
     "file_bytes",
     "fusion_plane",
     "group_error",
@@ -75,7 +85,6 @@ __all__ = [
     "layer_lengths",
     "layer_ranks",
     "length_and_answers",
-    "matrices",
     "mean_accuracies",
     "nearness_gains",
     "numbers_and_codes",
@@ -91,15 +100,20 @@ __all__ = [
     "sharpness_curves",
     "similarity_scatter",
     "singular_values",
+    "size_and_accuracy",
     "size_curves",
+    "stairs",
     "storage_bars",
     "storage_by_tasks",
     "storage_shares",
-    "task_accuracies",
+    "task_strips",
+    "tower",
+    "trial_rows",
     "triangle",
     "truncation_error",
     "two_measures",
     "unseen_accuracies",
     "unseen_gains",
     "weight_bars",
+    "where_bytes_go",
 ]

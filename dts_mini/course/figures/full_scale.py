@@ -16,7 +16,7 @@ def storage_shares(shares: Mapping[str, Mapping[float, float]]) -> tuple[Figure,
     """
     ratios = list(next(iter(shares.values())))
     width = 0.84 / len(shares)
-    figure, axis = plt.subplots(figsize=(8, 4))
+    figure, axis = plt.subplots(figsize=(7.2, 4))
     data = {"keep ratio": ratios, "share": {}}
     for number, (name, by_ratio) in enumerate(shares.items()):
         value = [100 * by_ratio[ratio] for ratio in ratios]
@@ -27,4 +27,9 @@ def storage_shares(shares: Mapping[str, Mapping[float, float]]) -> tuple[Figure,
     axis.set_xticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
     axis.set(xlabel="keep ratio", ylabel="what one task adds (% of the float32 model)")
     figure.legend(loc="outside upper center", ncols=2)
+    told = "; ".join(f"{name}: " + ", ".join(f"{v:.2f}" for v in value) for name, value in data["share"].items())
+    figure.alt = (
+        "Bars of what one task adds, in % of the float32 model, by way of counting, for the keep ratios "
+        f"{', '.join(f'{ratio:g}' for ratio in ratios)}. {told}."
+    )
     return figure, data

@@ -1,23 +1,15 @@
 """Personalised merging: the tables of accuracy and storage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
-from dts_mini.measures.tables import by_variant
-
-_KEYS = ("value", "low", "high")
-FAMILIES = ("zero-shot", "base merge", "DTS-T", "DTS-D", "experts")
-
-
-def family(row: str) -> str:
-    """What kind of row of the headline table this is: one of FAMILIES."""
-    if row in ("zero-shot", "experts"):
-        return row
-    return row[:5] if row.startswith("DTS") else "base merge"
+from dts_mini.course.figures.kinds import KEYS, in_percent, look, name_strips, range_of, spread
+from dts_mini.course.style import DASHES, MARKERS, PALETTE, styled
+from dts_mini.measures import tables
+from dts_mini.measures.tables import FAMILIES, by_variant, rows_of
 
 
 @styled
@@ -27,122 +19,137 @@ def mean_accuracies(table: Mapping) -> tuple[Figure, dict]:
     names = [row["name"] for row in rows]
     value, low, high = ([100 * row["mean"][key] for row in rows] for key in ("value", "low", "high"))
     figure, axes = plt.subplots(figsize=(7.4, 0.27 * len(rows) + 1.1))
-    for number, kind in enumerate(FAMILIES):
-        here = [place for place, name in enumerate(names) if family(name) == kind]
+    of = [tables.family(row) for row in rows]
+    words = []
+    for family in (each for each in FAMILIES if each in of):
+        here = [place for place, each in enumerate(of) if each == family]
         reach = [[value[i] - low[i] for i in here], [high[i] - value[i] for i in here]]
-        looks = {"color": PALETTE[number], "fmt": MARKERS[number], "capsize": 3, "label": kind}
-        axes.errorbar([value[i] for i in here], here, xerr=reach, **looks)
+        axes.errorbar([value[i] for i in here], here, xerr=reach, **look(family), capsize=3, label=family)
+        words.append(f"{family} {range_of([value[i] for i in here])} %")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel(f"mean accuracy over {len(table['columns'])} tasks (%), bars: 95 % intervals")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return figure, {"row": names, "family": [family(n) for n in names], "value": value, "low": low, "high": high}
+    figure.alt = f"Mean accuracy of each row of the headline table with its interval: {'; '.join(words)}."
+    return figure, {"row": names, "family": of, "value": value, "low": low, "high": high}
 
 
 @styled
-def accuracy_against_storage(table: Mapping) -> tuple[Figure, dict]:
-    """Mean accuracy of DTS, with its 95 % interval, against the file that each task adds; merges and experts beside."""
-    rows = {row["name"]: row for row in table["rows"]}
-    figure, axes = plt.subplots(figsize=(7.0, 3.6))
+def task_strips(table: Mapping, keep_ratio: float = 0.1) -> tuple[Figure, dict]:
+    """A strip for each task and for their mean: zero-shot, every merge of a headline table, every DTS row, the expert.
+
+    Of DTS the rows at ``keep_ratio``.
+    """
+    groups = {family: rows_of(table, family) for family in ("zero-shot", "base merge", "experts")}
+    groups |= {family: rows_of(table, family, keep_ratio=keep_ratio) for family in ("DTS-T", "DTS-D")}
+    strips = {"mean": "mean"} | {task: task for task in table["columns"]}
+    cell = lambda row, name: row["mean"] if name == "mean" else row["accuracy"][name]
+    figure, axes = plt.subplots(figsize=(6.8, 0.36 * len(strips) + 1.1))
     data = {}
-    for number, (name, points) in enumerate(by_variant(table).items()):
-        size = [100 * row["storage"] for row in points]
-        value, low, high = ([100 * row["mean"][key] for row in points] for key in ("value", "low", "high"))
-        reach = [[v - l for v, l in zip(value, low, strict=True)], [h - v for v, h in zip(value, high, strict=True)]]
-        axes.errorbar([s * 1.03**number for s in size], value, reach, capsize=3, **cue(number), label=name)
-        data[name] = {"storage": size, "value": value, "low": low, "high": high}
-    for number, name in enumerate(("experts", "TIES", "average", "zero-shot")):
-        value = 100 * rows[name]["mean"]["value"]
-        axes.axhline(value, color="0.35", linestyle=DASHES[number], linewidth=1, label=name)
-        data[name] = {"value": [value]}
-    axes.set_xscale("log")
-    ticks = next(iter(data.values()))["storage"]  # the other curves' files are as large, but for a few zeros
-    axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("a task's file (% of the float32 model; points moved apart a little)")
-    axes.set_ylabel("mean accuracy (%)")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return figure, data
-
-
-@styled
-def task_accuracies(table: Mapping, names: Sequence[str]) -> tuple[Figure, dict]:
-    """Accuracy on each task, with 95 % intervals, of some rows of a table."""
-    rows = {row["name"]: row for row in table["rows"]}
-    tasks, width = list(table["columns"]), 0.84 / len(names)
-    figure, axes = plt.subplots(figsize=(max(5.0, 1.15 * len(tasks) + 1), 3.4))
-    data = {"task": tasks}
-    for number, name in enumerate(names):
-        cells = [rows[name]["accuracy"][task] for task in tasks]
-        value, low, high = ([100 * cell[key] for cell in cells] for key in ("value", "low", "high"))
-        reach = [[v - l for v, l in zip(value, low, strict=True)], [h - v for v, h in zip(value, high, strict=True)]]
-        place = [i + (number - (len(names) - 1) / 2) * width for i in range(len(tasks))]
-        axes.bar(place, value, width, yerr=reach, ecolor="0.2", capsize=2, **bar_cue(number), label=name)
-        data[name] = {"value": value, "low": low, "high": high}
-    axes.set_xticks(range(len(tasks)), tasks, rotation=20, ha="right")
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("task")
-    axes.set_ylabel("accuracy (%)")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    for y, name in enumerate(strips):
+        data[name] = {family: in_percent([cell(row, name) for row in rows]) for family, rows in groups.items()}
+        for family, found in data[name].items():
+            points = {key: found["value"] for key in KEYS}  # the intervals stand in the table
+            above = 0.25 if family == "experts" else 0  # DTS would cover it: it points down to its place
+            spread(axes, y - above, points, family, size=7 if family == "zero-shot" else 5)
+    name_strips(axes, list(strips))
+    middle = lambda family: sum(ends := data["mean"][family]["value"]) / len(ends)
+    words = (("zero-shot", "zero-shot", "center"), ("base merge", "every merge", "center"), ("DTS-D", "DTS", "center"))
+    for family, word, where in words:
+        axes.text(middle(family), -0.42, word, ha=where, va="bottom", color=PALETTE[6], weight="bold")
+    axes.text(middle("experts") + 1.2, -0.25, "experts", va="center", color=PALETTE[6], weight="bold")
+    axes.set_ylim(top=-1.1)
+    axes.set_xlabel(f"accuracy on test images (%); DTS at keep ratio {keep_ratio}")
+    words = "; ".join(f"{family} {range_of(found['value'])} %" for family, found in data["mean"].items())
+    figure.alt = (
+        "Accuracy, a strip for each task and one for their mean: zero-shot far left, every merge spread between, every "
+        f"DTS row close to the expert at the right. In the mean: {words}."
+    )
     return figure, data
 
 
 @styled
 def base_choice(bases: Mapping[str, Mapping]) -> tuple[Figure, dict]:
-    """How close rebuilt experts come over each base, against the base's own accuracy and the remainder's length.
+    """How accurate each base is by itself, how long the remainders over it are, and how close rebuilt experts come.
 
     ``bases`` is {name: {"accuracy": .., "length": .., "kl": .. nats}}, each an estimate {"value", "low", "high"};
-    the ends of a length are the shortest and the longest task's.
+    the ends of a length are the shortest and the longest task's. The bases stand by rising accuracy.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.6), sharey=True)
-    across = (
-        ("accuracy", 100, "accuracy of the base itself (%)"),
-        ("length", 1, "length of the remainder / of the task vector"),
+    names = sorted(bases, key=lambda name: bases[name]["accuracy"]["value"])
+    panels = (
+        ("accuracy", 100, "accuracy of the base itself (%), bars: 95 % intervals"),
+        ("length", 1, "length of the remainder / of the task vector, bars: all tasks"),
+        ("kl", 1, "KL(expert, rebuilt) (nats), bars: 95 % intervals"),
     )
-    data = {"base": list(bases), "kl": {key: [row["kl"][key] for row in bases.values()] for key in _KEYS}}
-    for axes, (what, unit, label) in zip(panels, across, strict=True):
-        data[what] = {key: [unit * row[what][key] for row in bases.values()] for key in _KEYS}
-        for number, name in enumerate(bases):
-            x, y = ({key: data[c][key][number] for key in _KEYS} for c in (what, "kl"))
-            reach = [[[e["value"] - e["low"]], [e["high"] - e["value"]]] for e in (x, y)]
-            looks = {**cue(number), "linestyle": "none", "markersize": 7, "capsize": 2}
-            axes.errorbar(x["value"], y["value"], xerr=reach[0], yerr=reach[1], **looks, label=name)
+    figure, rows = plt.subplots(len(panels), 1, figsize=(6.4, len(panels) * (0.26 * len(names) + 0.7)))
+    data = {"base": names}
+    for axes, (what, unit, label) in zip(rows, panels, strict=True):
+        data[what] = {key: [unit * bases[name][what][key] for name in names] for key in KEYS}
+        for y, name in enumerate(names):
+            one = {key: data[what][key][y : y + 1] for key in KEYS}
+            spread(axes, y, one, "zero-shot" if name == "theta_0" else "base merge", elinewidth=1.2, capsize=3)
+        name_strips(axes, [r"$\theta_0$" if name == "theta_0" else name for name in names])
+        axes.set_xlim(left=0)
         axes.set_xlabel(label)
-        axes.grid(alpha=0.3)
-    panels[0].set_ylim(bottom=0)
-    panels[0].set_ylabel("KL divergence from the experts\n(nats), bars: 95 % intervals")
-    panels[1].legend(title="base", loc="upper left", bbox_to_anchor=(1, 1))
+    words = (
+        f"{name} {data['accuracy']['value'][i]:.0f} %, {data['length']['value'][i]:.1f}, {data['kl']['value'][i]:.3f} nats"
+        for i, name in enumerate(names)
+    )
+    figure.alt = (
+        "Bases from the least to the most accurate, a strip each in three panels: their own accuracy, the length of the "
+        f"remainders over them, and the KL divergence of rebuilt experts, which does not follow: {'; '.join(words)}."
+    )
     return figure, data
 
 
 @styled
 def two_measures(table: Mapping) -> tuple[Figure, dict]:
-    """Share of the experts' accuracy, and KL divergence from the experts, against the file that each task adds."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.4))
+    """Share of the experts' accuracy, and KL divergence from the experts, against the file that each task adds.
+
+    DTS-D over a merge with one keep ratio is a point by itself.
+    """
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.6, 6.0), sharex=True)
+    curves = by_variant(table)
+    in_curves = {row["name"] for rows in curves.values() for row in rows}
+    single = [row for row in rows_of(table, "DTS-T", "DTS-D") if row["name"] not in in_curves]
     data = {}
-    for number, (name, points) in enumerate(by_variant(table).items()):
+    for number, (name, points) in enumerate(curves.items()):
         size = [100 * row["storage"] for row in points]
-        share = {key: [100 * row["share of experts"][key] for row in points] for key in _KEYS}
+        share = in_percent([row["share of experts"] for row in points])
         apart = [row["kl from experts"] for row in points]
         reach = [[v - e for v, e in zip(share["value"], share["low"], strict=True)]]
         reach += [[e - v for v, e in zip(share["value"], share["high"], strict=True)]]
         moved = [s * 1.04 ** (number - 1) for s in size]
-        left.errorbar(moved, share["value"], reach, capsize=2, **cue(number), label=name)
-        right.plot(moved, apart, **cue(number), label=name)
+        looks = look(tables.family(points[0])) | {"linestyle": DASHES[number], "label": name}
+        looks |= {"marker": MARKERS[1 + number]} if number > 1 else {}  # DTS-D over another merge: the same colour
+        top.errorbar(moved, share["value"], reach, capsize=2, **looks)
+        bottom.plot(moved, apart, **looks)
         data[name] = {"storage": size, "share": share, "kl": apart}
-    left.axhline(100, color="0.35", linewidth=1, label="experts")
-    left.set_ylabel("share of the experts' accuracy (%)\nbars: 95 % intervals")
-    right.set_ylabel("KL divergence from the experts (nats)")
-    right.set_ylim(bottom=0)
+    for row in single:
+        name, size = row["name"].rsplit(", ", 1)[0], 100 * row["storage"]
+        bottom.plot(size, row["kl from experts"], **look(tables.family(row)), markerfacecolor="none")
+        word = name.replace("DTS-D, ", "over ")
+        bottom.annotate(word, (size, row["kl from experts"]), (9, 0), textcoords="offset points", va="center")
+        data[name] = {"storage": [size], "kl": [row["kl from experts"]]}
+    top.axhline(100, color="0.35", linewidth=1)
+    top.text(1, 100, "experts ", transform=top.get_yaxis_transform(), ha="right", va="bottom")
+    top.set_ylabel("share of the experts' accuracy (%)\nbars: 95 % intervals")
+    bottom.set_ylabel("KL(expert, rebuilt) (nats)")
+    bottom.set_ylim(bottom=0)
     ticks = next(iter(data.values()))["storage"]
-    for axes in (left, right):
+    for axes in (top, bottom):
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel("a task's file (% of the model)")
         axes.grid(alpha=0.3)
-    left.legend(fontsize="small")
+    bottom.set_xlabel("a task's file (% of the model; points moved apart a little)")
+    top.legend(loc="lower right")
+    apart = "; ".join(f"{name} {', '.join(f'{kl:.3f}' for kl in found['kl'])}" for name, found in data.items())
+    figure.alt = (
+        "Two panels against a task's file size. Top: the share of the experts' accuracy rises with it, the intervals of "
+        f"all curves overlap. Bottom: KL divergence from the experts falls with it; in nats: {apart}."
+    )
     return figure, data
 
 
@@ -158,7 +165,9 @@ def storage_by_tasks(model: int, files: Mapping[str, int], most: int = 20) -> tu
     lines["one merged model"] = [1.0] * most
     figure, axes = plt.subplots(figsize=(7.4, 3.4))
     for number, (name, values) in enumerate(lines.items()):
-        axes.plot(tasks, values, **cue(number), markersize=4, markevery=max(1, most // 10), label=name)
+        family = {"experts": "experts", "one merged model": "base merge"}.get(name, "DTS-D")
+        looks = look(family) | {"marker": MARKERS[number], "linestyle": DASHES[number]}
+        axes.plot(tasks, values, **looks, markersize=4, markevery=max(1, most // 10), label=name)
     axes.set_xlabel("number of tasks")
     axes.set_ylabel("storage (models)")
     axes.set_ylim(0, min(most, 4))
@@ -166,4 +175,10 @@ def storage_by_tasks(model: int, files: Mapping[str, int], most: int = 20) -> tu
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.alt = (
+        "Storage in units of one model against the number of tasks. The experts take one more for each task and leave "
+        f"the picture; at {most} tasks "
+        + ", ".join(f"{name} takes {values[-1]:.2f}" for name, values in lines.items() if name != "experts")
+        + "."
+    )
     return figure, {"tasks": tasks, **lines}

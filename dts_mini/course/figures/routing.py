@@ -18,9 +18,10 @@ def routing_maps(choices: Mapping[str, Tensor], truth: Tensor, tasks: Sequence[s
     ``choices`` and ``truth`` are task numbers (n,).
     """
     k = len(tasks)
-    figure, panels = plt.subplots(1, len(choices), figsize=(3.6 * len(choices) + 1.6, 5.4), sharey=True, squeeze=False)
+    size = {"figsize": (6.6, 3.5 * len(choices) + 1)}
+    figure, panels = plt.subplots(len(choices), 1, sharex=True, squeeze=False, **size)
     data = {"tasks": list(tasks)}
-    for axes, (name, chosen) in zip(panels[0], choices.items(), strict=True):
+    for axes, (name, chosen) in zip(panels[:, 0], choices.items(), strict=True):
         counts = torch.zeros(k, k).index_put_((truth, chosen), torch.ones(len(truth)), accumulate=True)
         shares = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
         image = axes.imshow(shares.numpy(), cmap="cividis", vmin=0, vmax=100)
@@ -31,11 +32,16 @@ def routing_maps(choices: Mapping[str, Tensor], truth: Tensor, tasks: Sequence[s
                     axes.text(j, i, f"{value:.0f}", ha="center", va="center", **look)
         axes.set_title(name)
         axes.set_xticks(range(k), tasks, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_xlabel("chosen task")
+        axes.set_yticks(range(k), tasks)
+        axes.set_ylabel("task of the image")
         data[name] = shares.tolist()
-    panels[0, 0].set_yticks(range(k), tasks)
-    panels[0, 0].set_ylabel("task of the image")
-    figure.colorbar(image, ax=list(panels[0]), label="share of the task's images (%)", shrink=0.8)
+    panels[-1, 0].set_xlabel("chosen task")
+    figure.colorbar(image, ax=list(panels[:, 0]), label="share of the task's images (%)", shrink=0.5)
+    told = "; ".join(
+        f"{name}: at least {min(data[name][i][i] for i in range(k)):.0f} % of a task's images on the diagonal"
+        for name in choices
+    )
+    figure.alt = f"Heat maps of the share of each task's images that is sent to each task, a panel a router. {told}."
     return figure, data
 
 
@@ -47,7 +53,7 @@ def routed_accuracies(
 
     ``rows`` are those of the table of routing by name; the oracle and the best merges are drawn as levels.
     """
-    figure, axes = plt.subplots(figsize=(7.4, 4.0))
+    figure, axes = plt.subplots(figsize=(7.2, 4.0))
     data = {}
     for number, router in enumerate(routers):
         found = [rows[router if batch == 1 else f"{router}, batches of {batch}"]["end to end"] for batch in batches]
@@ -65,4 +71,12 @@ def routed_accuracies(
     axes.set_ylabel("accuracy end to end,\nmean over the tasks (%)")
     axes.grid(axis="y", color="0.9")
     figure.legend(loc="outside upper center", ncols=2)
+    told = "; ".join(
+        f"{name}: {d:.1f}" if isinstance(d, float) else f"{name}: {d['value'][0]:.1f} to {d['value'][-1]:.1f}"
+        for name, d in data.items()
+    )
+    figure.alt = (
+        "Accuracy end to end in %, with intervals, by how many images of a task go together, and levels for the "
+        f"oracle and the best merge. From the fewest to the most images, {told}."
+    )
     return figure, data

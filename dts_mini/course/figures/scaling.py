@@ -11,7 +11,8 @@ from torch import Tensor
 from dts_mini.core.delta import TaskDelta, storage
 from dts_mini.core.dts import Flat, LowRank
 from dts_mini.course.figures.shared import whiskers
-from dts_mini.course.style import PALETTE, bar_cue, cue, styled
+from dts_mini.course.figures.thresholding import GROUP_NAMES
+from dts_mini.course.style import GROUPS, PALETTE, bar_cue, cue, styled
 from dts_mini.suites.evaluation import interval
 
 
@@ -31,6 +32,11 @@ def delta_bytes(delta: TaskDelta) -> dict[str, int]:
             found["scales"] += coded.scales.nbytes
             found["zeros"] += min(-(-coded.elements // 8), coded.zeros.nbytes)
     return found | {"header and table": len(delta.to_bytes()) - sum(found.values())}
+
+
+def _sign(x: float) -> str:
+    """The colour of a sign, the same in all figures."""
+    return PALETTE[0 if x > 0 else 3]
 
 
 @styled
@@ -61,7 +67,40 @@ def file_bytes(delta: TaskDelta) -> tuple[Figure, dict]:
     for left, right in ((0, 0), (file, file)):
         ends = {"xyA": (left, -0.4), "coordsA": above.transData, "xyB": (right, 0.4), "coordsB": below.transData}
         figure.add_artist(ConnectionPatch(**ends, color="0.5", linewidth=0.8, linestyle=":"))
+    figure.alt = (
+        f"Above, a long grey bar: the expert in float32, {expert:,.0f} KiB. Its left end, a sliver, is the task's file, "
+        f"{file:.1f} KiB. Below, the sliver taken apart: "
+        + ", ".join(f"{n} {k:.1f} KiB" for n, k in parts.items())
+        + "."
+    )
     return figure, {"expert": expert, "file": file, "part": list(parts), "kib": list(parts.values())}
+
+
+@styled
+def stairs(x: Tensor, codes: Tensor) -> tuple[Figure, dict]:
+    """The elements of a factor, sorted, and the root mean square of the group that each is in, of four."""
+    x, order = x.flatten().double().sort()
+    codes = codes.flatten()[order]
+    share = torch.linspace(0, 100, len(x), dtype=torch.float64)
+    groups = {code: x[codes == code] for code in range(4)}
+    values = {code: (group.sign().sum().sign() * group.square().mean().sqrt()).item() for code, group in groups.items()}
+    figure, axes = plt.subplots(figsize=(6.6, 3.6))
+    few = torch.linspace(0, len(x) - 1, min(len(x), 500)).round().long()
+    axes.plot(share[few], x[few], color="black", linewidth=1.2, label="element")
+    for code, name in enumerate(GROUP_NAMES):
+        mine, weak = share[codes == code], code in (1, 2)
+        look = {"color": cue(GROUPS[code])["color"], "linestyle": "--" if weak else "-", "linewidth": 3}
+        axes.plot(mine[[0, -1]], [values[code]] * 2, **look, label=name)
+    axes.axhline(0, color="0.6", linewidth=0.8)
+    axes.set_xlabel("elements, sorted (% of all)")
+    axes.set_ylabel("element, and its group's value")
+    axes.legend(fontsize="small", loc="upper left")
+    figure.alt = (
+        "All elements, sorted, as a rising curve: steep at both ends, flat in the middle. Over it four level steps, one "
+        "for each group: " + ", ".join(f"{name} at {values[code]:.3f}" for code, name in enumerate(GROUP_NAMES)) + ". "
+        "Each step is about as long as the others; at both ends the curve runs far beyond the strong ones."
+    )
+    return figure, {"element": x[few].tolist(), "value": [values[code] for code in range(4)]}
 
 
 @styled
@@ -77,7 +116,7 @@ def group_error(x: Tensor, scales: Mapping[str, float], bins: int = 40) -> tuple
     figure, (above, below) = plt.subplots(2, 1, figsize=(6.6, 4.4), sharex=True, height_ratios=(1, 1.5))
     edges = torch.linspace(min(0, reach), max(0, reach), bins + 1, dtype=torch.float64)
     counts = torch.histogram(x, edges).hist.int().tolist()
-    above.bar((edges[1:] + edges[:-1]) / 2, counts, abs(reach) / bins, facecolor=PALETTE[5], label="elements")
+    above.bar((edges[1:] + edges[:-1]) / 2, counts, abs(reach) / bins, facecolor=_sign(reach), label="elements")
     above.set_ylabel("elements (count)")
     below.plot(grid, error(grid), color="0.35", label="error of the group")
     for number, (name, v) in enumerate(scales.items()):
@@ -91,6 +130,12 @@ def group_error(x: Tensor, scales: Mapping[str, float], bins: int = 40) -> tuple
     below.set_xlabel("value that every element of the group gets")
     below.set_ylabel("squared error (% of energy)")
     marks = {name: [v, error(v).item()] for name, v in scales.items()}
+    figure.alt = (
+        "Above, a histogram of the group's elements. Below, the squared error of the group against its value: a "
+        "parabola. Marked in both: "
+        + "; ".join(f"{name} at {v:.3f} with an error of {e:.1f} % of the energy" for name, (v, e) in marks.items())
+        + "."
+    )
     return figure, {"counts": counts, "value": grid.tolist(), "error": error(grid).tolist(), "marks": marks}
 
 
@@ -101,7 +146,7 @@ def length_and_answers(curve: Sequence[Mapping], marks: Mapping[str, Mapping]) -
     A point holds ``length`` and ``error``, relative to the task vector's, and ``kl`` with ``interval``, in nats.
     ``marks`` are such points by name, put on top of the curve.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
+    figure, (above, below) = plt.subplots(2, 1, figsize=(6.4, 5.4), sharex=True)
     rows = {name: [point] for name, point in marks.items()} | {"one remainder, stretched": list(curve)}
     data = {}
     for number, (name, points) in enumerate(rows.items()):
@@ -111,17 +156,32 @@ def length_and_answers(curve: Sequence[Mapping], marks: Mapping[str, Mapping]) -
         low, high = zip(*(point["interval"] for point in points), strict=True)
         entry = {"value": kl, "low": list(low), "high": list(high)}
         look = {"linestyle": "", "zorder": 3} if name in marks else {"color": "0.45", "marker": ".", "linestyle": "-"}
-        left.plot(length, error, **{**cue(number), **look}, markersize=6, label=name)
-        whiskers(right, length, entry, number, name, **look)
+        above.plot(length, error, **{**cue(number), **look}, markersize=6, label=name)
+        whiskers(below, length, entry, number, name, **look)
         data[name] = {"length": length, "error": error, "kl": entry}
-    for axes in (left, right):
+    for axes in (above, below):
         axes.axvline(1, color="0.6", linestyle=":", linewidth=1, label="the task vector's length")
-        axes.set_xlabel("length (task vector = 1)")
         axes.grid(axis="y", alpha=0.3)
-    left.set_ylabel("relative error")
-    right.set_ylabel("KL divergence (nats)")
-    right.set_ylim(bottom=0)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(rows) + 1)
+    below.set_xlabel("length (task vector = 1)")
+    above.set_ylabel("relative error")
+    below.set_ylabel("KL divergence (nats)")
+    below.set_ylim(bottom=0)
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.alt = (
+        "Two curves against the length of one remainder, stretched. "
+        + "; ".join(
+            f"{what} is lowest, {min(points)[0]:.3g}, at length {min(points)[1]:.2f}"
+            for what, points in (
+                ("above, the relative error", [(point["error"], point["length"]) for point in curve]),
+                ("below, the KL divergence in nats", [(point["kl"], point["length"]) for point in curve]),
+            )
+        )
+        + ". On top of the curves: "
+        + "; ".join(
+            f"{name}, length {p['length']:.2f}, error {p['error']:.2f}, KL {p['kl']:.3f}" for name, p in marks.items()
+        )
+        + "."
+    )
     return figure, data
 
 
@@ -132,7 +192,7 @@ def scaling_costs(lost: Mapping[str, Tensor], kl: Mapping[str, Tensor], tasks: S
     ``lost`` and ``kl`` are resampled estimates (draws, tasks) by row: accuracy lost as a share, and KL in nats.
     """
     columns = [*tasks, "all tasks"]
-    figure, axes = plt.subplots(1, 2, figsize=(9.2, 4.0), sharey=True)
+    figure, axes = plt.subplots(2, 1, figsize=(6.4, 7.2))
     data = {"column": columns, "lost": {}, "kl": {}}
     for axis, (kind, rows, factor) in zip(axes, (("lost", lost, 100), ("kl", kl, 1)), strict=True):
         for number, (name, draws) in enumerate(rows.items()):
@@ -145,11 +205,46 @@ def scaling_costs(lost: Mapping[str, Tensor], kl: Mapping[str, Tensor], tasks: S
             data[kind][name] = {"value": value.tolist(), "low": low.tolist(), "high": high.tolist()}
         axis.axhline(len(tasks) - 0.5, color="0.6", linewidth=0.8)
         axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(columns)), columns)
-    axes[0].invert_yaxis()
+        axis.set_yticks(range(len(columns)), columns)
+        axis.invert_yaxis()
     axes[0].axvline(0, color="0.6", linewidth=0.8)
     axes[0].set_xlabel("accuracy lost to the expert (points)")
     axes[1].set_xscale("log")
     axes[1].set_xlabel("KL divergence from the expert (nats, logarithmic)")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(lost))
+    figure.alt = (
+        "For each task and for all, with 95 % intervals: above, the accuracy lost to the expert; below, the KL "
+        "divergence on a logarithmic axis. For all tasks: "
+        + "; ".join(
+            f"{name} {data['lost'][name]['value'][-1]:.1f} points and {data['kl'][name]['value'][-1]:.3f} nats"
+            for name in lost
+        )
+        + ". On single tasks the intervals of the losses overlap; the KL divergences keep their order."
+    )
+    return figure, data
+
+
+@styled
+def trial_rows(trials: Mapping[str, Tensor]) -> tuple[Figure, dict]:
+    """What was tried, a row each: resampled estimates (draws,) of the mean KL divergence, with 95 % intervals."""
+    figure, axes = plt.subplots(figsize=(6.4, 1.2 + 0.42 * len(trials)))
+    data = {"trial": list(trials), "value": [], "low": [], "high": []}
+    for place, draws in enumerate(trials.values()):
+        value, (low, high) = draws.mean().item(), interval(draws)
+        look = {**cue(0 if place else 6), "linestyle": "", "markersize": 6, "capsize": 3}
+        axes.errorbar([value], [place], xerr=[[max(0, value - low)], [max(0, high - value)]], **look)
+        for key, number in (("value", value), ("low", low), ("high", high)):
+            data[key].append(number)
+    axes.axvline(data["value"][0], color="0.6", linestyle=":", linewidth=1)
+    axes.set_yticks(range(len(trials)), list(trials))
+    axes.invert_yaxis()
+    axes.set_ylim(len(trials) - 0.5, -0.5)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("KL divergence on validation images, mean over the tasks (nats)")
+    best = min(trials, key=lambda name: trials[name].mean())
+    figure.alt = (
+        "The mean KL divergence on validation images, with 95 % intervals, a row for each trial: "
+        + ", ".join(f"{name} {value:.4f}" for name, value in zip(trials, data["value"], strict=True))
+        + f". A dotted line marks the first; the lowest is {best}."
+    )
     return figure, data

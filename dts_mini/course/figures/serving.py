@@ -15,7 +15,7 @@ def drift(errors: Mapping[str, Sequence[float]]) -> tuple[Figure, dict]:
     A way that never drifts holds zeros only, which a log axis cannot show: its line runs along the bottom, and its
     label says so.
     """
-    figure, axis = plt.subplots(figsize=(7.4, 3.8))
+    figure, axis = plt.subplots(figsize=(7.2, 3.8))
     positive = [error for line in errors.values() for error in line if error > 0]
     floor = min(positive, default=1.0) / 10
     for number, (name, line) in enumerate(errors.items()):
@@ -28,6 +28,8 @@ def drift(errors: Mapping[str, Sequence[float]]) -> tuple[Figure, dict]:
     axis.set(xlabel="swaps so far", ylabel="drift of the base\n(share of a remainder's length)")
     axis.grid(axis="y", color="0.9")
     figure.legend(loc="outside upper center", ncols=2)
+    ends = "; ".join(f"{name}, {line[-1]:.1g}" if any(line) else f"{name}, zero" for name, line in errors.items())
+    figure.alt = f"Drift of the base against the number of swaps, on a log axis. After the last swap: {ends}."
     return figure, {name: list(line) for name, line in errors.items()}
 
 
@@ -38,7 +40,7 @@ def serving_cost(shape: tuple[int, int], ranks: Sequence[int], tokens: Sequence[
     Rebuilding costs m n r once for each swap; the side path costs r (m + n) for each token.
     """
     m, n = shape
-    figure, axis = plt.subplots(figsize=(7.4, 3.8))
+    figure, axis = plt.subplots(figsize=(7.2, 3.8))
     data = {"tokens": list(tokens), "even": m * n / (m + n), "rebuild": {}, "side": {}}
     for number, rank in enumerate(ranks):
         data["rebuild"][rank] = [1 + rank / t for t in tokens]
@@ -50,6 +52,10 @@ def serving_cost(shape: tuple[int, int], ranks: Sequence[int], tokens: Sequence[
     axis.set_ylabel("multiplications a token\n(plain $W x$ is 1)")
     axis.grid(color="0.9")
     figure.legend(loc="outside upper center", ncols=3)
+    figure.alt = (
+        "Multiplications a token against the tokens served between two swaps, on log axes. Rebuilding falls, the side "
+        f"path is level; for every rank the two lines meet at {data['even']:.0f} tokens."
+    )
     return figure, data
 
 
@@ -60,10 +66,10 @@ def serving_times(runs: Sequence[Mapping], ways: Sequence[str]) -> tuple[Figure,
     Bars are medians, whiskers the quartiles, over the rounds of ``python -m benchmarks.serving``. A batch of one holds
     one task: it has no mixed bar.
     """
-    figure, panels = plt.subplots(1, len(runs), figsize=(4.2 * len(runs) + 0.6, 4.2), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(len(runs), 1, figsize=(7.2, 2.7 * len(runs) + 0.6), sharex=True, squeeze=False)
     data = {}
     width = 0.8 / len(ways)
-    for axis, found in zip(panels[0], runs, strict=True):
+    for axis, found in zip(panels[:, 0], runs, strict=True):
         batches = found["batches"]
         data[found["model"]] = {}
         for number, way in enumerate(ways):
@@ -77,10 +83,18 @@ def serving_times(runs: Sequence[Mapping], ways: Sequence[str]) -> tuple[Figure,
         axis.axhline(1, color="0.35", linewidth=1)
         axis.set_title(found["model"])
         axis.set_xticks(range(len(batches)), batches)
-        axis.set_xlabel("images in a request")
-    panels[0, 0].set_ylabel("time of a request\n(the base's forward is 1)")
+        axis.set_ylabel("time of a request\n(the base's forward is 1)")
+    panels[-1, 0].set_xlabel("images in a request")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(ways))
+    told = "; ".join(
+        f"{model}, {way}: " + ", ".join(f"{value:.1f} for {batch}" for batch, value in by.items())
+        for model, ways_of in data.items()
+        for way, by in ways_of.items()
+    )
+    figure.alt = (
+        f"Bars of a request's time as a multiple of the base's, by images in a request, a panel a model. {told}."
+    )
     return figure, data
 
 
@@ -100,10 +114,12 @@ def served_memory(
         "base and files": [base + n * file for n in tasks],
     }
     data = {name: [value / 1e6 for value in line] for name, line in lines.items()}
-    figure, axis = plt.subplots(figsize=(7.4, 4.0))
+    figure, axis = plt.subplots(figsize=(7.2, 4.0))
     for number, (name, line) in enumerate(data.items()):
         axis.plot(tasks, line, **cue(number), label=name)
     axis.set(xscale="log", yscale="log", xlabel="tasks", ylabel="memory (MB)")
     axis.grid(color="0.9")
     figure.legend(loc="outside upper center", ncols=2)
+    told = "; ".join(f"{name}: {line[0]:,.0f} to {line[-1]:,.0f}" for name, line in data.items())
+    figure.alt = f"Memory in MB against the number of tasks, {tasks[0]} to {tasks[-1]}, on log axes. {told}."
     return figure, data

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.axes import Axes
+from torch import Tensor
 
 from dts_mini.course.style import cue
+from dts_mini.suites.evaluation import bootstrap, interval
 
 KINDS = {
     "attention, in": "attn.in_proj_weight",
@@ -27,6 +29,14 @@ def estimates(values: list[float], intervals: list[tuple[float, float]]) -> dict
     """Values, already in %, and their intervals, put in %."""
     low, high = zip(*intervals, strict=True)
     return {"value": values, "low": [100 * x for x in low], "high": [100 * x for x in high]}
+
+
+def intervals(samples: Sequence[Tensor], unit: float = 1) -> dict[str, list[float]]:
+    """Means of samples (n) and their 95 % bootstrap intervals, all times ``unit``."""
+    drawn = bootstrap({str(number): {"task": sample} for number, sample in enumerate(samples)}).values()
+    low, high = zip(*(interval(draws[:, 0]) for draws in drawn), strict=True)
+    found = {"value": [sample.float().mean().item() for sample in samples], "low": low, "high": high}
+    return {end: [unit * x for x in values] for end, values in found.items()}
 
 
 def whiskers(axis: Axes, x: Sequence[float], entry: Mapping[str, list[float]], index: int, label, **look) -> None:

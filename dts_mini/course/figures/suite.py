@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dts_mini.course.figures.shared import estimates, whiskers
-from dts_mini.course.style import PALETTE, bar_cue, styled
+from dts_mini.course.style import PALETTE, bar_cue, cue, styled
 from dts_mini.suites.evaluation import bootstrap, interval
 from dts_mini.suites.mini.task import Task
 
@@ -34,7 +34,48 @@ def contact_sheet(tasks: Sequence[Task], columns: int = 8, split: str = "validat
         data["source"].append(source)
         data["mirrors"].append(task.mirrors)
         data["classes"].append([task.classes[c] for c in shown])
+    real = [task.name for task in tasks if task.real]
+    figure.alt = (
+        f"A contact sheet, a row for each task with one image of each of up to {columns} classes: "
+        f"{', '.join(data['task'])}. Real scans: {', '.join(real) or 'none'}; all others are drawn by a program."
+    )
     return figure, data
+
+
+@styled
+def size_and_accuracy(sizes: Mapping[str, int], outcomes: Mapping[str, Tensor]) -> tuple[Figure, dict]:
+    """What each model takes beside one shared model, in KiB, and beside it its accuracy with a 95 % bootstrap interval.
+
+    ``sizes``: bytes by name; ``outcomes``: which images each model got right (n,), by the same names.
+    """
+    names = list(sizes)
+    resampled = bootstrap({name: {"task": outcomes[name]} for name in names})
+    values = [100 * outcomes[name].float().mean().item() for name in names]
+    entry = estimates(values, [interval(resampled[name][:, 0]) for name in names])
+    kib = [size / 2**10 for size in sizes.values()]
+    figure, (bars, points) = plt.subplots(1, 2, figsize=(9, 0.62 * len(names) + 1.2), sharey=True)
+    for number, (bar, size) in enumerate(zip(bars.barh(range(len(names)), kib), kib, strict=True)):
+        bar.set(**bar_cue(number))
+        bars.annotate(f" {size:,.0f}", (size, number), va="center")
+        low, high = (abs(values[number] - entry[end][number]) for end in ("low", "high"))
+        points.errorbar(values[number], number, xerr=[[low], [high]], capsize=3, markersize=7, **cue(number))
+        points.annotate(
+            f"{values[number]:.1f}", (values[number], number), (0, 9), textcoords="offset points", ha="center"
+        )
+    bars.set_yticks(range(len(names)), names)
+    bars.invert_yaxis()
+    bars.margins(x=0.18)
+    bars.set_xlabel("on disk beside the shared model (KiB)")
+    points.set(xlabel="accuracy (%), 95 % interval", xlim=(0, 102), ylim=(len(names) - 0.5, -0.5))
+    points.grid(axis="x", color="0.9")
+    told = [
+        f"{name} takes {size:,.0f} KiB and gets {value:.1f} % right"
+        for name, size, value in zip(names, kib, values, strict=True)
+    ]
+    figure.alt = (
+        "Two panels, a row for each model: size beside the shared model, and accuracy. " + "; ".join(told) + "."
+    )
+    return figure, {"name": names, "kib": kib, **entry}
 
 
 @styled
@@ -49,6 +90,8 @@ def storage_bars(sizes: Mapping[str, int], models: int) -> tuple[Figure, dict]:
     axis.invert_yaxis()
     axis.set_xlabel(f"on disk for {models} tasks (MiB)")
     axis.margins(x=0.1)
+    told = ", ".join(f"{' '.join(name.split())} {value:.1f} MiB" for name, value in zip(names, mib, strict=True))
+    figure.alt = f"Bars of what each way to keep {models} tasks takes on disk: {told}."
     return figure, {"name": names, "mib": mib}
 
 
@@ -71,6 +114,11 @@ def confusion(answers: Tensor, labels: Tensor, classes: Sequence[str], marked: S
     axis.set(xlabel="answer of the head", ylabel="class of the image")
     figure.legend(loc="outside upper center", ncols=2)
     figure.colorbar(image, label="images of the class (%)")
+    mean = lambda places: share[range(k), list(places)].mean().item()
+    figure.alt = (
+        "Heat map: the class of the image against the answer, in % of the images of each class. Squares mark the class "
+        f"itself ({mean(range(k)):.0f} % in the mean over classes), triangles its stand-in ({mean(marked):.0f} %)."
+    )
     return figure, {"classes": list(classes), "share": share.tolist(), "marked": list(marked)}
 
 
@@ -98,4 +146,6 @@ def accuracies(outcomes: Mapping[str, Mapping[str, Tensor]], draws: int = 2_000)
     axis.set(ylabel="accuracy (%), 95 % interval", ylim=(0, 102))
     axis.grid(axis="y", color="0.9")
     figure.legend(loc="outside upper center", ncols=min(5, len(outcomes)))
+    means = ", ".join(f"{row} ({entry['value'][-1]:.0f} %)" for row, entry in data["rows"].items())
+    figure.alt = f"Accuracy on each task and in the mean, with 95 % intervals; in the mean: {means}."
     return figure, data

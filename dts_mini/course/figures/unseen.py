@@ -8,7 +8,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dts_mini.core.state import State
-from dts_mini.course.style import DASHES, MARKERS, PALETTE, bar_cue, cue, styled
+from dts_mini.course.figures.kinds import in_percent, look, name_strips, range_of, spread
+from dts_mini.course.style import DASHES, HATCHES, MARKERS, PALETTE, styled
+from dts_mini.measures.tables import rows_of
+
+GREYS = ("0.25", "0.65", "0.45")  # of tasks as series: the colours are those of kinds of rows
 
 
 @styled
@@ -30,20 +34,26 @@ def fusion_plane(base: State, seen: Mapping[str, State], goal: State, fused: Sta
     data = {"seen": {task: place(expert) for task, expert in seen.items()}, "fused": place(fused), "goal": [1.0, 0.0]}
     figure, axes = plt.subplots(figsize=(8.0, 4.2))
     for number, (task, (x, y)) in enumerate(data["seen"].items()):
-        axes.plot([0, x], [0, y], color=PALETTE[number % 7], linestyle=DASHES[number % 7], linewidth=0.8)
-        looks = {**cue(number), "linestyle": "none", "markersize": 8}
-        axes.plot(x, y, **looks, label=f"expert of {task}")
-    far_ones = (("fused model", data["fused"], "*", 14), ("the unseen expert", data["goal"], "X", 10))
-    for label, (x, y), marker, size in far_ones:
-        axes.plot(x, y, color=PALETTE[6], linestyle="none", marker=marker, markersize=size, label=label)
-    axes.plot(0, 0, color="0.4", marker="o", linestyle="none", markersize=10, label="base")
+        looks = look("one seen expert")
+        axes.plot([0, x], [0, y], color=looks["color"], linestyle=DASHES[number % 7], linewidth=0.8)
+        axes.plot(x, y, **looks | {"marker": MARKERS[number % 7]}, markersize=8, label=f"expert of {task}")
+    ends = (("base", (0, 0), "base merge"), ("fused model", data["fused"], "DTS unseen"))
+    for label, (x, y), which in (*ends, ("the unseen expert", data["goal"], "oracle")):
+        axes.plot(x, y, **look(which), markersize=10)
+        axes.annotate(label, (x, y), (9, -3), textcoords="offset points", weight="bold")
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     axes.set_aspect("equal")
-    axes.set_xlim(-0.2, 1.1)
+    axes.set_xlim(-0.2, 1.6)
     axes.margins(y=0.08)
     axes.set_xlabel("along the way to the unseen task's expert (its distance = 1)")
     axes.set_ylabel("aside of that way")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    leaning = max(data["seen"], key=lambda task: data["seen"][task][0])
+    figure.alt = (
+        "A plane with the base at its origin and the unseen expert at distance one to the right. The seen experts stand "
+        f"nearly straight above the base; {leaning} leans furthest to the right, by {data['seen'][leaning][0]:.2f}. The "
+        f"fused model is at {data['fused'][0]:.2f} to the right, {data['fused'][1]:.2f} up."
+    )
     return figure, data
 
 
@@ -64,6 +74,11 @@ def descriptor_map(cosines: Tensor, tasks: Sequence[str], unseen: Sequence[str])
     axes.set(xlabel="task", ylabel="task")
     figure.legend(loc="outside upper center")
     figure.colorbar(image, label="cosine of the task descriptors (no unit)")
+    others = [i for i, task in enumerate(tasks) if task not in unseen]
+    near = {task: max(others, key=lambda i, row=row: row[i]) for task, row in zip(tasks, cosines.tolist(), strict=True)}
+    figure.alt = "Heat map of the cosines between the descriptors of all tasks. " + " ".join(
+        f"Nearest to {task} is {tasks[near[task]]}, {cosines[tasks.index(task), near[task]]:.2f}." for task in unseen
+    )
     return figure, {"tasks": list(tasks), "cosines": cosines.tolist(), "unseen": list(unseen)}
 
 
@@ -79,14 +94,21 @@ def sharpness_curves(curves: Mapping[str, Mapping[str, list[float]]], stops: Seq
         value, low, high = ([100 * x for x in curve[key]] for key in ("value", "low", "high"))
         reach = [[v - e for v, e in zip(value, low, strict=True)], [e - v for v, e in zip(value, high, strict=True)]]
         place = [i + 0.06 * (number - (len(curves) - 1) / 2) for i in range(len(stops))]
-        axes.errorbar(place, value, reach, capsize=3, **cue(number), label=name)
+        looks = {"color": GREYS[number % 3], "marker": MARKERS[number % 7], "linestyle": DASHES[number % 7]}
+        axes.errorbar(place, value, reach, capsize=3, **looks, label=name)
         data[name] = {"value": value, "low": low, "high": high}
-    axes.axhline(0, color="0.5", linewidth=1, label="the base (equal weights)")
+    axes.axhline(0, color=look("base merge")["color"], linewidth=1, label="the base (equal weights)")
     axes.set_xticks(range(len(stops)), [f"{stop:g}" for stop in stops])
     axes.set_xlabel("sharpness p of the weights (0: equal, 1: the paper's)")
     axes.set_ylabel("accuracy minus the base's (points)\nbars: 95 % intervals")
     axes.grid(axis="y", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.alt = "Accuracy minus that of the base, in points, at sharpness " + ", ".join(
+        [f"{stop:g}" for stop in stops]
+    )
+    for name, curve in data.items():
+        figure.alt += f"; {' '.join(name.split())}: {', '.join(f'{value:.1f}' for value in curve['value'])}"
+    figure.alt += "."
     return figure, {"stops": list(stops), **data}
 
 
@@ -95,68 +117,113 @@ def weight_bars(seen: Sequence[str], weights: Mapping[str, Sequence[float]]) -> 
     """Fusion weights of the seen tasks, for each unseen task; a line marks equal weights."""
     weights = {task: [float(w) for w in row] for task, row in weights.items()}
     width = 0.8 / len(weights)
-    figure, axes = plt.subplots(figsize=(7.0, 3.0))
+    figure, axes = plt.subplots(figsize=(6.4, 0.5 * len(seen) + 1.0))
     for number, (task, row) in enumerate(weights.items()):
         place = [i + (number - (len(weights) - 1) / 2) * width for i in range(len(seen))]
-        axes.bar(place, row, width, **bar_cue(number), label=f"for {task}")
-    axes.axhline(1 / len(seen), color=PALETTE[6], linestyle="--", label="equal weights")
-    axes.set_xticks(range(len(seen)), seen, rotation=15, ha="right")
-    axes.set_xlabel("seen task")
-    axes.set_ylabel("weight (sums to 1)")
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        looks = {"facecolor": GREYS[number % 3], "hatch": HATCHES[number % 7], "edgecolor": "white"}
+        axes.barh(place, row, width, **looks, label=f"for {task}")
+    axes.axvline(1 / len(seen), color=look("base merge")["color"], linestyle="--", label="equal weights")
+    axes.set_yticks(range(len(seen)), seen)
+    axes.invert_yaxis()
+    axes.set_ylabel("seen task")
+    axes.set_xlabel("weight (sums to 1)")
+    axes.legend()
+    figure.alt = "Bars of the weight of each seen task, with a line at equal weights" + "".join(
+        f"; for {task}: " + ", ".join(f"{name} {weight:.2f}" for name, weight in zip(seen, row, strict=True))
+        for task, row in weights.items()
+    )
+    figure.alt += "."
     return figure, {"seen": list(seen), "weights": weights}
 
 
 @styled
 def unseen_accuracies(table: Mapping) -> tuple[Figure, dict]:
-    """Every row of the unseen-task table, a panel a task, with 95 % intervals; a line marks zero-shot."""
-    names, tasks = [row["name"] for row in table["rows"]], list(table["columns"])
-    kinds = {"zero-shot": 0, "oracle": 4, "DTS": 3, "expert": 2}  # the rest are base merges, 1
-    labels = ("zero-shot", "base merge", "one seen expert", "DTS unseen", "oracle")
-    kind = [next((k for start, k in kinds.items() if name.startswith(start)), 1) for name in names]
-    figure, panels = plt.subplots(1, len(tasks), figsize=(9.2, 0.27 * len(names) + 1.2), sharey=True, squeeze=False)
-    data = {"row": names}
-    for axes, task in zip(panels[0], tasks, strict=True):
-        cells = [row["accuracy"][task] for row in table["rows"]]
-        value, low, high = ([100 * cell[key] for cell in cells] for key in ("value", "low", "high"))
-        for number, label in enumerate(labels):
-            here = [i for i, k in enumerate(kind) if k == number]
-            reach = [[value[i] - low[i] for i in here], [high[i] - value[i] for i in here]]
-            looks = {"color": PALETTE[number], "fmt": MARKERS[number], "capsize": 3, "label": label}
-            axes.errorbar([value[i] for i in here], here, xerr=reach, **looks)
-        axes.axvline(value[names.index("zero-shot")], color=PALETTE[6], linestyle=":", linewidth=1)
-        axes.set_xlabel(f"accuracy on {task} (%)")
-        axes.grid(axis="x", alpha=0.3)
-        data[task] = {"value": value, "low": low, "high": high}
-    panels[0, 0].set_yticks(range(len(names)), names)
-    panels[0, 0].invert_yaxis()
-    panels[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    """Every row of the unseen-task table, a panel for each task and a strip for each kind of row, with 95 % intervals.
+
+    A line marks zero-shot.
+    """
+    strips = {
+        "zero-shot": "zero-shot",
+        "base merge": "every base merge",
+        "one seen expert": "each seen expert",
+        "DTS unseen": "DTS, fused",
+        "oracle": "oracle",
+    }
+    tasks = list(table["columns"])
+    figure, panels = plt.subplots(len(tasks), 1, figsize=(6.6, 2.6 * len(tasks)), sharex=True, squeeze=False)
+    data: dict = {"row": [row["name"] for row in table["rows"]]}
+    for axes, task in zip(panels[:, 0], tasks, strict=True):
+        data[task] = {}
+        for y, family in enumerate(strips):
+            rows = rows_of(table, family)
+            found = data[task][family] = in_percent([row["accuracy"][task] for row in rows])
+            spread(axes, y, found, family)
+            if family == "one seen expert":  # by name: the worst and the best
+                ends = sorted(
+                    zip(found["value"], (row["name"].removeprefix("expert of ") for row in rows), strict=True)
+                )
+                for (value, name), where in zip((ends[0], ends[-1]), ("right", "left"), strict=True):
+                    axes.text(value, y - 0.3, name, ha=where, va="bottom", fontsize="small")
+        name_strips(axes, list(strips.values()))
+        axes.axvline(data[task]["zero-shot"]["value"][0], color=look("zero-shot")["color"], linestyle=":", linewidth=1)
+        axes.set_title(task)
+    panels[-1, 0].set_xlabel("accuracy on test images (%), bars: 95 % intervals")
+    figure.alt = "Accuracy on the unseen tasks, a panel each, with intervals" + "".join(
+        f"; {task}: "
+        + ", ".join(f"{word} {range_of(data[task][family]['value'])} %" for family, word in strips.items())
+        for task in tasks
+    )
+    figure.alt += "."
     return figure, data
 
 
 @styled
 def nearness_gains(points: Sequence[Mapping]) -> tuple[Figure, dict]:
-    """Against nearness, what fusion gains on the base merge and what that gains on zero-shot: a panel each, in points.
+    """What fusion gains on the base merge, and what that gains on zero-shot: a strip for each task, a dot for each case.
 
-    ``points`` are cases with "task", "nearness" (cosine) and the two gains (shares in [0, 1]); a task has a colour and
-    a marker.
+    ``points`` are cases with "task", "nearness" (cosine) and the two gains (shares in [0, 1]). Cases in which a twin is
+    seen (a cosine over 0.9) are full dots; a stroke is the mean of those without. Tasks stand by their nearness without
+    a twin, whose range is written beside them.
     """
-    tasks = list(dict.fromkeys(point["task"] for point in points))
-    figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.8))
-    data = {task: {"nearness": [p["nearness"] for p in points if p["task"] == task]} for task in tasks}
-    for axes, gain in zip(panels, ("fused on base merge", "base merge on zero-shot"), strict=True):
-        for number, task in enumerate(tasks):
-            y = [100 * point[gain] for point in points if point["task"] == task]
-            hollow = {"markerfacecolor": "none"} if number >= len(PALETTE) else {}
-            looks = {**cue(number), "linestyle": "none", "markersize": 6, "alpha": 0.8, **hollow}
-            axes.plot(data[task]["nearness"], y, label=task, **looks)
-            data[task][gain] = y
-        axes.axhline(0, color="0.5", linewidth=1)
-        axes.set_xlabel("nearness (cosine)")
-        axes.grid(axis="y", alpha=0.3)
-    panels[0].set_ylabel("fused minus base merge (points)")
-    panels[1].set_ylabel("base merge minus zero-shot (points)")
-    panels[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    gains = {
+        "fused on base merge": "fused minus base merge (points)",
+        "base merge on zero-shot": "base merge minus zero-shot (points)",
+    }
+    strangers = lambda task: [p for p in points if p["task"] == task and p["nearness"] <= 0.9]
+    nearest = lambda task: max((p["nearness"] for p in strangers(task)), default=1.0)
+    tasks = sorted(dict.fromkeys(point["task"] for point in points), key=nearest, reverse=True)
+    figure, panels = plt.subplots(2, 1, figsize=(6.8, 0.7 * len(tasks) + 1.8))
+    data: dict = {task: {"nearness": [p["nearness"] for p in points if p["task"] == task]} for task in tasks}
+    colours = [look(family)["color"] for family in ("DTS unseen", "base merge")]
+    for axes, (gain, label), colour in zip(panels, gains.items(), colours, strict=True):
+        for y, task in enumerate(tasks):
+            cases = [point for point in points if point["task"] == task]
+            data[task][gain] = [100 * case[gain] for case in cases]
+            for number, case in enumerate(cases):
+                height = y + 0.5 * (number / max(1, len(cases) - 1) - 0.5)
+                full = PALETTE[6] if case["nearness"] > 0.9 else "none"
+                looks = {"marker": "o", "markersize": 4, "markeredgecolor": PALETTE[6], "markeredgewidth": 0.6}
+                axes.plot(100 * case[gain], height, linestyle="none", markerfacecolor=full, alpha=0.7, **looks)
+            if alone := strangers(task):
+                mean = 100 * sum(case[gain] for case in alone) / len(alone)
+                axes.plot([mean, mean], [y - 0.4, y + 0.4], color=colour, linewidth=2.5)
+                low, high = min(case["nearness"] for case in alone), nearest(task)
+                words = f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+                axes.text(1.01, y, words, transform=axes.get_yaxis_transform(), va="center", fontsize="small")
+        name_strips(axes, tasks)
+        axes.text(1.01, -0.7, "nearness", transform=axes.get_yaxis_transform(), va="bottom", fontsize="small")
+        axes.axvline(0, color="0.5", linewidth=1)
+        axes.set_xlabel(label)
+    words = (("full dot: a twin is seen", -0.7, 0.9, "right"), ("stroke: mean without a twin", -0.7, 0.0, "left"))
+    for text, y, x, where in words:
+        panels[0].text(x, y, text, transform=panels[0].get_yaxis_transform(), ha=where, va="bottom", fontsize="small")
+    figure.alt = "Gains in points, a strip for each task and a dot for each case"
+    for gain in gains:
+        figure.alt += f"; {gain}"
+        for twin, words in ((True, "with a twin"), (False, "without one")):
+            found = [100 * point[gain] for point in points if (point["nearness"] > 0.9) == twin]
+            figure.alt += f", {words} {range_of(found)}" if found else ""
+    figure.alt += "."
     return figure, data
 
 
@@ -170,12 +237,12 @@ def unseen_gains(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
     gains = [row["gain on base merge"] for row in rows]
     value, low, high = ([100 * gain[key] for gain in gains] for key in ("value", "low", "high"))
     worst = [100 * row["worst"]["value"] for row in rows]
-    figure, axes = plt.subplots(figsize=(8.4, 0.3 * len(rows) + 1.3))
+    figure, axes = plt.subplots(figsize=(6.6, 0.3 * len(rows) + 1.9))
     at = range(len(rows))
     reach = [[v - e for v, e in zip(value, low, strict=True)], [e - v for v, e in zip(value, high, strict=True)]]
-    looks = {"color": PALETTE[0], "fmt": MARKERS[0], "capsize": 3}
+    looks = {"color": PALETTE[6], "fmt": MARKERS[0], "capsize": 3}
     axes.errorbar(value, at, xerr=reach, **looks, label="mean gain on the base merge\nbars: 95 % intervals")
-    looks = {"color": PALETTE[3], "marker": MARKERS[3], "linestyle": "none"}
+    looks = {"color": "0.5", "marker": MARKERS[3], "linestyle": "none"}
     axes.plot(worst, at, **looks, label="worst case against the better\nof zero-shot and base merge")
     axes.axvline(0, color="0.5", linewidth=1)
     axes.axvline(-1, color=PALETTE[6], linestyle=":", linewidth=1, label="the goal for the worst case")
@@ -183,5 +250,9 @@ def unseen_gains(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
     axes.invert_yaxis()
     axes.set_xlabel("points")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(loc="outside lower center")
+    figure.alt = "Mean gain on the base merge, and the worst case, in points" + "".join(
+        f"; {name} {v:.1f} and {w:.1f}" for name, v, w in zip(names, value, worst, strict=True)
+    )
+    figure.alt += "."
     return figure, {"row": names, "value": value, "low": low, "high": high, "worst": worst}

@@ -31,12 +31,17 @@ def triangle(base: State, first: State, second: State, names: tuple[str, str]) -
         arrow = {"arrowstyle": "-|>", "color": look["color"], "linestyle": look["linestyle"], "lw": 1.8}
         axis.annotate("", point, (0, 0), arrowprops=arrow)
         axis.plot(*point, marker=look["marker"], color=look["color"], linestyle="none", label=name)
-    axis.plot(0, 0, marker=cue(6)["marker"], color=cue(6)["color"], linestyle="none", label="theta_0")
+    axis.plot(0, 0, marker=cue(6)["marker"], color=cue(6)["color"], linestyle="none", label=r"$\theta_0$")
     axis.plot(*zip(*list(points.values())[:2], strict=True), color="0.6", linewidth=0.8)
-    axis.set(xlabel="along the first task vector (% of ||theta_0||)", ylabel="across it (% of ||theta_0||)")
+    share = r"% of $\Vert\theta_0\Vert$"
+    axis.set(xlabel=f"along the first task vector ({share})", ylabel=f"across it ({share})")
     axis.set_aspect("equal")
     axis.margins(0.12)
     figure.legend(loc="outside upper center", ncols=2)
+    figure.alt = (
+        f"Three arrows from theta_0, to scale: to the expert of {names[0]}, to that of {names[1]}, and to their "
+        "average, which lies half-way between the two."
+    )
     return figure, {"name": ["theta_0", *points], "point": [(0.0, 0.0), *points.values()]}
 
 
@@ -65,10 +70,15 @@ def layer_lengths(base: State, experts: Mapping[str, State]) -> tuple[Figure, di
         where = [layers.index(layer) + 0.1 * (number - 2.5) for layer in present]
         whiskers(axis, where, entry, number, kind, linestyle="none")
     axis.set_xticks(range(len(layers)), layers)
-    axis.set(xlabel="layer", ylabel="length of the task vector\n(% of theta_0's; mean, range of experts)")
+    axis.set(xlabel="layer", ylabel="length of the task vector\n" r"(% of $\theta_0$'s; mean, range of experts)")
     axis.set_ylim(bottom=0)
     axis.grid(axis="y", color="0.9")
     figure.legend(loc="outside upper center", ncols=3)
+    ends = [x for entry in data["kinds"].values() for x in (min(entry["low"]), max(entry["high"]))]
+    figure.alt = (
+        "Length of the task vectors as a share of theta_0's, for the input, each block and the output, and for each "
+        f"kind of tensor: mean and range over the experts, from {min(ends):.0f} to {max(ends):.0f} %."
+    )
     return figure, data
 
 
@@ -84,6 +94,11 @@ def cosine_map(cosines: Tensor, names: Sequence[str]) -> tuple[Figure, dict]:
     axis.set_yticks(range(len(names)), names)
     axis.set(xlabel="task", ylabel="task")
     figure.colorbar(image, label="cosine of the task vectors (no unit)")
+    others = cosines[~torch.eye(len(names), dtype=torch.bool)]
+    figure.alt = (
+        f"Heat map of the cosines between the task vectors of {', '.join(names)}; each cell holds its number. The "
+        f"diagonal is one, all others lie between {others.min():.2f} and {others.max():.2f}."
+    )
     return figure, {"names": list(names), "cosines": cosines.tolist()}
 
 
@@ -123,6 +138,13 @@ def similarity_scatter(
         data["measures"][measure] = {"partner": names, "similarity": [alike[name] for name in names], **entry}
     figure.axes[0].set_ylabel(f"accuracy on {task} (%), 95 % interval")
     figure.legend(loc="outside upper center", ncols=4)
+    level = "; ".join(f"{name} {at[name]['value'][0]:.0f} %" for name in levels)
+    best, worst = (choose(partners, key=lambda name: at[name]["value"][0]) for choose in (max, min))
+    figure.alt = (
+        f"Accuracy on {task} of its expert averaged with each other expert, against how alike the two tasks are, by "
+        f"{' and by '.join(similarities)}: best with {best} ({at[best]['value'][0]:.0f} %), worst with {worst} "
+        f"({at[worst]['value'][0]:.0f} %). Lines: {level}."
+    )
     return figure, data
 
 

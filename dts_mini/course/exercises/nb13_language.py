@@ -1,0 +1,243 @@
+"""The exercises of notebook 13: a classifier's two halves, tensors stored twice, descriptors without a start."""
+
+import torch
+from torch.nn import functional as F
+
+from dts_mini.course.exercise import Exercise, Wrong, case
+
+NOTEBOOK = "13_language"
+
+
+def body_and_head(state: dict[str, torch.Tensor], head: str) -> tuple[dict, dict]:
+    """A classifier's state dict, and the name of its head's module, such as "score" -> (body, head), two state dicts.
+
+    To the head belong "score.weight", "score.dense.bias" and so on, under their own names; all else is the body's.
+    ``state`` itself stays as it was.
+    """
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(head + ".")}
+    return body, {name: tensor for name, tensor in state.items() if name not in body}
+
+
+def _halves(state, is_head, rename=lambda name: name):
+    body = {name: tensor for name, tensor in state.items() if not is_head(name)}
+    return body, {rename(name): tensor for name, tensor in state.items() if is_head(name)}
+
+
+def _taken_out(state, head):
+    names = [name for name in state if name.startswith(head + ".")]
+    return state, {name: state.pop(name) for name in names}
+
+
+BODY_WRONG = {
+    "A tensor of the body went with the head": lambda state, head: _halves(state, lambda name: name.startswith(head)),
+    "Whatever has the head's name somewhere went with it": lambda state, head: _halves(
+        state, lambda name: head + "." in name
+    ),
+    "My head comes first": lambda state, head: body_and_head(state, head)[::-1],
+    "My head's names are cut": lambda state, head: _halves(
+        state, lambda name: name.startswith(head + "."), lambda name: name[len(head) + 1 :]
+    ),
+    "I changed the state dict that I was given": _taken_out,
+    "My body still has the head": lambda state, head: (dict(state), body_and_head(state, head)[1]),
+}
+CLASSIFIER = {
+    "score.weight": torch.ones(2, 2),
+    "model.embed.weight": torch.zeros(3, 2),
+    "model.score.weight": torch.full((1, 2), 2.0),
+    "scored.bias": torch.tensor([3.0]),
+    "score.dense.bias": torch.tensor([4.0]),
+}
+ENCODER = {"encoder.weight": torch.eye(2), "classifier.out_proj.weight": torch.ones(3, 2)}
+
+
+def both_halves_are_the_whole(candidate):
+    body, head = candidate(CLASSIFIER, "score")
+    if len(body) + len(head) != len(CLASSIFIER):
+        raise Wrong(f"expected each of the {len(CLASSIFIER)} tensors in one half, got {len(body)} and {len(head)}")
+
+
+def stored_once(state: dict[str, torch.Tensor]) -> dict[str, str]:
+    """For each tensor that repeats an earlier one, bit for bit and in its shape: the name of the first of them.
+
+    {"head.weight": "embedding.weight"} says that the head's weight is the embedding, stored once more.
+    """
+    copies, first = {}, []
+    for name, tensor in state.items():
+        same = next((other for other in first if torch.equal(state[other], tensor)), None)
+        if same is None:
+            first.append(name)
+        else:
+            copies[name] = same
+    return copies
+
+
+def _copies(state, same, pick=lambda names: names[0]):
+    copies, seen = {}, []
+    for name, tensor in state.items():
+        like = [other for other in seen if same(state[other], tensor)]
+        if like:
+            copies[name] = pick(like)
+        seen.append(name)
+    return copies
+
+
+ONCE_WRONG = {
+    "All tensors of one shape are copies in mine": lambda state: _copies(state, lambda a, b: a.shape == b.shape),
+    "Tensors of equal sums are copies in mine": lambda state: _copies(
+        state, lambda a, b: a.shape == b.shape and a.sum() == b.sum()
+    ),
+    "Nearly equal tensors are copies in mine": lambda state: _copies(
+        state, lambda a, b: a.shape == b.shape and torch.allclose(a, b, atol=1e-3)
+    ),
+    "Shapes make no difference in mine": lambda state: _copies(
+        state, lambda a, b: a.numel() == b.numel() and torch.equal(a.flatten(), b.flatten())
+    ),
+    "The third copy names the second": lambda state: _copies(state, torch.equal, lambda names: names[-1]),
+    "Every tensor names itself": lambda state: {name: stored_once(state).get(name, name) for name in state},
+    "Mine names the copy, not the first": lambda state: {first: copy for copy, first in stored_once(state).items()},
+}
+LANGUAGE = {
+    "embedding": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+    "a": torch.tensor([[4.0, 3.0], [2.0, 1.0]]),
+    "b": torch.tensor([1.0, 2.0, 3.0, 4.0]),
+    "c": torch.tensor([[1.0, 2.0], [3.0, 4.0001]]),
+    "head": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+    "again": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+}
+
+
+def moved_cosines(unseen: torch.Tensor, seen: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Descriptors of a new task (d) and of N seen ones (N, d), all fine-tuned from ``start`` (d) -> (N,).
+
+    The cosine between how the new task's descriptor has *moved* from the start, and how each seen task's has.
+    """
+    return torch.cosine_similarity((unseen - start)[None], seen - start, dim=1)
+
+
+MOVED_WRONG = {
+    "My start is still in it": lambda unseen, seen, start: torch.cosine_similarity(unseen[None], seen, dim=1),
+    "I left the start in one of the two": lambda unseen, seen, start: torch.cosine_similarity(
+        (unseen - start)[None], seen, dim=1
+    ),
+    "Long moves count more in mine": lambda unseen, seen, start: (seen - start) @ (unseen - start),
+    "Opposite moves are near in mine": lambda unseen, seen, start: moved_cosines(unseen, seen, start).abs(),
+    "Mine add up to one": lambda unseen, seen, start: F.softmax(moved_cosines(unseen, seen, start), 0),
+    "I took the mean of the tasks for the start": lambda unseen, seen, start: moved_cosines(unseen, seen, seen.mean(0)),
+}
+START = torch.tensor([3.0, 1.0, 0.0])
+MOVED = START + torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [-1.0, -1.0, 0.5]])
+
+
+def the_start_alone_says_nothing(candidate):
+    away = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    found = [candidate(start + away[0], start + away, start) for start in (torch.zeros(3), 9 * START)]
+    if not torch.allclose(*found, atol=1e-4):
+        raise Wrong(f"expected the same cosines from any start, got {found[0].tolist()} and {found[1].tolist()}")
+
+
+EXERCISES = (
+    Exercise(
+        name="body_and_head",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=body_and_head,
+        checks=(
+            case(body_and_head, CLASSIFIER, "score"),
+            case(body_and_head, ENCODER, "classifier"),
+            case(body_and_head, ENCODER, "score"),  # there is none
+            both_halves_are_the_whole,
+        ),
+        hints=(
+            ("My head comes first", "Return the body first, then the head."),
+            ("My body still has the head", "Each tensor belongs to one half only."),
+            (
+                "A tensor of the body went with the head",
+                'Look at "scored.bias". Of the module "score" are the names that begin with "score" and a dot.',
+            ),
+            (
+                "Whatever has the head's name somewhere went with it",
+                "Look at \"model.score.weight\": it lies in the body. The head's names *begin* with the module's name.",
+            ),
+            (
+                "My head's names are cut",
+                "Keep the names whole, so that body | head is a state dict of the model again.",
+            ),
+            ("I changed the state dict that I was given", "Fill two new dicts. The model may still need its own."),
+        ),
+        wrong=BODY_WRONG,
+        start="Which names belong to the head? Write that as a condition on one name, and try it on a few.",
+        skeleton="""def body_and_head(state, head):
+    body = {name: tensor for name, tensor in state.items() if ...}
+    return body, ...""",
+    ),
+    Exercise(
+        name="stored_once",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=stored_once,
+        checks=(
+            case(stored_once, LANGUAGE),
+            case(stored_once, {"a": torch.zeros(2), "b": torch.ones(2)}),  # no copies
+            case(stored_once, {"x": torch.ones(2), "y": torch.ones(2), "z": torch.ones(1, 2)}),
+            case(stored_once, {}),
+        ),
+        hints=(
+            ("All tensors of one shape are copies in mine", "Compare their numbers, too: torch.equal looks at both."),
+            ("Tensors of equal sums are copies in mine", "Two tensors may have one sum. Compare all of their numbers."),
+            ("Nearly equal tensors are copies in mine", "A copy has the same bits: torch.equal, not torch.allclose."),
+            ("Shapes make no difference in mine", "A vector is no matrix, even with the same numbers in it."),
+            ("Every tensor names itself", "Only tensors that repeat an *earlier* one belong into the result."),
+            ("Mine names the copy, not the first", "Keys are the copies; the value is the name that came first."),
+            ("The third copy names the second", "Compare with those that repeat nothing: the second is a copy itself."),
+        ),
+        wrong=ONCE_WRONG,
+        start="Go through the tensors in order, and keep a list of the names of those that repeat nothing so far.",
+        skeleton="""def stored_once(state):
+    copies, first = {}, []
+    for name, tensor in state.items():
+        same = ...  # the name in `first` of a tensor that is equal, or None
+        if same is None:
+            ...
+        else:
+            ...
+    return copies""",
+    ),
+    Exercise(
+        name="moved_cosines",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=6,
+        reference=moved_cosines,
+        checks=(
+            case(moved_cosines, START + torch.tensor([1.0, 0.0, 0.0]), MOVED, START),
+            case(moved_cosines, START + torch.tensor([1.0, -2.0, 0.5]), MOVED, START),
+            case(moved_cosines, MOVED[1], MOVED[:1], START),  # a single seen task
+            the_start_alone_says_nothing,
+        ),
+        hints=(
+            ("My start is still in it", "Take the start off both: what is left is how each of them has moved."),
+            (
+                "I left the start in one of the two",
+                "Both sides of a cosine are moves: take the start off the other, too.",
+            ),
+            ("Long moves count more in mine", "A cosine has no lengths: divide by both of them."),
+            (
+                "Opposite moves are near in mine",
+                "A move in the opposite direction has a negative cosine. Keep its sign.",
+            ),
+            ("Mine add up to one", "These are no weights yet, only cosines: each by itself."),
+            (
+                "I took the mean of the tasks for the start",
+                "The start is given: the layer before any fine-tuning. The mean of the tasks has moved as well.",
+            ),
+        ),
+        wrong=MOVED_WRONG,
+        start="How has the new task's descriptor moved? Subtract. Do the same for each row of the seen ones.",
+        skeleton="""def moved_cosines(unseen, seen, start):
+    new = ...  # (d,)
+    old = ...  # (N, d)
+    return torch.cosine_similarity(..., old, dim=1)""",
+    ),
+)

@@ -1,0 +1,158 @@
+"""No claim is about fewer rows than its sentence says; and what the text tells of the tables without a claim."""
+
+import ast
+import json
+import re
+
+import pytest
+
+from dts_mini.course import claims
+from dts_mini.course.build import read, sources
+from dts_mini.measures.tables import rows_of
+from dts_mini.results import RESULTS, SEEDS
+from dts_mini.suites.mini.suite import DATA
+
+SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
+
+# Sentences about all rows of a kind. One that names how many it means ("the best of these three merges") is its own.
+WHOLE = re.compile(
+    r"\b(?:every|each|any|all|no|best)(?: other| of the| of all| base)?(?: merges?| DTS rows?)\b|\bmerge that is best\b"
+)
+
+
+def statements(source) -> list[ast.stmt]:
+    """The statements of a notebook's code, at its top level, in order."""
+    return [node for cell in read(source).cells if cell.cell_type == "code" for node in ast.parse(cell.source).body]
+
+
+def claims_about_whole_tables(body: list[ast.stmt]):
+    """(sentence, whether its rows come from ``rows_of``) of each claim about all rows of a kind.
+
+    A row called "best merge" is as good: ``measures.routing`` takes it from all merges there are.
+    """
+    for place, statement in enumerate(body):
+        for call in claims.calls(ast.unparse(statement)):
+            if WHOLE.search(call.sentence):
+                found = reached(statement, body[:place])
+                yield call.sentence, "rows_of" in found or any(word.startswith("best merge, ") for word in found)
+
+
+def reached(statement: ast.stmt, before: list[ast.stmt]) -> set[str]:
+    """The names and words that a statement rests on: those in it, and in what binds its names, in turn."""
+    names = read_by(statement)
+    for other in reversed(before):
+        if bound_by(other) & names:
+            names |= read_by(other)
+    return names
+
+
+def read_by(node: ast.AST) -> set[str]:
+    words = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+    return words | {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)}
+
+
+def bound_by(node: ast.AST) -> set[str]:
+    stored = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    return stored | ({node.name} if isinstance(node, ast.FunctionDef) else set())
+
+
+@SOURCES
+def test_a_claim_about_every_row_takes_its_rows_from_the_table(source):
+    for sentence, whole in claims_about_whole_tables(statements(source)):
+        assert whole, f"take the rows by rows_of, or say which you mean: {sentence}"
+
+
+def test_a_list_of_rows_is_not_the_table():
+    lines = 'few = ["average", "TIES"]\nbest = max(few, key=mean.get)\nclaim("a", "It is above every merge.", best)'
+    assert [whole for _, whole in claims_about_whole_tables(ast.parse(lines).body)] == [False]
+    lines = lines.replace('["average", "TIES"]', '[row["name"] for row in rows_of(table, "base merge")]')
+    assert [whole for _, whole in claims_about_whole_tables(ast.parse(lines).body)] == [True]
+    lines = 'claim("a", "It is above the best of these three merges, and the base merge.", 1)'
+    assert not list(claims_about_whole_tables(ast.parse(lines).body))
+
+
+# --- the numbers themselves, from the tables ---
+
+
+@pytest.fixture(scope="module")
+def headline() -> dict:
+    return json.loads(RESULTS.read_text())["headline"]
+
+
+@pytest.fixture(scope="module")
+def seeds() -> dict:
+    return json.loads(SEEDS.read_text())
+
+
+@pytest.fixture(scope="module")
+def recorded() -> dict:
+    return {claim["name"]: claim["value"] for claim in claims.recorded()}
+
+
+def means(table, *kinds, **which) -> dict[str, float]:
+    return {row["name"]: row["mean"]["value"] for row in rows_of(table, *kinds, **which)}
+
+
+def test_the_headline_claims_are_about_the_hardest_row(headline, seeds, recorded):
+    (experts,) = means(headline, "experts").values()
+    assert recorded["07-experts-above"] == pytest.approx(
+        experts - max(means(headline, "base merge").values()), abs=1e-5
+    )
+    kept = [row["share of experts"]["value"] for row in rows_of(headline, "DTS-T", "DTS-D", keep_ratio=0.1)]
+    assert recorded["07-kept-10"] == pytest.approx(min(kept), abs=1e-5)
+    each = lambda i, *kinds: [row["mean"]["each"][i] for row in rows_of(seeds, *kinds)]
+    gaps = [min(each(i, "DTS-T", "DTS-D")) - max(each(i, "base merge")) for i in range(len(seeds["seeds"]))]
+    assert recorded["07-seeds-gap"] == pytest.approx(min(gaps), abs=1e-5)
+
+
+def test_a_difference_vector_costs_the_bytes_of_a_task_vector(headline):
+    for ratio in (0.05, 0.1, 0.3):
+        ((plain,), others) = (rows_of(headline, kind, keep_ratio=ratio) for kind in ("DTS-T", "DTS-D"))
+        assert all(0.97 * plain["storage"] <= row["storage"] <= plain["storage"] for row in others)
+
+
+def test_merges_that_are_better_by_themselves_are_worse_bases(headline):
+    alone, kl = means(headline, "base merge"), {row["name"]: row["kl from experts"] for row in headline["rows"]}
+    over = lambda merge: kl[f"DTS-D, {merge}, 0.1"]
+    assert alone["TSV-M"] == max(alone.values()) and alone["DARE"] > alone["average"] < alone["Iso-C"]
+    assert over("TSV-M") > over("Iso-C") > kl["DTS-T, 0.1"] > max(over("average"), over("TIES"))
+
+
+def test_at_one_keep_ratio_all_dts_rows_are_close_in_accuracy_and_move_little_between_trainings(headline, seeds):
+    close = means(headline, "DTS-T", "DTS-D", keep_ratio=0.1).values()
+    assert max(close) - min(close) < 0.015
+    each = [row["mean"]["each"] for row in rows_of(seeds, "DTS-T", "DTS-D")]
+    assert max(max(row) - min(row) for row in each) < 0.015
+
+
+def test_on_vehicles_even_the_expert_makes_the_most_mistakes(headline):
+    (experts,) = rows_of(headline, "experts")
+    accuracy = {task: cell["value"] for task, cell in experts["accuracy"].items()}
+    assert min(accuracy, key=accuracy.get) == "vehicles"
+
+
+# --- what notebook 09 tells of all cases ---
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict:
+    return {row["name"]: row for row in json.loads((DATA / "unseen.json").read_text())["rows"]}
+
+
+def test_no_weighting_is_far_from_the_base_merge_in_the_mean_and_abstaining_helps_it(cases):
+    gain = lambda name: cases[name]["gain on base merge"]
+    for name in ("uniform", *(name for name in cases if name.endswith(", prompts") and "abstain" not in name)):
+        assert abs(gain(name)["value"]) < 0.02, name
+    assert all(gain(name)["low"] > 0 for name in cases if name.startswith("abstain, ") and name != "abstain, chosen")
+
+
+def test_hedging_by_nearness_is_better_than_any_weighting_in_the_mean_and_in_the_worst_case(cases):
+    hedged = cases["hedge by nearness"]
+    for name, row in cases.items():
+        if not name.startswith(("hedge", "oracle", "half way")):
+            assert row["gain on base merge"]["value"] < hedged["gain on base merge"]["value"], name
+            assert row["worst"]["value"] < hedged["worst"]["value"], name
+
+
+def test_the_share_chosen_on_seen_tasks_is_worse_in_the_worst_case_than_half_the_way(cases):
+    assert cases["hedge, chosen"]["worst"]["value"] < cases["hedge 0.5"]["worst"]["value"]
