@@ -210,7 +210,7 @@ EXERCISES = (
         if ...:
             break
         ...
-    return ranks""",
+    return ...""",
     ),
     Exercise(
         name="water_level",

@@ -237,6 +237,6 @@ EXERCISES = (
             continue
         for part, third in zip("qkv", ..., strict=True):
             ...
-    return result""",
+    return ...""",
     ),
 )
