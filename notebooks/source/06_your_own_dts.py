@@ -65,8 +65,8 @@ decompose, threshold, scale, pack, unpack = bring("decompose", "threshold", "sca
 #
 # | entry | holds | type |
 # |---|---|---|
-# | `codes` | all codes in one long row, four in a byte; of a matrix first those of $U$, row by row, then $V^\top$ | uint8 |
-# | `values` | of a matrix $s$, then the four values of $U$, then those of $V^\top$; of any other tensor its four | float32 |
+# | `codes` | all codes in one long row, four in a byte; of a matrix $U$, row by row, then $V^\top$ | uint8 |
+# | `values` | of a matrix $s$, the four values of $U$, those of $V^\top$; of another tensor its four | float32 |
 # | `zeros` | where the long row has the code 4; there 0 is packed in its place | int32 |
 # | `ranks` | for each matrix, how many components were kept | int32 |
 #
@@ -328,8 +328,8 @@ show(figures.trial_rows(trials))
 #
 # <details><summary>Answer</summary>
 #
-# Whoever rebuilds has the base, and with it all names and shapes. The order of the names is agreed upon. The price: over
-# another base the same file gives nonsense, and nothing in it says so.
+# Whoever rebuilds has the base, and with it all names and shapes. The order of the names is agreed upon. The price:
+# over another base the same file gives nonsense, and nothing in it says so.
 # </details>
 #
 # **2.** Somebody renames one tensor of $\theta_0$ and of the expert. Does your file still work?
