@@ -14,7 +14,7 @@ from dts_mini.core.errors import DTSError
 PATH = Path(__file__).parents[2] / "docs/front.svg"
 # Of the remainders those over the average, which need no pretrained model: at keep ratio 0.1, and at 1 % of the bytes.
 NAMED = ("zero-shot", "zero-shot, synonyms", "DTS-D, average, 0.1", "DRC-D, average, 1 %", "experts")
-# Okabe and Ito's blue for one model, orange for small files, grey for the experts; labels beside the bars are the second cue.
+# Okabe and Ito's blue for one model, orange for small files, grey for the experts; each bar's label is the second cue.
 COLOURS = {"one": "#0072B2", "files": "#E69F00", "all": "#4d4d4d"}
 # Narrow, with large letters, so that it can be read on a phone: each row's name stands over its bars.
 WIDTH, ROW, TOP, BAR = 560, 55, 62, 20

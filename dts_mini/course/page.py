@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup, Tag
 
 from dts_mini.course.markup import code_lines
 
-MANY, WORDS = 8, 24  # columns of a table; letters of a cell that may wrap in a table of many columns
+MANY, WORDS = 8, 12  # columns of a table; letters of a cell that may wrap in a table of many columns
 CHAPTERS = re.compile(r"\b([Nn]otebooks? )(\d\d)(?:( and | to )(\d\d))?")
 
 
@@ -68,7 +68,7 @@ def finish(page: Page, places: Mapping[str, str], repository: str | None = None)
         if len(table.select("thead th")) > MANY:
             table["class"] = [*table.get("class", []), "many"]
             for cell in table.select("td"):
-                if len(cell.get_text()) > WORDS:
+                if len(cell.get_text()) > WORDS and not cell.select_one(".interval"):
                     cell["class"] = "words"
         if not table.find_parent(class_="scroll"):
             table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))

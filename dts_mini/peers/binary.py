@@ -107,8 +107,8 @@ class SharedKnob(Switch):
     def read(cls, reader: Reader, shape: tuple[int, ...], *arguments) -> "SharedKnob":
         codes, count = reader.take("codes", -(-arguments[0] // 8)), arguments[0]
         active = read_bits(reader, torch.Size(shape).numel(), *arguments)
-        scale = torch.tensor(reader.settings["scale"], dtype=torch.float32, device="cpu")
-        return cls(active, unpack(codes, count, 1).bool(), scale)
+        scale = torch.tensor(reader.setting("scale", float), dtype=torch.float32, device="cpu")
+        return cls(active, unpack(codes, count, 1).bool(), reader.finite(scale))
 
     @property
     def bits(self) -> int:

@@ -113,7 +113,9 @@ def export_lora(
         if value.is_floating_point() and not value.isfinite().all():
             raise DTSError(f"{key} does not fit into {value.dtype}; choose bfloat16 or float32")
     folder.mkdir(exist_ok=True)
-    write_bytes(safetensors.torch.save(data, {"format": "pt"}), folder / WEIGHTS, overwrite=overwrite)
+    made = write_bytes(safetensors.torch.save(data, {"format": "pt"}), folder / f".{WEIGHTS}.new", overwrite=True)
+    (folder / CONFIG).unlink(missing_ok=True)  # a kill from here on leaves no adapter, and none that is half of each
+    made.replace(folder / WEIGHTS)
     write_json(plan.config(), folder / CONFIG, overwrite=overwrite)
     return replace(plan.adapter, kept=kept / every if every else 1.0)
 

@@ -85,8 +85,8 @@ claim("00-checkpoints", "Theta_0 and eight experts are here, byte for byte.", su
 # ## Step 2 · The whole game, once
 #
 # Before you look inside anything, look at what is at stake. Take the expert that reads house numbers. `compress` keeps
-# of it what DTS keeps beside $\theta_0$; `rebuild` adds that to $\theta_0$ again. What happens in between is the subject
-# of notebooks 02, 03 and 04.
+# of it what DTS keeps beside $\theta_0$; `rebuild` adds that to $\theta_0$ again. What happens in between is the
+# subject of notebooks 02, 03 and 04.
 
 # %%
 from dts_mini.core.compress import compress
@@ -379,9 +379,9 @@ sentence = "Your half-width and the bootstrap's agree within half a point."
 claim("00-half-width", sentence, abs(by_formula - bootstrapped), high=0.005, unit="points", of="half_width")
 
 # %% [markdown]
-# **Where both fail.** A model that gets all $n$ images right has $p = 1$, and then the interval has the width zero. That
-# is no certainty. With no mistake among $n$ images, mistakes may still be as frequent as about $3/n$. Read an interval
-# without width as "too few images to see a mistake".
+# **Where both fail.** A model that gets all $n$ images right has $p = 1$, and then the interval has the
+# width zero. That is no certainty. With no mistake among $n$ images, mistakes may still be as frequent as about $3/n$.
+# Read an interval without width as "too few images to see a mistake".
 
 # %% [markdown]
 # ### Exercise 3 · Is the difference sure? (medium, 6 minutes)

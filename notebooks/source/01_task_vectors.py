@@ -310,8 +310,8 @@ claim("01-same-words", sentence, same, low=0.999)
 
 # %% [markdown]
 # There is one more thing to keep apart. Averaging two experts halves both task vectors. That alone may cost accuracy,
-# whoever the partner is: call it *dilution*. So measure the halved task vector too: $\theta_0 + \frac12\tau$, the expert
-# averaged with $\theta_0$ itself. What a partner costs beyond that is *interference*.
+# whoever the partner is: call it *dilution*. So measure the halved task vector too: $\theta_0 + \frac12\tau$, the
+# expert averaged with $\theta_0$ itself. What a partner costs beyond that is *interference*.
 #
 # Here one task is enough, so all its test images count (`correct` is `right` without the `[::2]`). The next cell takes
 # several seconds.
@@ -327,10 +327,10 @@ levels = {
 show(figures.similarity_scatter(pairs, alike, levels, task))
 
 # %% [markdown]
-# **What you should see:** the points lie below the solid line, though only two experts were merged. The dashed line lies
-# close to the solid one: halving alone costs little. Points below the dashed line met a partner that pulls the wrong
-# way. Whiskers and bands overlap, since one task has few test images; to be sure, compare image by image. First split
-# the loss.
+# **What you should see:** the points lie below the solid line, though only two experts were merged. The
+# dashed line lies close to the solid one: halving alone costs little. Points below the dashed line met a partner that
+# pulls the wrong way. Whiskers and bands overlap, since one task has few test images; to be sure, compare image by
+# image. First split the loss.
 
 # %% [markdown]
 # ### Exercise 3 · Interference or dilution? (medium, 7 minutes)
@@ -359,7 +359,8 @@ draws = {name: drawn[:, 0] for name, drawn in bootstrap({name: {task: x} for nam
 parts, spread = {}, {}
 for partner in partners:
     parts[partner] = split_loss(measured["expert"], measured["halved"], measured[partner])
-    spread[partner] = tuple(map(interval, split_loss(draws["expert"], draws["halved"], draws[partner])))
+    drawn = zip(*(draws[name].tolist() for name in ("expert", "halved", partner)), strict=True)
+    spread[partner] = [interval(part) for part in torch.tensor([split_loss(*each) for each in drawn]).T]
 
 # %% tags=["nbval-ignore-output"]
 for partner, (dilution, interference) in parts.items():
@@ -383,17 +384,17 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** with most partners interference is established: its interval lies above zero. Dilution is not.
-# It is so small that these images cannot tell it from nothing: its interval reaches down to about zero. So the company
-# costs accuracy for certain, the halving perhaps.
+# **What you should see:** with most partners interference is established: its interval lies above zero.
+# Dilution is not. It is so small that these images cannot tell it from nothing: its interval reaches down to about
+# zero. So the company costs accuracy for certain, the halving perhaps.
 #
-# And one surprise. The rightmost partner, `digits`, costs hardly anything: the interval of its loss, too, reaches down
-# to about zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two tasks share
-# every class name and every prompt, and that may be more alike than any two data sets of the paper. We print what we
-# found.
+# And one surprise. The rightmost partner of the figure, `digits`, costs hardly anything: the interval of its loss, too,
+# reaches down to about zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two
+# tasks share every class name and every prompt, and that may be more alike than any two data sets of the paper. We
+# print what we found.
 #
-# Two experts are the mildest case. With eight, as in Step 4, every task pays. The paper's conclusion is the one to test in
-# the next notebooks: leave each expert its personality, and store it *small*.
+# Two experts are the mildest case. With eight, as in Step 4, every task pays. The paper's conclusion is the one to test
+# in the next notebooks: leave each expert its personality, and store it *small*.
 
 # %% [markdown]
 # ## Recap
@@ -401,8 +402,8 @@ claim(
 # - A task vector $\tau_n = \theta_n - \theta_0$ is short, spread over all layers, and far from parallel to the others,
 #   though not at right angles to them.
 # - An average goes only a part of the way along each of them. Other merges lose less, and all stay below the experts.
-# - Most partners cost accuracy even two at a time, by interference; halving alone costs little or nothing. A partner with
-#   the very same class names hardly costs anything.
+# - Most partners cost accuracy even two at a time, by interference; halving alone costs little or nothing. A partner
+#   with the very same class names hardly costs anything.
 #
 # **What would change our mind.** Digits and house numbers are a pair that is nearly safe to merge; if most pairs were
 # like it, there would be little to solve. A merge within the experts' interval would make personalised merging

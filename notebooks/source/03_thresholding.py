@@ -300,7 +300,7 @@ claim("03-normal-cut", sentence, 1 - best_cut(normal) / len(normal), low=0.65, h
 
 
 # %%
-def remainder(tau):
+def kept_of(tau):
     """What is kept of one tensor of a task vector."""
     if tau.dim() != 2:
         return coarse(tau)
@@ -308,7 +308,7 @@ def remainder(tau):
     return coarse(U) * s @ coarse(Vt)
 
 
-mine = {n: x + remainder(expert[n] - x) for n, x in theta_0.items()}
+mine = {n: x + kept_of(expert[n] - x) for n, x in theta_0.items()}
 
 # %%
 trial = Trial(suite, task)  # the expert on its test images

@@ -50,7 +50,8 @@ show(figures.task_strips(committed))
 # %% [markdown]
 # **What you should see:** a strip for each task. Zero-shot stands far left, all merges of the table in between, DTS
 # close to the expert. A merge is one model for all tasks and adds no file. The experts are a whole model for each task.
-# DTS, here at keep ratio 0.1, adds a file so small that you would not see it beside a model, and wins back nearly all that merging loses.
+# DTS, here at keep ratio 0.1, adds a file so small that you would not see it beside a model, and wins back nearly all
+# that merging loses.
 
 # %% [markdown]
 # ## Step 1 · A base, and what is left

@@ -160,10 +160,10 @@ claim(
 # ## Step 2 · Every way to hold out
 #
 # Eight tasks can be held out one by one, or by twos. A *case* is a set of held-out tasks and one of them to answer:
-# there are $8 + 2 \cdot \binom{8}{2} = 64$. Measuring them all takes longer than a notebook should, so a command of the repository did it
-# beforehand (`python -m dts_mini.measures.unseen`), on experts of several seeds. Whatever had to be chosen was chosen
-# on validation images of the *seen* tasks of each case, left out in turn. Images of a held-out task were read for the
-# report alone.
+# there are $8 + 2 \cdot \binom{8}{2} = 64$. Measuring them all takes longer than a notebook should, so a command of the
+# repository did it beforehand (`python -m dts_mini.measures.unseen`), on experts of several seeds. Whatever had to be
+# chosen was chosen on validation images of the *seen* tasks of each case, left out in turn. Images of a held-out task
+# were read for the report alone.
 #
 # First the question that matters: can you tell beforehand? Call the cosine with the nearest seen task *nearness*. Two
 # things are worth knowing: whether fusing pays over the base merge (the average of the seen experts), and whether the
@@ -385,9 +385,9 @@ claim(
 # zero-shot and the base merge. It is **missed**. What hedging by nearness buys is that you lose
 # little where you lose. Two warnings go with it:
 #
-# - It was added when the test rows of the others were known, on the first seed. Nothing in it was fitted, but we looked.
-#   The experts of the other seeds came later and judged it unchanged: the gains are there again. Other tasks should
-#   judge it next.
+# - It was added when the test rows of the others were known, on the first seed. Nothing in it was fitted, but we
+#   looked. The experts of the other seeds came later and judged it unchanged: the gains are there again. Other tasks
+#   should judge it next.
 # - "The better of the two" is picked on the same test images, after the fact. That flatters it: a model that is
 #   exactly as good falls more than one point below it now and then. Count what is sure (`data/mini/unseen.json`
 #   does), and less is left of every row's falls.

@@ -160,15 +160,17 @@ def answers(kind: str, body_of) -> dict[str, torch.Tensor]:
 
 
 # %%
+small = {kind: {task: compress(first[kind], body) for task, body in each.items()} for kind, each in bodies.items()}
+
+# %%
 for kind in HEADS:
-    small = {task: compress(first[kind], body) for task, body in bodies[kind].items()}
-    rebuilt = answers(kind, lambda task, kind=kind, small=small: rebuild(first[kind], small[task]))
+    rebuilt = answers(kind, lambda task, kind=kind: rebuild(first[kind], small[kind][task]))
     draws = bootstrap({"experts": answers(kind, bodies[kind].get), "rebuilt": rebuilt})
     kept = draws["rebuilt"].mean(1) / draws["experts"].mean(1)
     sentence = f"{kind}: rebuilt bodies keep at least 90 % of their experts' accuracy."
     claim(f"13-kept-{kind}", sentence, kept.mean().item(), interval=interval(kept), low=0.9, unit="%")
     sentence = f"{kind}: each file takes at most 3 % of its body's bytes (float32)."
-    claim(f"13-body-{kind}", sentence, max(storage(d).share("file") for d in small.values()), high=0.03, unit="%")
+    claim(f"13-body-{kind}", sentence, max(storage(d).share("file") for d in small[kind].values()), high=0.03, unit="%")
 
 # %% [markdown]
 # **What you should see:** it works for both, at a few hundredths of the bytes. The answer to the question is mostly

@@ -327,6 +327,12 @@ def test_a_tensor_of_a_dtype_that_is_not_computed_with_is_the_bases_or_refused(w
             refused(manifest, [[*r[:3], word, *r[4:]] if r is row else r for r in table], tensors)
 
 
+@pytest.mark.parametrize("scale", ["0.1", None, [0.1], {}, 1e39])
+def test_a_scale_that_a_file_holds_once_is_a_finite_number(sources, scale):
+    manifest, table, tensors = apart(sources["T-Switch"][1])
+    refused(manifest | {"settings": manifest["settings"] | {"scale": scale}}, table, tensors)
+
+
 # --- what a terminal is sent ---
 
 

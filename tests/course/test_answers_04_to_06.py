@@ -32,7 +32,8 @@ RIGHT = {
         "    return torch.tensor([-1.0, -1, 1, 1, 0]) * (total / count).sqrt()",
         "from math import sqrt\n"
         "    f = lambda c: x[codes == c]\n"
-        "    return torch.tensor([(1 if c > 1 else -1) * sqrt((f(c) ** 2).mean()) if len(f(c)) else 0 for c in range(4)]"
+        "    return torch.tensor([(1 if c > 1 else -1) * sqrt((f(c) ** 2).mean()) if len(f(c)) else 0 "
+        "for c in range(4)]"
         " + [0.0])",
         "return torch.stack([x[codes == c].square().mean().nan_to_num().sqrt() * s for c, s in "
         "enumerate((-1, -1, 1, 1, 0))])",
@@ -99,7 +100,8 @@ RIGHT = {
         "    return r",
         "return int(np.clip(np.floor((bits - 256) / (2 * (m + n) + 32)), 0, min(m, n)))",
         "return float(max(0, min((bits - 256) // (2 * (m + n) + 32), m, n)))",
-        "if bits < 256 + 2 * (m + n) + 32:\n        return 0\n    return min(m, n, (bits - 256) // (2 * m + 2 * n + 32))",
+        "if bits < 256 + 2 * (m + n) + 32:\n        return 0\n    "
+        "return min(m, n, (bits - 256) // (2 * m + 2 * n + 32))",
         "return torch.tensor((bits - 256) // (2 * (m + n) + 32)).clamp(0, min(m, n))",
     ),
     "compressed": (
@@ -229,7 +231,7 @@ def test_a_wrong_answer_fails_and_the_message_says_what_came(name, body, words):
 
 @pytest.mark.parametrize(("name", "body"), [(name, body) for name, body, _ in WRONG])
 def test_no_wrong_answer_is_told_another_ones_hint(name, body):
-    """A hint fits: the known mistake that it speaks of returns, wherever the answer goes wrong, what the answer does."""
+    """A hint fits: the known mistake that it speaks of does what the answer does, where that goes wrong."""
     exercise = EXERCISES[name]
     if hint := verdict(exercise, written(name, body)).hint:
         mistake = verdict(exercise, exercise.wrong[hint[0]])

@@ -13,7 +13,7 @@ from served import make as make_plain
 from torch import nn
 
 from dts_mini import TaskDelta, compress, rebuild
-from dts_mini.core.errors import DTSError, StateError
+from dts_mini.core.errors import DTSError, FileError, StateError
 from dts_mini.core.file import load_tensors
 from dts_mini.serving import lora as lora_module
 from dts_mini.serving.lora import export_lora, import_lora, plan_lora
@@ -361,3 +361,28 @@ def test_what_peft_reads_of_the_settings_is_what_was_meant(tmp_path):
 
 def test_the_example_says_what_happens():
     assert doctest.testmod(lora_module, extraglobs={"compress": compress}) == (0, 3)
+
+
+@pytest.mark.parametrize("step", ["write_bytes", "write_json"])
+def test_a_run_that_ends_while_it_replaces_an_adapter_leaves_the_old_one_or_none(tmp_path, monkeypatch, step):
+    module = nn.Sequential(nn.Linear(8, 6), nn.LayerNorm(6)).eval()
+    base = module.state_dict()
+    first = compress(base, base | {"0.weight": base["0.weight"] + 1})
+    second = compress(base, {name: x + torch.arange(len(x)).view(-1, *[1] * (x.dim() - 1)) for name, x in base.items()})
+    export_lora(first, module, tmp_path / "a")
+
+    def ends(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lora_module, step, ends)
+    with pytest.raises(KeyboardInterrupt):
+        export_lora(second, module, tmp_path / "a", overwrite=True)
+    if step == "write_bytes":
+        assert rebuild(base, import_lora(tmp_path / "a", base, module))["1.weight"].equal(base["1.weight"])
+    else:
+        with pytest.raises(FileError, match=r"adapter_config\.json"):
+            import_lora(tmp_path / "a", base, module)
+    monkeypatch.undo()
+    export_lora(second, module, tmp_path / "a", overwrite=True)
+    assert not rebuild(base, import_lora(tmp_path / "a", base, module))["1.weight"].equal(base["1.weight"])
+    assert len(list((tmp_path / "a").iterdir())) == 2

@@ -231,7 +231,8 @@ EXERCISES = (
             ("I add up the losses", "Of a share's losses only the largest counts: max over the tasks, not sum."),
         ),
         wrong=SAFEST_WRONG,
-        start="One share first: on each task, how far does it fall below the better model? Which of these falls counts?",
+        start="One share first: on each task, how far does it fall below the better model? Which of these falls "
+        "counts?",
         skeleton=(
             "def safest(accuracies, better):\n"
             "    falls = {}\n"

@@ -227,7 +227,7 @@ EXERCISES = (
         if ...:
             break
         ...
-    return ranks""",
+    return ...""",
     ),
     Exercise(
         name="water_level",

@@ -248,7 +248,7 @@ EXERCISES = (
     for task, (a, b) in enumerate(factors):
         mine = ...
         result[mine] += ...
-    return result""",
+    return ...""",
     ),
     Exercise(
         name="subspace_share",

@@ -238,6 +238,6 @@ EXERCISES = (
             continue
         for part, third in zip("qkv", ..., strict=True):
             ...
-    return result""",
+    return ...""",
     ),
 )

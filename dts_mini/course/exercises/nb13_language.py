@@ -202,7 +202,7 @@ EXERCISES = (
             ...
         else:
             ...
-    return copies""",
+    return ...""",
     ),
     Exercise(
         name="moved_cosines",

@@ -92,13 +92,12 @@ def base_choice(bases: Mapping[str, Mapping]) -> tuple[Figure, dict]:
         name_strips(axes, [r"$\theta_0$" if name == "theta_0" else name for name in names])
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
-    words = (
-        f"{name} {data['accuracy']['value'][i]:.0f} %, {data['length']['value'][i]:.1f}, {data['kl']['value'][i]:.3f} nats"
-        for i, name in enumerate(names)
-    )
+    columns = zip(names, *(data[what]["value"] for what, _, _ in panels), strict=True)
+    words = (f"{name} {own:.0f} %, {long:.1f}, {kl:.3f} nats" for name, own, long, kl in columns)
     figure.alt = (
-        "Bases from the least to the most accurate, a strip each in three panels: their own accuracy, the length of the "
-        f"remainders over them, and the KL divergence of rebuilt experts, which does not follow: {'; '.join(words)}."
+        "Bases from the least to the most accurate, a strip each in three panels: their own accuracy, the length of "
+        "the remainders over them, and the KL divergence of rebuilt experts, which does not follow: "
+        f"{'; '.join(words)}."
     )
     return figure, data
 
@@ -147,8 +146,8 @@ def two_measures(table: Mapping) -> tuple[Figure, dict]:
     top.legend(loc="lower right")
     apart = "; ".join(f"{name} {', '.join(f'{kl:.3f}' for kl in found['kl'])}" for name, found in data.items())
     figure.alt = (
-        "Two panels against a task's file size. Top: the share of the experts' accuracy rises with it, the intervals of "
-        f"all curves overlap. Bottom: KL divergence from the experts falls with it; in nats: {apart}."
+        "Two panels against a task's file size. Top: the share of the experts' accuracy rises with it, the intervals "
+        f"of all curves overlap. Bottom: KL divergence from the experts falls with it; in nats: {apart}."
     )
     return figure, data
 

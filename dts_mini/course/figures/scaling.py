@@ -68,7 +68,7 @@ def file_bytes(delta: TaskDelta) -> tuple[Figure, dict]:
         ends = {"xyA": (left, -0.4), "coordsA": above.transData, "xyB": (right, 0.4), "coordsB": below.transData}
         figure.add_artist(ConnectionPatch(**ends, color="0.5", linewidth=0.8, linestyle=":"))
     figure.alt = (
-        f"Above, a long grey bar: the expert in float32, {expert:,.0f} KiB. Its left end, a sliver, is the task's file, "
+        f"Above, a long grey bar: the expert in float32, {expert:,.0f} KiB. Its left end, a sliver, is the file, "
         f"{file:.1f} KiB. Below, the sliver taken apart: "
         + ", ".join(f"{n} {k:.1f} KiB" for n, k in parts.items())
         + "."
@@ -96,7 +96,7 @@ def stairs(x: Tensor, codes: Tensor) -> tuple[Figure, dict]:
     axes.set_ylabel("element, and its group's value")
     axes.legend(fontsize="small", loc="upper left")
     figure.alt = (
-        "All elements, sorted, as a rising curve: steep at both ends, flat in the middle. Over it four level steps, one "
+        "All elements, sorted, as a rising curve: steep at both ends, flat between. Over it four level steps, one "
         "for each group: " + ", ".join(f"{name} at {values[code]:.3f}" for code, name in enumerate(GROUP_NAMES)) + ". "
         "Each step is about as long as the others; at both ends the curve runs far beyond the strong ones."
     )
@@ -168,7 +168,7 @@ def length_and_answers(curve: Sequence[Mapping], marks: Mapping[str, Mapping]) -
     below.set_ylim(bottom=0)
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.alt = (
-        "Two curves against the length of one remainder, stretched. "
+        "Two curves against the length of one remainder, stretched: "
         + "; ".join(
             f"{what} is lowest, {min(points)[0]:.3g}, at length {min(points)[1]:.2f}"
             for what, points in (

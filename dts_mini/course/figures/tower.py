@@ -43,7 +43,8 @@ def tower(state: State) -> tuple[Figure, dict]:
     whole = [
         ("an image", "rest"),
         (
-            f"patches: a matrix {by('patches')} turns each {patch} × {patch}\npiece into a token, {width} numbers; one more is added",
+            f"patches: a matrix {by('patches')} turns each {patch} × {patch}\n"
+            f"piece into a token, {width} numbers; one more is added",
             "rest",
         ),
         (f"{blocks} blocks, one after the other:\n{tokens} tokens go in, {tokens} come out", "attention"),
@@ -69,8 +70,8 @@ def tower(state: State) -> tuple[Figure, dict]:
     figure.alt = (
         f"A diagram. Left, the image tower from top to bottom: an image, patches that become {tokens} tokens of "
         f"{width} numbers, {blocks} blocks, the projection, a unit vector of {out} numbers. Right, one block enlarged: "
-        f"attention with an in-matrix of {by('attention, in')} and an out-matrix of {by('attention, out')}, then an MLP with "
-        f"matrices of {by('MLP, in')} and {by('MLP, out')}. Attention holds {share['attention']:.0f} % of the "
+        f"attention with an in-matrix of {by('attention, in')} and an out-matrix of {by('attention, out')}, then an "
+        f"MLP with matrices of {by('MLP, in')} and {by('MLP, out')}. Attention holds {share['attention']:.0f} % of the "
         f"parameters, the MLPs {share['MLP']:.0f} %, all else {rest:.0f} %."
     )
     axis.text(

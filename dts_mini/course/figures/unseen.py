@@ -50,9 +50,10 @@ def fusion_plane(base: State, seen: Mapping[str, State], goal: State, fused: Sta
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     leaning = max(data["seen"], key=lambda task: data["seen"][task][0])
     figure.alt = (
-        "A plane with the base at its origin and the unseen expert at distance one to the right. The seen experts stand "
-        f"nearly straight above the base; {leaning} leans furthest to the right, by {data['seen'][leaning][0]:.2f}. The "
-        f"fused model is at {data['fused'][0]:.2f} to the right, {data['fused'][1]:.2f} up."
+        "A plane with the base at its origin and the unseen expert at distance one to the right. The seen experts "
+        f"stand nearly straight above the base; {leaning} leans furthest to the right, by "
+        f"{data['seen'][leaning][0]:.2f}. The fused model is at {data['fused'][0]:.2f} to the right, "
+        f"{data['fused'][1]:.2f} up."
     )
     return figure, data
 
@@ -179,7 +180,7 @@ def unseen_accuracies(table: Mapping) -> tuple[Figure, dict]:
 
 @styled
 def nearness_gains(points: Sequence[Mapping]) -> tuple[Figure, dict]:
-    """What fusion gains on the base merge, and what that gains on zero-shot: a strip for each task, a dot for each case.
+    """What fusion gains on the base merge, and what that gains on zero-shot: a strip a task, a dot for each case.
 
     ``points`` are cases with "task", "nearness" (cosine) and the two gains (shares in [0, 1]). Cases in which a twin is
     seen (a cosine over 0.9) are full dots; a stroke is the mean of those without. Tasks stand by their nearness without
