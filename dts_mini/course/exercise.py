@@ -17,7 +17,7 @@ from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor, allclose
+from torch import Tensor, isclose
 
 from dts_mini.course.raised import is_stub, own_line
 
@@ -177,6 +177,7 @@ def _taken(code: CodeType) -> tuple[set[str], set[str]]:
     return taken, imported
 
 
+FEW = 12  # numbers of a tensor that a message shows
 STUB = "expected a result, got NotImplementedError: your function still says raise NotImplementedError"
 
 
@@ -298,8 +299,13 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
             return tell(f"shape {tuple(wanted.shape)}", tuple(found.shape))
         if found.is_floating_point() != wanted.is_floating_point():
             return tell(f"{wanted.dtype}", found.dtype)
-        close = allclose(found.double(), wanted.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
-        return "" if close else tell(_show(wanted), _show(found))
+        close = isclose(found.double(), wanted.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
+        if close.all():
+            return ""
+        if wanted.numel() <= FEW or (first := int(close.flatten().int().argmin())) < 4:
+            return tell(_show(wanted), _show(found))
+        place = [int(i) for i in np.unravel_index(first, wanted.shape)]
+        return tell(f"{_show(wanted.flatten()[first])} at {place}", _show(found.flatten()[first]))
     if isinstance(wanted, Mapping):
         if not isinstance(found, Mapping):
             return tell("a dict", _kind(found))
@@ -340,7 +346,7 @@ def _show(value: Any, most: int = 120) -> str:
     """A value in a few words, for a message."""
     try:
         if isinstance(value, Tensor):
-            few = value.numel() <= 12
+            few = value.numel() <= FEW
             text = (
                 str(_rounded(value.tolist()))
                 if few
@@ -360,7 +366,7 @@ def _show(value: Any, most: int = 120) -> str:
 def _argument(value: Any) -> str:
     """An argument as a learner would type it, as far as it is short."""
     if isinstance(value, Tensor):
-        whole = value.numel() <= 12
+        whole = value.numel() <= FEW
         return f"tensor({_rounded(value.tolist())})" if whole else f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key!r}: {_argument(each)}' for key, each in value.items())}}}"

@@ -122,6 +122,7 @@ TOLD_WRONG = {
     "My interval is too narrow": lambda ours, other: _verdict(*_ends(ours - other, 0.25)),
     "I look at the mean alone": lambda ours, other: "better" if ours.mean() > other.mean() else "worse",
     "I compare two intervals": _two_intervals,
+    "I sort each row by itself": lambda ours, other: _verdict(*_ends(ours.sort().values - other.sort().values)),
     "Better and worse are the wrong way round": lambda ours, other: _verdict(*_ends(other - ours)),
     "I never say worse": lambda ours, other: "better" if _ends(ours - other)[0] > 0 else "not told apart",
 }
@@ -222,6 +223,7 @@ EXERCISES = (
             case(told_apart, 0.5 + SHARED + OWN, 0.7 + SHARED),
             case(told_apart, 0.5 + SHARED, 0.5 + SHARED),  # the same row twice
             case(told_apart, 0.507 + SHARED + OWN, 0.5 + SHARED),  # likely better, not surely
+            case(told_apart, 0.504 + SHARED + OWN, 0.5 + SHARED),
             case(told_apart, 0.502 + SHARED + OWN, 0.5 + SHARED),
             case(told_apart, 0.5 + SHARED + 1.8 * BELL.std() + BELL, 0.5 + SHARED),  # of 95 %, not of 90 %
             case(told_apart, 0.5 + SHARED, 0.5 + SHARED + 2.2 * BELL.std() + BELL),  # 95 % of the draws, not all
@@ -231,6 +233,10 @@ EXERCISES = (
                 "I compare two intervals",
                 "The two rows answer the same images, so their draws go up and down together. Subtract draw by draw, "
                 "then take one interval of the differences.",
+            ),
+            (
+                "I sort each row by itself",
+                "Sorting each row tears apart what belongs to one draw. Subtract draw by draw first.",
             ),
             ("I look at the mean alone", "A mean is never exactly zero. Ask on which side of zero the interval lies."),
             (

@@ -30,11 +30,26 @@ def _(text):
 
 
 right("head_of", "sums instead of means", lambda text: normalize(normalize(text, dim=2).sum(1), dim=1))
-wrong("head_of", "long prompts count more", lambda text: normalize(text.mean(1), dim=-1))
-wrong("head_of", "prompts of all classes are mixed", lambda text: normalize(normalize(text, dim=-1).mean(0), dim=-1))
+wrong("head_of", "long prompts count more", lambda text: normalize(text.mean(1), dim=-1), hint="The longer prompt wins")
+wrong(
+    "head_of",
+    "prompts of all classes are mixed",
+    lambda text: normalize(normalize(text, dim=-1).mean(0), dim=-1),
+    hint="My head has a row for each prompt",
+)
 wrong("head_of", "the default axis of normalize", lambda text: normalize(normalize(text).mean(1)))
-wrong("head_of", "the mean is not normalised", lambda text: normalize(text, dim=-1).mean(1))
-wrong("head_of", "one length for a whole class", lambda t: normalize((t / t.norm(dim=(1, 2), keepdim=True)).mean(1)))
+wrong(
+    "head_of",
+    "the mean is not normalised",
+    lambda text: normalize(text, dim=-1).mean(1),
+    hint="My rows are shorter than one",
+)
+wrong(
+    "head_of",
+    "one length for a whole class",
+    lambda t: normalize((t / t.norm(dim=(1, 2), keepdim=True)).mean(1)),
+    hint="The longer prompt wins",
+)
 
 
 @wrong("head_of", "changes the prompts")
@@ -49,8 +64,18 @@ def _(text):
 right("half_width", "the exact quantile", lambda p, n: NormalDist().inv_cdf(0.975) * math.sqrt(p * (1 - p) / n))
 right("half_width", "a number of numpy", lambda p, n: np.float32(1.96) * np.sqrt(p * (1 - p) / n))
 right("half_width", "a 0-d tensor", lambda p, n: 1.96 * torch.tensor(p * (1 - p) / n).sqrt())
-wrong("half_width", "one standard error", lambda p, n: (p * (1 - p) / n) ** 0.5)
-wrong("half_width", "the whole width", lambda p, n: 2 * 1.96 * (p * (1 - p) / n) ** 0.5)
+wrong(
+    "half_width",
+    "one standard error",
+    lambda p, n: (p * (1 - p) / n) ** 0.5,
+    hint="My half-width is about half of what is expected",
+)
+wrong(
+    "half_width",
+    "the whole width",
+    lambda p, n: 2 * 1.96 * (p * (1 - p) / n) ** 0.5,
+    hint="My half-width is twice what is expected",
+)
 wrong("half_width", "the root of n alone", lambda p, n: 1.96 * p * (1 - p) / n**0.5)
 wrong("half_width", "^ for a power", lambda p, n: 1.96 * (p * (1 - p) / n) ^ 0.5)
 wrong("half_width", "in percent", lambda p, n: 196 * (p * (1 - p) / n) ** 0.5)
@@ -84,7 +109,7 @@ def _(first, second):
 right("paired_half_width", "numpy", lambda a, b: 1.96 * np.std(a.numpy().astype(int) - b.numpy()) / np.sqrt(len(a)))
 
 
-@wrong("paired_half_width", "two independent accuracies")
+@wrong("paired_half_width", "two independent accuracies", hint="It makes no difference to mine which images were right")
 def _(first, second):
     p, q, n = first.float().mean(), second.float().mean(), len(first)
     return (1.96 * (p * (1 - p) / n + q * (1 - q) / n).sqrt()).item()
@@ -96,7 +121,7 @@ def _(first, second):
     return (1.96 * ((d.mean() ** 2 - d.mean() ** 2) / len(d)).sqrt()).item()
 
 
-@wrong("paired_half_width", "the mean is not taken away")
+@wrong("paired_half_width", "the mean is not taken away", hint="I left out the mean of d")
 def _(first, second):
     d = first.float() - second.float()
     return (1.96 * ((d**2).mean() / len(d)).sqrt()).item()
@@ -111,7 +136,7 @@ def _(first, second):
     return (1.96 * ((d**2).mean() - d.mean() ** 2).sqrt() / len(d) ** 0.5).item()
 
 
-@wrong("paired_half_width", "the difference without its sign")
+@wrong("paired_half_width", "the difference without its sign", hint="Mine is the same when the two never agree")
 def _(first, second):
     d = (first != second).float()
     return 1.96 * (((d**2).mean() - d.mean() ** 2) / len(d)).sqrt().item()
@@ -150,7 +175,7 @@ def _(theta_0, experts, coefficient):
     return out
 
 
-@wrong("my_task_arithmetic", "a shallow copy, changed in place")
+@wrong("my_task_arithmetic", "a shallow copy, changed in place", hint="theta_0 has changed")
 def _(theta_0, experts, coefficient):
     merged = dict(theta_0)
     start = {name: x.clone() for name, x in theta_0.items()}
@@ -173,12 +198,12 @@ def _(theta_0, experts, coefficient):
     return {k: x + coefficient * (sum(e[k] for e in experts) - x) for k, x in theta_0.items()}
 
 
-@wrong("my_task_arithmetic", "the mean of the task vectors")
+@wrong("my_task_arithmetic", "the mean of the task vectors", hint="My merge moves too little")
 def _(theta_0, experts, coefficient):
     return {k: x + coefficient * sum(e[k] - x for e in experts) / len(experts) for k, x in theta_0.items()}
 
 
-@wrong("my_task_arithmetic", "only the last expert")
+@wrong("my_task_arithmetic", "only the last expert", hint="Only the last expert counts")
 def _(theta_0, experts, coefficient):
     merged = {}
     for expert in experts:
@@ -187,7 +212,7 @@ def _(theta_0, experts, coefficient):
     return merged
 
 
-@wrong("my_task_arithmetic", "only the merged task vector")
+@wrong("my_task_arithmetic", "only the merged task vector", hint="My merge lacks theta_0")
 def _(theta_0, experts, coefficient):
     return {k: coefficient * sum(e[k] - x for e in experts) for k, x in theta_0.items()}
 
@@ -221,7 +246,7 @@ def _(trimmed):
     return torch.where(positive, trimmed.clamp(min=0).sum(0), trimmed.clamp(max=0).sum(0))
 
 
-@wrong("elect_and_add", "a tie leaves nothing")
+@wrong("elect_and_add", "a tie leaves nothing", hint="My elements whose votes cancel are zero")
 def _(trimmed):
     sign = torch.sign(trimmed.sum(0))
     return torch.where(torch.sign(trimmed) == sign, trimmed, torch.zeros_like(trimmed)).sum(0)
@@ -233,21 +258,23 @@ def _(trimmed):
     return torch.where(positive, trimmed.clamp(min=0).sum(0), trimmed.clamp(max=0).sum(0))
 
 
-@wrong("elect_and_add", "heads are counted, not sums")
+@wrong("elect_and_add", "heads are counted, not sums", hint="Many small votes beat a large one in mine")
 def _(trimmed):
     sign = trimmed.sign().sum(0).sign()
     sign[sign == 0] = sign.sum().sign()
     return (trimmed * (trimmed.sign() == sign)).sum(0)
 
 
-@wrong("elect_and_add", "a tie goes by the sum of everything")
+@wrong(
+    "elect_and_add", "a tie goes by the sum of everything", hint="Where votes cancel, a few large values decide in mine"
+)
 def _(trimmed):
     sign = trimmed.sum(0).sign()
     sign[sign == 0] = trimmed.sum().sign()
     return (trimmed * (trimmed.sign() == sign)).sum(0)
 
 
-@wrong("elect_and_add", "the mean of those that agree")
+@wrong("elect_and_add", "the mean of those that agree", hint="My values are means of those that agree")
 def _(trimmed):
     sign = trimmed.sum(0).sign()
     sign[sign == 0] = sign.sum().sign()
@@ -274,10 +301,30 @@ def _(expert, halved, merged):
     return dilution, lost - dilution
 
 
-wrong("split_loss", "the other order", lambda expert, halved, merged: (halved - merged, expert - halved))
-wrong("split_loss", "losses below zero", lambda expert, halved, merged: (halved - expert, merged - halved))
-wrong("split_loss", "all of it is interference", lambda expert, halved, merged: (expert - halved, expert - merged))
-wrong("split_loss", "no gain is allowed", lambda e, h, m: (max(e - h, 0.0), max(h - m, 0.0)))
+wrong(
+    "split_loss",
+    "the other order",
+    lambda expert, halved, merged: (halved - merged, expert - halved),
+    hint="My two parts are the wrong way round",
+)
+wrong(
+    "split_loss",
+    "losses below zero",
+    lambda expert, halved, merged: (halved - expert, merged - halved),
+    hint="My losses are negative",
+)
+wrong(
+    "split_loss",
+    "all of it is interference",
+    lambda expert, halved, merged: (expert - halved, expert - merged),
+    hint="My two parts do not add up to the loss",
+)
+wrong(
+    "split_loss",
+    "no gain is allowed",
+    lambda e, h, m: (max(e - h, 0.0), max(h - m, 0.0)),
+    hint="I cut off negative interference",
+)
 wrong("split_loss", "sizes only", lambda expert, halved, merged: (abs(expert - halved), abs(halved - merged)))
 wrong("split_loss", "shares of the loss", lambda e, h, m: ((e - h) / (e - m), (h - m) / (e - m)))
 wrong("split_loss", "printed, not returned", lambda expert, halved, merged: print(expert - halved, halved - merged))

@@ -31,13 +31,13 @@ def _(M, r):
     return U.index_select(1, first), s.index_select(0, first), Vt.index_select(0, first)
 
 
-@wrong("leading", "columns of V^T")
+@wrong("leading", "columns of V^T", hint="My V^T has r columns")
 def _(M, r):
     U, s, Vt = torch.linalg.svd(M, full_matrices=False)
     return U[:, :r], s[:r], Vt[:, :r]
 
 
-@wrong("leading", "V, not V^T")
+@wrong("leading", "V, not V^T", hint="My third result is V, not its transpose")
 def _(M, r):
     U, s, V = torch.svd(M)
     return U[:, :r], s[:r], V[:, :r]
@@ -55,7 +55,7 @@ def _(M, r):
     return U[:, : r + 1], s[: r + 1], Vt[: r + 1]
 
 
-@wrong("leading", "the last components")
+@wrong("leading", "the last components", hint="My singular values are the smallest ones")
 def _(M, r):
     U, s, Vt = torch.linalg.svd(M, full_matrices=False)
     return U[:, -r:], s[-r:], Vt[-r:]
@@ -91,13 +91,13 @@ def _(s, share):
     return min(int((energy < share * energy[-1]).sum()) + 1, len(energy))
 
 
-@wrong("rank_for_energy", "values, not energies")
+@wrong("rank_for_energy", "values, not energies", hint="My rank grows too fast with the share")
 def _(s, share):
     held = s.cumsum(0)
     return int((held < share * held[-1]).sum()) + 1
 
 
-@wrong("rank_for_energy", "the position, not the number")
+@wrong("rank_for_energy", "the position, not the number", hint="My rank is one too small")
 def _(s, share):
     held = (s**2).cumsum(0) / (s**2).sum()
     return int((held >= share).nonzero()[0])
@@ -154,30 +154,30 @@ def _(s, rank):
     return np.sqrt(sum(squares[rank:], 0.0) / (sum(squares) or 1.0))
 
 
-@wrong("truncation_error", "zero by zero")
+@wrong("truncation_error", "zero by zero", hint="My error of a zero matrix is nan")
 def _(s, rank):
     return ((s[rank:] ** 2).sum() / (s**2).sum()).sqrt().item()
 
 
-@wrong("truncation_error", "s_{r+1} read as an index")
+@wrong("truncation_error", "s_{r+1} read as an index", hint="My error is that of the next rank")
 def _(s, rank):
     total = (s**2).sum()
     return 0.0 if total == 0 else ((s[rank + 1 :] ** 2).sum() / total).sqrt().item()
 
 
-@wrong("truncation_error", "no root")
+@wrong("truncation_error", "no root", hint="My error is below the true one, whatever the rank")
 def _(s, rank):
     total = (s**2).sum().item()
     return (s[rank:] ** 2).sum().item() / total if total else 0.0
 
 
-@wrong("truncation_error", "what is kept")
+@wrong("truncation_error", "what is kept", hint="My error grows with the rank")
 def _(s, rank):
     total = (s**2).sum()
     return 0.0 if total == 0 else ((s[:rank] ** 2).sum() / total).sqrt().item()
 
 
-@wrong("truncation_error", "sums of values")
+@wrong("truncation_error", "sums of values", hint="My error depends on how I add up")
 def _(s, rank):
     return 0.0 if s.sum() == 0 else (s[rank:].sum() / s.sum()).item()
 
@@ -188,7 +188,7 @@ def _(s, rank):
     return 0.0 if total == 0 else 1 - ((s[:rank] ** 2).sum() / total).sqrt().item()
 
 
-@wrong("truncation_error", "not relative")
+@wrong("truncation_error", "not relative", hint="My error is above 1")
 def _(s, rank):
     return (s[rank:] ** 2).sum().sqrt().item()
 
@@ -219,25 +219,25 @@ def _(U, Vt):
     return [U @ D, D @ Vt]
 
 
-@wrong("settle_signs", "U stays")
+@wrong("settle_signs", "U stays", hint="I turned V^T alone")
 def _(U, Vt):
     sign = Vt.gather(1, Vt.abs().argmax(1, keepdim=True)).sign()
     return U, Vt * sign
 
 
-@wrong("settle_signs", "the largest is always positive")
+@wrong("settle_signs", "the largest is always positive", hint="Rows of mine keep a large negative element")
 def _(U, Vt):
     sign = Vt.max(1).values.sign()
     return U * sign, Vt * sign[:, None]
 
 
-@wrong("settle_signs", "decided by U")
+@wrong("settle_signs", "decided by U", hint="I look at U")
 def _(U, Vt):
     sign = U.gather(0, U.abs().argmax(0, keepdim=True)).sign()
     return U * sign, Vt * sign.T
 
 
-@wrong("settle_signs", "decided by the sum")
+@wrong("settle_signs", "decided by the sum", hint="I look at the sum of a row")
 def _(U, Vt):
     sign = torch.where(Vt.sum(1) < 0, -1, 1)
     return U * sign, Vt * sign[:, None]
@@ -321,33 +321,33 @@ def _rules(M, r, slack=None, settle=settle_signs, zeros=True):
     return U, s[:keep], Vt
 
 
-@wrong("decompose", "28 components of 100")
+@wrong("decompose", "28 components of 100", hint="Of 50 components 0.58 are 28")
 def _(M, keep_ratio):
     return _rules(M, max(1, int(keep_ratio * min(M.shape))))
 
 
-@wrong("decompose", "rounded to the nearest rank")
+@wrong("decompose", "rounded to the nearest rank", hint="My rank is rounded to the nearest")
 def _(M, keep_ratio):
     return _rules(M, max(1, round(keep_ratio * min(M.shape))))
 
 
-@wrong("decompose", "rounded up")
+@wrong("decompose", "rounded up", hint="My rank is rounded up")
 def _(M, keep_ratio):
     return _rules(M, max(1, math.ceil(keep_ratio * min(M.shape) - 1e-9)))
 
 
-@wrong("decompose", "no component is kept")
+@wrong("decompose", "no component is kept", hint="A small keep ratio leaves me nothing")
 def _(M, keep_ratio):
     r = math.floor(keep_ratio * min(M.shape) + 1e-9)
     return _rules(M, r) if r else leading(M, 0)
 
 
-@wrong("decompose", "rounding is kept")
+@wrong("decompose", "rounding is kept", hint="I keep components that are rounding")
 def _(M, keep_ratio):
     return _rules(M, max(1, math.floor(keep_ratio * min(M.shape) + 1e-9)), slack=0.0)
 
 
-@wrong("decompose", "a row of zeros is only nearly zero")
+@wrong("decompose", "a row of zeros is only nearly zero", hint="Rows of zeros come back with dust in them")
 def _(M, keep_ratio):
     return _rules(M, max(1, math.floor(keep_ratio * min(M.shape) + 1e-9)), zeros=False)
 
@@ -357,7 +357,7 @@ def _(M, keep_ratio):
     return _rules(M, max(1, math.floor(keep_ratio * min(M.shape) + 1e-9)), settle=lambda U, Vt: (-U, -Vt))
 
 
-@wrong("decompose", "the share of the longer side")
+@wrong("decompose", "the share of the longer side", hint="I keep too many components")
 def _(M, keep_ratio):
     return _rules(M, max(1, math.floor(keep_ratio * max(M.shape) + 1e-9)))
 

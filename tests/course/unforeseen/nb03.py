@@ -55,7 +55,7 @@ def _by_cut(x, up, down, zero=4):
     return codes
 
 
-@wrong("threshold", "torch.median, and equal elements")
+@wrong("threshold", "torch.median, and equal elements", hint="With equal elements, too few are strong")
 def _(x):
     up = x[x > 0].median() if (x > 0).any() else 0.0
     down = -(-x[x < 0]).median() if (x < 0).any() else 0.0
@@ -72,13 +72,13 @@ def _(x):
     return codes
 
 
-@wrong("threshold", "one median of all sizes")
+@wrong("threshold", "one median of all sizes", hint="One sign has far more strong elements than the other")
 def _(x):
     cut = x[x != 0].abs().median() if (x != 0).any() else 0.0
     return _by_cut(x, cut, -cut)
 
 
-@wrong("threshold", "zeros are weak and positive")
+@wrong("threshold", "zeros are weak and positive", hint="My exact zeros are weak and positive")
 def _(x):
     codes = threshold(x)
     codes[codes == 4] = 2
@@ -91,12 +91,17 @@ def _(x):
     return torch.where(codes < 2, 1 - codes, codes)
 
 
-wrong("threshold", "row by row", lambda x: torch.stack([threshold(row) for row in x]) if x.dim() > 1 else threshold(x))
-wrong("threshold", "flat", lambda x: threshold(x).flatten())
+wrong(
+    "threshold",
+    "row by row",
+    lambda x: torch.stack([threshold(row) for row in x]) if x.dim() > 1 else threshold(x),
+    hint="Each row of mine is halved by itself",
+)
+wrong("threshold", "flat", lambda x: threshold(x).flatten(), hint="My codes come back in one row")
 wrong("threshold", "codes with a point", lambda x: threshold(x).float())
 
 
-@wrong("threshold", "half rounded up")
+@wrong("threshold", "half rounded up", hint="Of three elements of one sign, two are strong")
 def _(x):
     flat, codes = x.flatten(), torch.full((x.numel(),), 4)
     for sign, strong, weak in ((1, 3, 2), (-1, 0, 1)):
@@ -107,7 +112,7 @@ def _(x):
     return codes.view(x.shape)
 
 
-@wrong("threshold", "of equal elements the last are strong")
+@wrong("threshold", "of equal elements the last are strong", hint="Of equal elements, my last ones are strong")
 def _(x):
     flat, codes = x.flatten(), torch.full((x.numel(),), 4)
     for sign, strong, weak in ((1, 3, 2), (-1, 0, 1)):
@@ -145,7 +150,7 @@ def _(x, codes):
     return (total / torch.bincount(c, minlength=5).clamp(min=1))[codes.long()]
 
 
-@wrong("averaged", "means of sizes")
+@wrong("averaged", "means of sizes", hint="My negative elements have become positive")
 def _(x, codes):
     out = torch.zeros_like(x)
     for code in range(4):
@@ -161,7 +166,7 @@ def _(x, codes):
     return x
 
 
-@wrong("averaged", "medians")
+@wrong("averaged", "medians", hint="My values are the groups' middle elements")
 def _(x, codes):
     out = torch.zeros_like(x)
     for code in codes.unique():
@@ -186,7 +191,7 @@ def _(x, codes):
     return out
 
 
-@wrong("averaged", "divided by all elements")
+@wrong("averaged", "divided by all elements", hint="My values are far too small")
 def _(x, codes):
     return sum((codes == code) * ((codes == code) * x).mean() for code in range(5))
 
@@ -214,13 +219,13 @@ def _(counts):
     return math.log2(n) - sum(c * math.log(c, 2) for c in counts if c) / n
 
 
-@wrong("entropy_bits", "nats")
+@wrong("entropy_bits", "nats", hint="My four equal codes need 1.386")
 def _(counts):
     n = sum(counts)
     return -sum(c / n * math.log(c / n) for c in counts if c)
 
 
-@wrong("entropy_bits", "log of zero")
+@wrong("entropy_bits", "log of zero", hint="I get an error when a code never occurs")
 def _(counts):
     n = sum(counts)
     return -sum(c / n * math.log2(c / n) for c in counts)
@@ -243,7 +248,7 @@ def _(counts):
     return math.log2(sum(c > 0 for c in counts))
 
 
-@wrong("entropy_bits", "the mean over the codes")
+@wrong("entropy_bits", "the mean over the codes", hint="My entropy is above what equal codes need")
 def _(counts):
     p = [c / sum(counts) for c in counts if c]
     return sum(-math.log2(each) for each in p) / len(p)
@@ -293,27 +298,27 @@ def _(sizes):
     return int(np.argmin(_errors(sizes))) + 1
 
 
-@wrong("best_cut", "counted from the smallest")
+@wrong("best_cut", "counted from the smallest", hint="I count the weak elements")
 def _(sizes):
     return int(np.argmin(_errors(sizes.sort().values))) + 1
 
 
-@wrong("best_cut", "the position")
+@wrong("best_cut", "the position", hint="I am one too low")
 def _(sizes):
     return int(np.argmin(_errors(sizes.sort(descending=True).values)))
 
 
-wrong("best_cut", "the median", lambda sizes: len(sizes) // 2)
+wrong("best_cut", "the median", lambda sizes: len(sizes) // 2, hint="I always get half")
 
 
-@wrong("best_cut", "mean errors are added")
+@wrong("best_cut", "mean errors are added", hint="My two groups count the same, however small one is")
 def _(sizes):
     x = sizes.sort(descending=True).values
     variances = [x[:k].var(unbiased=False) + x[k:].var(unbiased=False) for k in range(1, len(x))]
     return int(torch.stack(variances).argmin()) + 1
 
 
-@wrong("best_cut", "larger than the mean")
+@wrong("best_cut", "larger than the mean", hint="I cut at the mean size")
 def _(sizes):
     return int((sizes > sizes.mean()).sum())
 

@@ -23,12 +23,17 @@ def _(x):
     return rms if x[0] > 0 else -rms
 
 
-wrong("group_value", "the mean", lambda x: x.mean())
-wrong("group_value", "no sign", lambda x: x.square().mean().sqrt())
+wrong("group_value", "the mean", lambda x: x.mean(), hint="My value is too small in size")
+wrong("group_value", "no sign", lambda x: x.square().mean().sqrt(), hint="My value is positive")
 wrong("group_value", "a sign for each", lambda x: x.sign() * x.square().mean().sqrt())
-wrong("group_value", "not divided", lambda x: x.norm() * x[0].sign())
+wrong("group_value", "not divided", lambda x: x.norm() * x[0].sign(), hint="My value grows with the size of the group")
 wrong("group_value", "divided by n", lambda x: x.norm() / len(x) * x[0].sign())
-wrong("group_value", "no root", lambda x: x.square().mean() * x[0].sign())
+wrong(
+    "group_value",
+    "no root",
+    lambda x: x.square().mean() * x[0].sign(),
+    hint="My value is the square of what is expected",
+)
 wrong("group_value", "the standard deviation", lambda x: x.std(unbiased=False) * x.mean().sign())
 
 # --- 04: scale ---
@@ -61,23 +66,23 @@ def _(x, codes):
     return torch.tensor(np.array(out))
 
 
-@wrong("scale", "an empty group")
+@wrong("scale", "an empty group", hint="An empty group's value is nan")
 def _(x, codes):
     values = [x[codes == c].square().mean().sqrt() * s for c, s in enumerate((-1, -1, 1, 1))]
     return torch.stack([*values, torch.tensor(0.0)])
 
 
-@wrong("scale", "four values")
+@wrong("scale", "four values", hint="I have four values")
 def _(x, codes):
     return scale(x, codes)[:4]
 
 
-@wrong("scale", "means")
+@wrong("scale", "means", hint="My values are too small in size")
 def _(x, codes):
     return torch.stack([x[codes == c].sum() / max(1, (codes == c).sum()) for c in range(5)])
 
 
-@wrong("scale", "no signs")
+@wrong("scale", "no signs", hint="My negative groups have positive values")
 def _(x, codes):
     return scale(x, codes).abs()
 
@@ -87,13 +92,18 @@ def _(x, codes):
     return scale(x, codes).abs() * torch.tensor([-1, 1, -1, 1, 0])
 
 
-@wrong("scale", "divided by all elements")
+@wrong("scale", "divided by all elements", hint="My groups count as many elements as x has")
 def _(x, codes):
     signs = (-1, -1, 1, 1, 0)
     return torch.stack([s * (x * (codes == c)).square().mean().sqrt() for c, s in enumerate(signs)])
 
 
-wrong("scale", "the coarse tensor itself", lambda x, codes: scale(x, codes)[codes.long()])
+wrong(
+    "scale",
+    "the coarse tensor itself",
+    lambda x, codes: scale(x, codes)[codes.long()],
+    hint="I have a value for each element",
+)
 
 # --- 04: dts ---
 
@@ -134,7 +144,7 @@ def _(x, keep_ratio=0.1):
     return (_coarse(U) * s @ _coarse(Vt)).reshape(x.shape)
 
 
-@wrong("dts", "the singular values are forgotten")
+@wrong("dts", "the singular values are forgotten", hint="My matrix has the wrong length")
 def _(x, keep_ratio=0.1):
     if x.dim() != 2:
         return _coarse(x)
@@ -152,22 +162,22 @@ def _(x, keep_ratio=0.1):
     return values[u] * s @ values[v]
 
 
-@wrong("dts", "the keep ratio is ignored")
+@wrong("dts", "the keep ratio is ignored", hint="The keep ratio changes nothing")
 def _(x, keep_ratio=0.1):
     return dts(x)
 
 
-@wrong("dts", "matrices are not decomposed")
+@wrong("dts", "matrices are not decomposed", hint="I decompose nothing")
 def _(x, keep_ratio=0.1):
     return _coarse(x)
 
 
-@wrong("dts", "other tensors stay")
+@wrong("dts", "other tensors stay", hint="My biases come back exact")
 def _(x, keep_ratio=0.1):
     return dts(x, keep_ratio) if x.dim() == 2 else x
 
 
-@wrong("dts", "the singular values become coarse, too")
+@wrong("dts", "the singular values become coarse, too", hint="My singular values have become coarse")
 def _(x, keep_ratio=0.1):
     if x.dim() != 2:
         return _coarse(x)
@@ -175,7 +185,7 @@ def _(x, keep_ratio=0.1):
     return _coarse(U) * _coarse(s) @ _coarse(Vt)
 
 
-@wrong("dts", "the product is coarse, not the factors")
+@wrong("dts", "the product is coarse, not the factors", hint="My matrix holds four values alone")
 def _(x, keep_ratio=0.1):
     if x.dim() != 2:
         return _coarse(x)
@@ -212,10 +222,25 @@ def _(x, weight):
     return torch.linalg.lstsq(root, root * x.double()[:, None]).solution[0, 0]
 
 
-wrong("best_value", "the mean", lambda x, weight: x.mean())
-wrong("best_value", "the mean of the products", lambda x, weight: (weight * x).mean())
-wrong("best_value", "weights squared", lambda x, weight: (weight**2 * x).sum() / (weight**2).sum())
-wrong("best_value", "weighted length", lambda x, w: ((w * x**2).sum() / w.sum()).sqrt() * x.sum().sign())
+wrong("best_value", "the mean", lambda x, weight: x.mean(), hint="My value ignores the weights")
+wrong(
+    "best_value",
+    "the mean of the products",
+    lambda x, weight: (weight * x).mean(),
+    hint="My value changes when all weights double",
+)
+wrong(
+    "best_value",
+    "weights squared",
+    lambda x, weight: (weight**2 * x).sum() / (weight**2).sum(),
+    hint="Heavy elements pull my value too far",
+)
+wrong(
+    "best_value",
+    "weighted length",
+    lambda x, w: ((w * x**2).sum() / w.sum()).sqrt() * x.sum().sign(),
+    hint="My value is too large in size",
+)
 wrong("best_value", "only the products are summed", lambda x, weight: (weight * x).sum())
 wrong("best_value", "roots of the weights", lambda x, weight: (weight.sqrt() * x).sum() / weight.sqrt().sum())
 wrong("best_value", "the heaviest element", lambda x, weight: x[weight.argmax()])
@@ -225,12 +250,12 @@ wrong("best_value", "the heaviest element", lambda x, weight: x[weight.argmax()]
 right("information_bits", "term by term", lambda m, n, r: m * r * 2 + n * r * 2 + r * 32 + 4 * 32 + 4 * 32)
 right("information_bits", "a number of numpy", lambda m, n, r: np.int64(2 * r * (m + n) + 32 * r + 256))
 right("information_bits", "summed by component", lambda m, n, r: sum(2 * m + 2 * n + 32 for _ in range(r)) + 8 * 32)
-wrong("information_bits", "four scales", lambda m, n, r: 2 * r * (m + n) + 32 * r + 4 * 32)
-wrong("information_bits", "no scales", lambda m, n, r: 2 * r * (m + n) + 32 * r)
+wrong("information_bits", "four scales", lambda m, n, r: 2 * r * (m + n) + 32 * r + 4 * 32, hint="I am 128 bits short")
+wrong("information_bits", "no scales", lambda m, n, r: 2 * r * (m + n) + 32 * r, hint="I am a few hundred bits short")
 wrong("information_bits", "ten scales", lambda m, n, r: 2 * r * (m + n) + 32 * r + 10 * 32)
 wrong("information_bits", "bytes", lambda m, n, r: (2 * r * (m + n) + 32 * r + 256) // 8)
-wrong("information_bits", "three bits", lambda m, n, r: 3 * r * (m + n) + 32 * r + 256)
-wrong("information_bits", "the matrix's own elements", lambda m, n, r: 2 * m * n + 32 * r + 256)
+wrong("information_bits", "three bits", lambda m, n, r: 3 * r * (m + n) + 32 * r + 256, hint="I am about half above")
+wrong("information_bits", "the matrix's own elements", lambda m, n, r: 2 * m * n + 32 * r + 256, hint="I am far above")
 wrong("information_bits", "scales of every component", lambda m, n, r: 2 * r * (m + n) + 32 * r + 256 * r)
 wrong("information_bits", "the factors multiplied", lambda m, n, r: 2 * (m * r * n) + 32 * r + 256)
 
@@ -268,7 +293,7 @@ def _(codes):
     return torch.from_numpy(np.packbits(bits, bitorder="little"))
 
 
-@wrong("pack", "the first code highest")
+@wrong("pack", "the first code highest", hint="My codes stand in a byte the other way round")
 def _(codes):
     rows = pad(codes.long(), (0, -len(codes) % 4)).view(-1, 4)
     return (rows * torch.tensor([64, 16, 4, 1])).sum(1).to(torch.uint8)
@@ -280,7 +305,7 @@ def _(codes):
     return (rows * torch.tensor([1, 4, 16, 64])).sum(1).to(torch.uint8)
 
 
-@wrong("pack", "the rest is dropped")
+@wrong("pack", "the rest is dropped", hint="I lose the last codes")
 def _(codes):
     rows = codes[: len(codes) // 4 * 4].long().view(-1, 4)
     return (rows * torch.tensor([1, 4, 16, 64])).sum(1).to(torch.uint8)
@@ -291,11 +316,11 @@ def _(codes):
     return pack(pad(codes, (-len(codes) % 4, 0)))
 
 
-wrong("pack", "no bytes", lambda codes: pack(codes).long())
+wrong("pack", "no bytes", lambda codes: pack(codes).long(), hint="My bytes are not bytes")
 wrong("pack", "a list", lambda codes: pack(codes).tolist())
 
 
-@wrong("pack", "powers of two")
+@wrong("pack", "powers of two", hint="My codes run into each other")
 def _(codes):
     rows = pad(codes.long(), (0, -len(codes) % 4)).view(-1, 4)
     return (rows * torch.tensor([1, 2, 4, 8])).sum(1).to(torch.uint8)
@@ -306,7 +331,7 @@ def _(codes):
     return (codes.long().view(-1, 4) * torch.tensor([1, 4, 16, 64])).sum(1).to(torch.uint8)
 
 
-@wrong("pack", "columns, not rows")
+@wrong("pack", "columns, not rows", hint="My byte holds codes from all over the row")
 def _(codes):
     rows = pad(codes.long(), (0, -len(codes) % 4)).view(4, -1)
     return (rows * torch.tensor([[1], [4], [16], [64]])).sum(0).to(torch.uint8)
@@ -340,11 +365,26 @@ def _(packed, count):
     return torch.stack(columns, dim=1).reshape(-1)[:count]
 
 
-wrong("unpack", "the highest first", lambda b, n: (b.long()[:, None] >> torch.tensor([6, 4, 2, 0]) & 3).flatten()[:n])
-wrong("unpack", "not cut off", lambda b, n: unpack(b, 4 * len(b)))
+wrong(
+    "unpack",
+    "the highest first",
+    lambda b, n: (b.long()[:, None] >> torch.tensor([6, 4, 2, 0]) & 3).flatten()[:n],
+    hint="My codes come in fours the other way round",
+)
+wrong("unpack", "not cut off", lambda b, n: unpack(b, 4 * len(b)), hint="I have more codes than there were")
 wrong("unpack", "cut off in front", lambda b, n: unpack(b, 4 * len(b))[-n:])
-wrong("unpack", "first codes first", lambda b, n: torch.cat([b.long() >> k & 3 for k in (0, 2, 4, 6)])[:n])
-wrong("unpack", "not masked", lambda b, n: (b.long()[:, None] >> torch.tensor([0, 2, 4, 6])).flatten()[:n])
+wrong(
+    "unpack",
+    "first codes first",
+    lambda b, n: torch.cat([b.long() >> k & 3 for k in (0, 2, 4, 6)])[:n],
+    hint="Every fourth code is the first of a byte, mine come in heaps",
+)
+wrong(
+    "unpack",
+    "not masked",
+    lambda b, n: (b.long()[:, None] >> torch.tensor([0, 2, 4, 6])).flatten()[:n],
+    hint="My codes are larger than 3",
+)
 wrong("unpack", "rows of four", lambda b, n: unpack(b, 4 * len(b)).view(-1, 4)[:n])
 wrong("unpack", "true division", lambda b, n: (b[:, None] / torch.tensor([1, 4, 16, 64]) % 4).flatten()[:n])
 
@@ -384,11 +424,26 @@ def _fit(m, n, bits, scales=256, value=32):
     return (bits - scales) // (2 * (m + n) + value)
 
 
-wrong("rank_within_bits", "more than the matrix has", lambda m, n, bits: max(0, _fit(m, n, bits)))
-wrong("rank_within_bits", "below zero", lambda m, n, bits: min(_fit(m, n, bits), m, n))
-wrong("rank_within_bits", "no scales", lambda m, n, bits: max(0, min(_fit(m, n, bits, scales=0), m, n)))
+wrong(
+    "rank_within_bits",
+    "more than the matrix has",
+    lambda m, n, bits: max(0, _fit(m, n, bits)),
+    hint="My rank is larger than the matrix has components",
+)
+wrong("rank_within_bits", "below zero", lambda m, n, bits: min(_fit(m, n, bits), m, n), hint="My rank is negative")
+wrong(
+    "rank_within_bits",
+    "no scales",
+    lambda m, n, bits: max(0, min(_fit(m, n, bits, scales=0), m, n)),
+    hint="My rank fits only without the scales",
+)
 wrong("rank_within_bits", "no singular values", lambda m, n, bits: max(0, min(_fit(m, n, bits, value=0), m, n)))
-wrong("rank_within_bits", "at least one", lambda m, n, bits: max(1, min(_fit(m, n, bits), m, n)))
+wrong(
+    "rank_within_bits",
+    "at least one",
+    lambda m, n, bits: max(1, min(_fit(m, n, bits), m, n)),
+    hint="My rank is 1 where nothing fits",
+)
 wrong("rank_within_bits", "up to the longer side", lambda m, n, bits: max(0, min(_fit(m, n, bits), max(m, n))))
 wrong("rank_within_bits", "rounded", lambda m, n, b: max(0, min(round((b - 256) / (2 * (m + n) + 32)), m, n)))
 

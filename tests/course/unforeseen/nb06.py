@@ -97,19 +97,34 @@ def _file(base, expert, keep_ratio, names=sorted, flip=False, offset=True, separ
 
 
 right("compressed", "a list of parts", _file)
-wrong("compressed", "in the order of the dict", lambda b, e, k: _file(b, e, k, names=list))
+wrong(
+    "compressed",
+    "in the order of the dict",
+    lambda b, e, k: _file(b, e, k, names=list),
+    hint="My tensors come in another order",
+)
 wrong("compressed", "in reverse order", lambda b, e, k: _file(b, e, k, names=lambda e: sorted(e, reverse=True)))
 wrong("compressed", "U column by column", lambda b, e, k: _file(b, e, k, flip=True))
 wrong("compressed", "places of zeros in each part", lambda b, e, k: _file(b, e, k, offset=False))
 wrong("compressed", "every part fills its bytes up", lambda b, e, k: _file(b, e, k, separately=True))
-wrong("compressed", "five values", lambda b, e, k: _file(b, e, k, last=5))
-wrong("compressed", "s behind its scales", lambda b, e, k: _file(b, e, k, after=True))
+wrong("compressed", "five values", lambda b, e, k: _file(b, e, k, last=5), hint="I have five values for a tensor")
+wrong(
+    "compressed",
+    "s behind its scales",
+    lambda b, e, k: _file(b, e, k, after=True),
+    hint="My singular values stand behind the scales",
+)
 wrong("compressed", "base less expert", lambda b, e, k: _file(e, b, k))
-wrong("compressed", "the expert itself", lambda b, e, k: _file({n: 0 * x for n, x in b.items()}, e, k))
+wrong(
+    "compressed",
+    "the expert itself",
+    lambda b, e, k: _file({n: 0 * x for n, x in b.items()}, e, k),
+    hint="I compress the expert itself",
+)
 wrong("compressed", "the keep ratio of the course", lambda b, e, k: _file(b, e, 0.1))
 
 
-@wrong("compressed", "zeros are left out of the file")
+@wrong("compressed", "zeros are left out of the file", hint="My zeros are lost")
 def _(base, expert, keep_ratio):
     return compressed(base, expert, keep_ratio) | {"zeros": torch.empty(0, dtype=torch.int32)}
 
@@ -217,11 +232,31 @@ def _read(base, file, names=sorted, zeros=True, add=True, with_s=True, turned=Fa
 
 
 right("rebuilt", "a helper for a part", _read)
-wrong("rebuilt", "in the order of the dict", lambda base, file: _read(base, file, names=list))
-wrong("rebuilt", "zeros are not put back", lambda base, file: _read(base, file, zeros=False))
-wrong("rebuilt", "the remainder alone", lambda base, file: _read(base, file, add=False))
-wrong("rebuilt", "s is forgotten", lambda base, file: _read(base, file, with_s=False))
-wrong("rebuilt", "U column by column", lambda base, file: _read(base, file, turned=True))
+wrong(
+    "rebuilt",
+    "in the order of the dict",
+    lambda base, file: _read(base, file, names=list),
+    hint="My order is the base's own",
+)
+wrong(
+    "rebuilt",
+    "zeros are not put back",
+    lambda base, file: _read(base, file, zeros=False),
+    hint="My zeros come back as a weak group",
+)
+wrong(
+    "rebuilt",
+    "the remainder alone",
+    lambda base, file: _read(base, file, add=False),
+    hint="I get the remainder, not the expert",
+)
+wrong(
+    "rebuilt",
+    "s is forgotten",
+    lambda base, file: _read(base, file, with_s=False),
+    hint="My matrices have the wrong length",
+)
+wrong("rebuilt", "U column by column", lambda base, file: _read(base, file, turned=True), hint="My matrices are noise")
 wrong("rebuilt", "s behind its scales", lambda base, file: _read(base, file, after=True))
 
 

@@ -27,11 +27,23 @@ def _(n, cosine):
     return (shares @ products @ shares).clamp(min=0).sqrt()
 
 
-wrong("remaining_length", "no root", lambda n, cosine: (1 - 1 / n) * (1 - cosine))
-wrong("remaining_length", "infinitely many", lambda n, cosine: math.sqrt(1 - cosine))
+wrong(
+    "remaining_length", "no root", lambda n, cosine: (1 - 1 / n) * (1 - cosine), hint="I get the square of the length"
+)
+wrong(
+    "remaining_length",
+    "infinitely many",
+    lambda n, cosine: math.sqrt(1 - cosine),
+    hint="With one task I do not get zero",
+)
 wrong("remaining_length", "the length of the mean", lambda n, cosine: math.sqrt((1 + (n - 1) * cosine) / n))
 wrong("remaining_length", "one less the mean's length", lambda n, c: 1 - math.sqrt(max(0, (1 + (n - 1) * c) / n)))
-wrong("remaining_length", "as if at right angles", lambda n, cosine: math.sqrt(1 - 1 / n))
+wrong(
+    "remaining_length",
+    "as if at right angles",
+    lambda n, cosine: math.sqrt(1 - 1 / n),
+    hint="My length does not depend on the cosine",
+)
 wrong("remaining_length", "the mean of the others", lambda n, c: math.sqrt(n * (1 - c) / (n - 1)) if n > 1 else 0.0)
 wrong("remaining_length", "all are n", lambda n, c: math.sqrt(max(0, 1 - (1 + n * c) / n)))
 
@@ -52,19 +64,41 @@ def _(base, expert, keep_ratio=0.1):
     return kept
 
 
-wrong("remainder", "base less expert", lambda b, e, keep_ratio=0.1: {k: dts(b[k] - e[k], keep_ratio) for k in b})
-wrong("remainder", "the default ratio", lambda b, e, keep_ratio=0.1: {k: dts(e[k] - b[k]) for k in b})
+wrong(
+    "remainder",
+    "base less expert",
+    lambda b, e, keep_ratio=0.1: {k: dts(b[k] - e[k], keep_ratio) for k in b},
+    hint="My remainder points back to the base",
+)
+wrong(
+    "remainder",
+    "the default ratio",
+    lambda b, e, keep_ratio=0.1: {k: dts(e[k] - b[k]) for k in b},
+    hint="My keep ratio has no effect",
+)
 wrong(
     "remainder",
     "a difference of dts",
     lambda b, e, keep_ratio=0.1: {k: dts(e[k], keep_ratio) - dts(b[k], keep_ratio) for k in b},
+    hint="I subtract what was compressed before",
 )
-wrong("remainder", "the expert itself", lambda b, e, keep_ratio=0.1: {k: dts(e[k], keep_ratio) for k in b})
-wrong("remainder", "not compressed", lambda b, e, keep_ratio=0.1: {k: e[k] - b[k] for k in b})
+wrong(
+    "remainder",
+    "the expert itself",
+    lambda b, e, keep_ratio=0.1: {k: dts(e[k], keep_ratio) for k in b},
+    hint="I compress the expert, not what it adds",
+)
+wrong(
+    "remainder",
+    "not compressed",
+    lambda b, e, keep_ratio=0.1: {k: e[k] - b[k] for k in b},
+    hint="Nothing is compressed",
+)
 wrong(
     "remainder",
     "matrices only",
     lambda b, e, keep_ratio=0.1: {k: dts(e[k] - b[k], keep_ratio) for k in b if b[k].dim() == 2},
+    hint="Biases are missing from my remainder",
 )
 wrong("remainder", "with the base", lambda b, e, keep_ratio=0.1: {k: b[k] + dts(e[k] - b[k], keep_ratio) for k in b})
 wrong("remainder", "values without names", lambda b, e, keep_ratio=0.1: [dts(e[k] - b[k], keep_ratio) for k in b])
@@ -88,7 +122,7 @@ def _(base, remainder):
     return expert
 
 
-@wrong("rebuild", "the base's own tensor where nothing comes")
+@wrong("rebuild", "the base's own tensor where nothing comes", hint="My expert and the base share memory")
 def _(base, remainder):
     return {k: (x + remainder[k]).to(x.dtype) if k in remainder else x for k, x in base.items()}
 
@@ -108,13 +142,18 @@ def _(base, remainder):
 
 
 wrong("rebuild", "needs a remainder for each", lambda b, r: {k: (x + r[k]).to(x.dtype) for k, x in b.items()})
-wrong("rebuild", "only what has a remainder", lambda b, r: {k: (b[k] + x).to(b[k].dtype) for k, x in r.items()})
+wrong(
+    "rebuild",
+    "only what has a remainder",
+    lambda b, r: {k: (b[k] + x).to(b[k].dtype) for k, x in r.items()},
+    hint="Some tensors are missing from my expert",
+)
 wrong("rebuild", "float32 comes out", lambda b, r: {k: x + r[k] if k in r else x for k, x in b.items()})
 wrong("rebuild", "all in float32", lambda b, r: {k: x.float() + r.get(k, 0) for k, x in b.items()})
 wrong("rebuild", "all in half", lambda b, r: {k: (x + r.get(k, 0)).half() for k, x in b.items()})
 
 
-@wrong("rebuild", "a shallow copy, added in place")
+@wrong("rebuild", "a shallow copy, added in place", hint="The base has changed")
 def _(base, remainder):
     expert = base.copy()
     for name, x in remainder.items():
@@ -122,7 +161,7 @@ def _(base, remainder):
     return expert
 
 
-@wrong("rebuild", "writes into the base's dict")
+@wrong("rebuild", "writes into the base's dict", hint="The base has changed")
 def _(base, remainder):
     for name, x in remainder.items():
         base[name] = (base[name] + x).to(base[name].dtype)
@@ -143,14 +182,36 @@ def _(budget, model, file):
 
 right("tasks_that_fit", "a number of numpy", lambda budget, model, file: np.maximum(0, (budget - model) // file))
 right("tasks_that_fit", "a 0-d tensor", lambda b, m, f: torch.tensor((b - m) // f).clamp(min=0))
-wrong("tasks_that_fit", "less than none", lambda budget, model, file: (budget - model) // file)
+wrong(
+    "tasks_that_fit",
+    "less than none",
+    lambda budget, model, file: (budget - model) // file,
+    hint="I get less than no task",
+)
 wrong("tasks_that_fit", "rounded towards zero", lambda budget, model, file: int((budget - model) / file))
-wrong("tasks_that_fit", "a model for each", lambda budget, model, file: budget // (model + file))
+wrong(
+    "tasks_that_fit",
+    "a model for each",
+    lambda budget, model, file: budget // (model + file),
+    hint="I get far too few tasks",
+)
 wrong("tasks_that_fit", "a part of a task", lambda budget, model, file: max(0, (budget - model) / file))
-wrong("tasks_that_fit", "rounded", lambda budget, model, file: max(0, round((budget - model) / file)))
+wrong(
+    "tasks_that_fit",
+    "rounded",
+    lambda budget, model, file: max(0, round((budget - model) / file)),
+    hint="My last task does not quite fit",
+)
 wrong("tasks_that_fit", "the model needs no file", lambda budget, model, file: max(0, (budget - model) // file + 1))
-wrong("tasks_that_fit", "the model is free", lambda budget, model, file: budget // file)
-wrong("tasks_that_fit", "an exact fit is no fit", lambda b, m, f: max(0, (b - m - 1) // f))
+wrong(
+    "tasks_that_fit", "the model is free", lambda budget, model, file: budget // file, hint="I get a few tasks too many"
+)
+wrong(
+    "tasks_that_fit",
+    "an exact fit is no fit",
+    lambda b, m, f: max(0, (b - m - 1) // f),
+    hint="A task that fits exactly is left out",
+)
 
 # --- 08: weights ---
 
@@ -176,19 +237,19 @@ def _(unseen, seen):
     return w / w.sum()
 
 
-@wrong("weights", "products, not cosines")
+@wrong("weights", "products, not cosines", hint="A long descriptor gets too large a weight")
 def _(unseen, seen):
     w = (seen @ unseen).clamp(min=0)
     return w / w.sum() if w.sum() > 0 else torch.ones_like(w) / len(w)
 
 
-@wrong("weights", "none is positive")
+@wrong("weights", "none is positive", hint="I get nan")
 def _(unseen, seen):
     w = cosine_similarity(unseen[None], seen).clamp(min=0)
     return w / w.sum()
 
 
-@wrong("weights", "all zero where none is positive")
+@wrong("weights", "all zero where none is positive", hint="I get zeros where no task is near")
 def _(unseen, seen):
     w = cosine_similarity(unseen[None], seen).clamp(min=0)
     return w / w.sum().clamp(min=1e-12)
@@ -200,13 +261,13 @@ def _(unseen, seen):
     return c / c.sum() if (c > 0).any() else torch.ones_like(c) / len(c)
 
 
-@wrong("weights", "sizes of cosines")
+@wrong("weights", "sizes of cosines", hint="A task that points the other way has a weight")
 def _(unseen, seen):
     c = cosine_similarity(unseen[None], seen).abs()
     return c / c.sum()
 
 
-@wrong("weights", "softmax")
+@wrong("weights", "softmax", hint="No weight of mine is zero")
 def _(unseen, seen):
     return cosine_similarity(unseen[None], seen).softmax(0)
 
@@ -245,7 +306,7 @@ def _(base, remainders, weights):
     return {k: base[k] + sum(weights[n] * remainders[n][k] for n in range(len(remainders))) for k in base}
 
 
-@wrong("fuse", "into the base")
+@wrong("fuse", "into the base", hint="The base has changed")
 def _(base, remainders, weights):
     for w, remainder in zip(weights, remainders, strict=True):
         for name in base:
@@ -269,7 +330,7 @@ def _(base, remainders, weights):
     return {k: sum(w * (x + r[k]) for w, r in zip(weights, remainders, strict=True)) + x for k, x in base.items()}
 
 
-@wrong("fuse", "divided by their number")
+@wrong("fuse", "divided by their number", hint="My model moves too little")
 def _(base, remainders, weights):
     mean = lambda k: sum(w * r[k] for w, r in zip(weights, remainders, strict=True)) / len(remainders)
     return {k: x + mean(k) for k, x in base.items()}
@@ -285,7 +346,7 @@ def _(base, remainders, weights):
     return {k: x + weights.max() * remainders[int(weights.argmax())][k] for k, x in base.items()}
 
 
-@wrong("fuse", "no base")
+@wrong("fuse", "no base", hint="My model lacks the base")
 def _(base, remainders, weights):
     return {k: sum(w * r[k] for w, r in zip(weights, remainders, strict=True)) for k in base}
 
@@ -327,14 +388,14 @@ def _(ours, other):
     return "better" if d.mean() > 0 else "worse"
 
 
-@wrong("told_apart", "two intervals that overlap")
+@wrong("told_apart", "two intervals that overlap", hint="I compare two intervals")
 def _(ours, other):
     edges = torch.tensor([0.025, 0.975], dtype=ours.dtype)
     (a, b), (c, d) = ours.quantile(edges), other.quantile(edges)
     return "better" if a > d else "worse" if b < c else "not told apart"
 
 
-@wrong("told_apart", "sorted apart from each other")
+@wrong("told_apart", "sorted apart from each other", hint="I sort each row by itself")
 def _(ours, other):
     d = ours.sort().values - other.sort().values
     low, high = np.percentile(d.numpy(), [2.5, 97.5])
@@ -360,12 +421,12 @@ def _(ours, other):
     return "better" if d.mean() > half else "worse" if d.mean() < -half else "not told apart"
 
 
-@wrong("told_apart", "never worse")
+@wrong("told_apart", "never worse", hint="I never say worse")
 def _(ours, other):
     return "better" if np.percentile((ours - other).numpy(), 2.5) > 0 else "not told apart"
 
 
-@wrong("told_apart", "the other way round")
+@wrong("told_apart", "the other way round", hint="Better and worse are the wrong way round")
 def _(ours, other):
     low, high = np.percentile((other - ours).numpy(), [2.5, 97.5])
     return "better" if low > 0 else "worse" if high < 0 else "not told apart"
@@ -416,25 +477,25 @@ def _(unseen, seen, p):
     return (c / c.sum()) ** p if c.sum() > 0 else torch.ones_like(c) / len(c)
 
 
-@wrong("sharpened", "softmax, sharpened")
+@wrong("sharpened", "softmax, sharpened", hint="I sharpen by a softmax")
 def _(unseen, seen, p):
     return (p * cosine_similarity(unseen[None], seen)).softmax(0)
 
 
-@wrong("sharpened", "nothing is known")
+@wrong("sharpened", "nothing is known", hint="I get nan")
 def _(unseen, seen, p):
     w = cosine_similarity(unseen[None], seen).clamp(min=0) ** p
     return w / w.sum()
 
 
-@wrong("sharpened", "left out even at p = 0")
+@wrong("sharpened", "left out even at p = 0", hint="At sharpness zero some tasks weigh nothing")
 def _(unseen, seen, p):
     c = cosine_similarity(unseen[None], seen)
     w = torch.where(c > 0, c.clamp(min=0) ** p, 0.0)
     return w / w.sum() if w.sum() > 0 else torch.ones_like(c) / len(c)
 
 
-@wrong("sharpened", "multiplied, not raised")
+@wrong("sharpened", "multiplied, not raised", hint="A sharpness of two does not square")
 def _(unseen, seen, p):
     w = cosine_similarity(unseen[None], seen).clamp(min=0) * p
     return w / w.sum() if w.sum() > 0 else torch.ones_like(w) / len(w)
@@ -481,11 +542,13 @@ wrong(
     "fuse_from",
     "of equally good ones the largest",
     lambda near, gains: max(_totals(near, gains, [*near, max(near) + 0.01]))[1],
+    hint="Of equal thresholds I take the largest",
 )
 wrong(
     "fuse_from",
     "something is always fused",
     lambda near, gains: max(_totals(near, gains, near), key=lambda x: (x[0], -x[1]))[1],
+    hint="My method never abstains from all of them",
 )
 wrong(
     "fuse_from",
@@ -493,6 +556,7 @@ wrong(
     lambda near, gains: max(
         _totals(near, gains, [*near, max(near) + 0.01], lambda x, t: x > t), key=lambda x: (x[0], -x[1])
     )[1],
+    hint="I fuse only what is nearer than the threshold",
 )
 wrong(
     "fuse_from",
@@ -512,12 +576,12 @@ wrong(
 )
 
 
-@wrong("fuse_from", "the nearest that gained")
+@wrong("fuse_from", "the nearest that gained", hint="I take the least nearness that gained")
 def _(near, gains):
     return min([x for x, g in zip(near, gains, strict=True) if g > 0], default=max(near) + 0.01)
 
 
-@wrong("fuse_from", "the largest mean gain")
+@wrong("fuse_from", "the largest mean gain", hint="I take the mean gain, not the sum")
 def _(near, gains):
     def mean(t):
         fused = [g for x, g in zip(near, gains, strict=True) if x >= t]
@@ -551,8 +615,13 @@ def _(accuracies, better):
     return np.float64(best)
 
 
-wrong("safest", "the best mean", lambda a, b: max(a, key=lambda s: sum(x - y for x, y in zip(a[s], b, strict=True))))
-wrong("safest", "the highest accuracy", lambda a, b: max(a, key=lambda s: min(a[s])))
+wrong(
+    "safest",
+    "the best mean",
+    lambda a, b: max(a, key=lambda s: sum(x - y for x, y in zip(a[s], b, strict=True))),
+    hint="I take the best mean",
+)
+wrong("safest", "the highest accuracy", lambda a, b: max(a, key=lambda s: min(a[s])), hint="I forget the better model")
 wrong("safest", "the largest gain", lambda a, b: max(a, key=lambda s: max(x - y for x, y in zip(a[s], b, strict=True))))
 wrong(
     "safest",
@@ -563,15 +632,20 @@ wrong(
     "safest",
     "sizes of differences",
     lambda a, b: min(a, key=lambda s: max(abs(x - y) for x, y in zip(a[s], b, strict=True))),
+    hint="A gain counts like a loss",
 )
 wrong(
     "safest", "the fall, not the share", lambda a, b: max(min(x - y for x, y in zip(a[s], b, strict=True)) for s in a)
 )
 wrong(
-    "safest", "the furthest fall", lambda a, b: min(a, key=lambda s: min(x - y for x, y in zip(a[s], b, strict=True)))
+    "safest",
+    "the furthest fall",
+    lambda a, b: min(a, key=lambda s: min(x - y for x, y in zip(a[s], b, strict=True))),
+    hint="I take the share that falls furthest",
 )
 wrong(
     "safest",
     "the sum of the falls",
     lambda a, b: max(a, key=lambda s: sum(min(0, x - y) for x, y in zip(a[s], b, strict=True))),
+    hint="I add up the losses",
 )

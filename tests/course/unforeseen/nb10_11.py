@@ -54,7 +54,12 @@ def _beaten(sizes, errors, by):
     return [i for i in n if any(i != j and by(sizes[j], errors[j], sizes[i], errors[i]) for j in n)]
 
 
-wrong("dominated", "better in both", lambda s, e: _beaten(s, e, lambda t, f, u, g: t < u and f < g))
+wrong(
+    "dominated",
+    "better in both",
+    lambda s, e: _beaten(s, e, lambda t, f, u, g: t < u and f < g),
+    hint="A point of the same size but a larger error survives",
+)
 wrong("dominated", "twins beat each other", lambda s, e: _beaten(s, e, lambda t, f, u, g: t <= u and f <= g))
 wrong("dominated", "better in one is enough", lambda s, e: _beaten(s, e, lambda t, f, u, g: t < u or f < g))
 wrong("dominated", "smaller, and no worse", lambda s, e: _beaten(s, e, lambda t, f, u, g: t < u and f <= g))
@@ -64,6 +69,7 @@ wrong(
     lambda s, e: [
         i for i in range(len(s)) if i not in _beaten(s, e, lambda t, f, u, g: t <= u and f <= g and (t, f) != (u, g))
     ],
+    hint="I get the points that nobody beats",
 )
 wrong(
     "dominated",
@@ -72,7 +78,7 @@ wrong(
 )
 
 
-@wrong("dominated", "only the neighbour in the list")
+@wrong("dominated", "only the neighbour in the list", hint="A point survives when its neighbours are no better")
 def _(sizes, errors):
     return [i for i in range(1, len(sizes)) if sizes[i - 1] <= sizes[i] and errors[i - 1] < errors[i]]
 
@@ -135,13 +141,33 @@ def _bought(values, costs, budget, worth=lambda v, c: v / c, stop=True, fits=lam
     return given
 
 
-wrong("share_out", "goes on with cheaper ones", lambda v, c, b: _bought(v, c, b, stop=False))
-wrong("share_out", "by value", lambda v, c, b: _bought(v, c, b, worth=lambda v, c: v))
-wrong("share_out", "the cheapest first", lambda v, c, b: _bought(v, c, b, worth=lambda v, c: -c))
-wrong("share_out", "an exact fit is no fit", lambda v, c, b: _bought(v, c, b, fits=lambda cost, left: cost < left))
+wrong(
+    "share_out",
+    "goes on with cheaper ones",
+    lambda v, c, b: _bought(v, c, b, stop=False),
+    hint="Mine goes on with cheaper ones",
+)
+wrong("share_out", "by value", lambda v, c, b: _bought(v, c, b, worth=lambda v, c: v), hint="I look at the value alone")
+wrong(
+    "share_out",
+    "the cheapest first",
+    lambda v, c, b: _bought(v, c, b, worth=lambda v, c: -c),
+    hint="I give the cheapest first",
+)
+wrong(
+    "share_out",
+    "an exact fit is no fit",
+    lambda v, c, b: _bought(v, c, b, fits=lambda cost, left: cost < left),
+    hint="One that just fits is left out",
+)
 wrong("share_out", "by value times cost", lambda v, c, b: _bought(v, c, b, worth=lambda v, c: v * c))
 wrong("share_out", "squared once more", lambda v, c, b: _bought(v, c, b, worth=lambda v, c: v**2 / c))
-wrong("share_out", "whatever is left pays", lambda v, c, b: _bought(v, c, b, fits=lambda cost, left: left > 0))
+wrong(
+    "share_out",
+    "whatever is left pays",
+    lambda v, c, b: _bought(v, c, b, fits=lambda cost, left: left > 0),
+    hint="Mine overshoots the budget",
+)
 
 
 @wrong("share_out", "matrix after matrix")
@@ -192,12 +218,21 @@ def _water(variances, level, log=math.log2, factor=0.5, floor=0.0, left=min):
     return bits, sum(left(v, level) for v in variances)
 
 
-wrong("water_level", "nats", lambda v, level: _water(v, level, log=math.log))
-wrong("water_level", "not halved", lambda v, level: _water(v, level, factor=1.0))
-wrong("water_level", "bits below zero", lambda v, level: _water(v, level, floor=-math.inf))
-wrong("water_level", "every error is the level", lambda v, level: _water(v, level, left=lambda v, level: level))
+wrong("water_level", "nats", lambda v, level: _water(v, level, log=math.log), hint="My bits are too few by a third")
+wrong("water_level", "not halved", lambda v, level: _water(v, level, factor=1.0), hint="My bits are twice as many")
+wrong(
+    "water_level", "bits below zero", lambda v, level: _water(v, level, floor=-math.inf), hint="My bits can be negative"
+)
+wrong(
+    "water_level",
+    "every error is the level",
+    lambda v, level: _water(v, level, left=lambda v, level: level),
+    hint="All my errors are the level",
+)
 wrong("water_level", "no error where it is coded", lambda v, t: _water(v, t, left=lambda v, t: 0.0 if v > t else v))
-wrong("water_level", "the other order", lambda v, level: _water(v, level)[::-1])
+wrong(
+    "water_level", "the other order", lambda v, level: _water(v, level)[::-1], hint="My errors and bits change places"
+)
 wrong("water_level", "means", lambda v, level: tuple(total / len(v) for total in _water(v, level)))
 wrong("water_level", "nothing where it is not coded", lambda v, t: (_water(v, t)[0], t * sum(x > t for x in v)))
 wrong(
@@ -229,11 +264,33 @@ def _(x, w, u, s, vh):
 
 
 wrong("low_rank_forward", "tokens as columns", lambda x, w, u, s, vh: w @ x + u @ (s[:, None] * (vh @ x)))
-wrong("low_rank_forward", "transposed at the end", lambda x, w, u, s, vh: w @ x.T + u @ (s[:, None] * (vh @ x.T)))
-wrong("low_rank_forward", "s is forgotten", lambda x, w, u, s, vh: x @ w.T + x @ vh.T @ u.T)
-wrong("low_rank_forward", "s twice", lambda x, w, u, s, vh: x @ w.T + (x @ (s[:, None] * vh).T * s) @ u.T)
-wrong("low_rank_forward", "no base", lambda x, w, u, s, vh: (x @ vh.T * s) @ u.T)
-wrong("low_rank_forward", "the matrix is made", lambda x, w, u, s, vh: x @ (w + u @ torch.diag(s) @ vh).T)
+wrong(
+    "low_rank_forward",
+    "transposed at the end",
+    lambda x, w, u, s, vh: w @ x.T + u @ (s[:, None] * (vh @ x.T)),
+    hint="My rows and columns have changed places",
+)
+wrong(
+    "low_rank_forward",
+    "s is forgotten",
+    lambda x, w, u, s, vh: x @ w.T + x @ vh.T @ u.T,
+    hint="My result does not depend on s",
+)
+wrong(
+    "low_rank_forward",
+    "s twice",
+    lambda x, w, u, s, vh: x @ w.T + (x @ (s[:, None] * vh).T * s) @ u.T,
+    hint="The singular values count twice",
+)
+wrong(
+    "low_rank_forward", "no base", lambda x, w, u, s, vh: (x @ vh.T * s) @ u.T, hint="My result is the remainder alone"
+)
+wrong(
+    "low_rank_forward",
+    "the matrix is made",
+    lambda x, w, u, s, vh: x @ (w + u @ torch.diag(s) @ vh).T,
+    hint="I make the expert's matrix",
+)
 wrong("low_rank_forward", "the base is added to", lambda x, w, u, s, vh: x @ w.add_(u * s @ vh).T)
 
 # --- 11: mixed_forward ---
@@ -267,7 +324,7 @@ def _(y, x, factors, tasks):
     return out
 
 
-@wrong("mixed_forward", "into y")
+@wrong("mixed_forward", "into y", hint="I changed the y that I was given")
 def _(y, x, factors, tasks):
     for i, k in enumerate(tasks.tolist()):
         A, B = factors[k]
@@ -280,23 +337,23 @@ def _(y, x, factors, tasks):
     return torch.stack([y[i] + A @ (B @ x[i]) for i, (A, B) in enumerate(factors)])
 
 
-@wrong("mixed_forward", "every task for every sample")
+@wrong("mixed_forward", "every task for every sample", hint="Each sample gets every task")
 def _(y, x, factors, tasks):
     return y + sum(x @ B.T @ A.T for A, B in factors)
 
 
-@wrong("mixed_forward", "the first sample's task for all")
+@wrong("mixed_forward", "the first sample's task for all", hint="All samples get the first one's task")
 def _(y, x, factors, tasks):
     A, B = factors[tasks[0]]
     return y + x @ B.T @ A.T
 
 
-@wrong("mixed_forward", "y is forgotten")
+@wrong("mixed_forward", "y is forgotten", hint="My result is the remainders alone")
 def _(y, x, factors, tasks):
     return torch.stack([factors[k][0] @ (factors[k][1] @ x[i]) for i, k in enumerate(tasks.tolist())])
 
 
-@wrong("mixed_forward", "sorted by task, and left so")
+@wrong("mixed_forward", "sorted by task, and left so", hint="My samples have changed places")
 def _(y, x, factors, tasks):
     parts = []
     for k, (A, B) in enumerate(factors):
@@ -332,7 +389,12 @@ def _(x, vectors):
     return x.shape[1] * total / (torch.linalg.norm(x, dim=1) ** 2 * sum(v @ v for v in vectors))
 
 
-wrong("subspace_share", "no chance", lambda x, v: (x @ v.T).square().sum(1) / x.square().sum(1))
+wrong(
+    "subspace_share",
+    "no chance",
+    lambda x, v: (x @ v.T).square().sum(1) / x.square().sum(1),
+    hint="A task with many vectors always wins",
+)
 wrong(
     "subspace_share",
     "unit vectors taken for granted",
@@ -342,6 +404,7 @@ wrong(
     "subspace_share",
     "lengths, not squares",
     lambda x, v: (x @ v.T).norm(dim=1) / x.norm(dim=1) / (v.norm() / x.shape[1] ** 0.5),
+    hint="My share is the root of what it should be",
 )
 wrong(
     "subspace_share",

@@ -40,8 +40,18 @@ wrong(
     lambda d, r, fused: 3 * r * (8 * d + 32) if fused else 3 * r * (4 * d + 32),
 )
 wrong("attention_bits", "the other way round", lambda d, r, fused: 3 * r * (4 * d + 32) if fused else r * (8 * d + 32))
-wrong("attention_bits", "bytes", lambda d, r, fused: (r * (8 * d + 32) if fused else 3 * r * (4 * d + 32)) // 8)
-wrong("attention_bits", "no singular values", lambda d, r, fused: r * 8 * d if fused else r * 12 * d)
+wrong(
+    "attention_bits",
+    "bytes",
+    lambda d, r, fused: (r * (8 * d + 32) if fused else 3 * r * (4 * d + 32)) // 8,
+    hint="Mine are bytes",
+)
+wrong(
+    "attention_bits",
+    "no singular values",
+    lambda d, r, fused: r * 8 * d if fused else r * 12 * d,
+    hint="I forgot the singular values",
+)
 
 # --- 12: leaked ---
 
@@ -62,14 +72,36 @@ def _(train, test):
 
 
 right("leaked", "with numpy", lambda train, test: np.sum([image in set(train) for image in test]).astype(int))
-wrong("leaked", "different images", lambda train, test: len(set(train) & set(test)))
-wrong("leaked", "at the same place", lambda train, test: sum(a == b for a, b in zip(train, test, strict=False)))
-wrong("leaked", "training images that leaked", lambda train, test: sum(image in set(test) for image in train))
+wrong(
+    "leaked",
+    "different images",
+    lambda train, test: len(set(train) & set(test)),
+    hint="Mine counts two equal test images once",
+)
+wrong(
+    "leaked",
+    "at the same place",
+    lambda train, test: sum(a == b for a, b in zip(train, test, strict=False)),
+    hint="I compared them one by one in order",
+)
+wrong(
+    "leaked",
+    "training images that leaked",
+    lambda train, test: sum(image in set(test) for image in train),
+    hint="I count training images",
+)
 wrong("leaked", "somewhere in all bytes", lambda train, test: sum(image in b"".join(train) for image in test))
-wrong("leaked", "whether any did", lambda train, test: any(image in train for image in test))
+wrong(
+    "leaked", "whether any did", lambda train, test: any(image in train for image in test), hint="Mine is true or false"
+)
 wrong("leaked", "every pair", lambda train, test: sum(a == b for a in train for b in test))
 wrong("leaked", "by length", lambda train, test: sum(len(image) in {len(each) for each in train} for image in test))
-wrong("leaked", "a share", lambda train, test: sum(image in set(train) for image in test) / max(1, len(test)))
+wrong(
+    "leaked",
+    "a share",
+    lambda train, test: sum(image in set(train) for image in test) / max(1, len(test)),
+    hint="Mine is a share",
+)
 
 # --- 12: split_attention ---
 
@@ -118,10 +150,17 @@ def _split(state, order="qkv", dim=0, keep=False, kinds=("weight", "bias"), turn
 
 
 wrong("split_attention", "values before keys", lambda state: _split(state, order="qvk"))
-wrong("split_attention", "weights alone", lambda state: _split(state, kinds=("weight",)))
+wrong(
+    "split_attention", "weights alone", lambda state: _split(state, kinds=("weight",)), hint="My biases are still fused"
+)
 wrong("split_attention", "the old ones stay", lambda state: _split(state, keep=True))
 wrong("split_attention", "turned", lambda state: _split(state, turn=True))
-wrong("split_attention", "only what is split", lambda state: {k: v for k, v in _split(state).items() if k not in state})
+wrong(
+    "split_attention",
+    "only what is split",
+    lambda state: {k: v for k, v in _split(state).items() if k not in state},
+    hint="I lost the other tensors",
+)
 wrong(
     "split_attention",
     "the name of the attention stays",
@@ -134,7 +173,7 @@ wrong(
 )
 
 
-@wrong("split_attention", "every third row")
+@wrong("split_attention", "every third row", hint="I took every third row")
 def _(state):
     out = {}
     for name, x in state.items():
@@ -146,7 +185,7 @@ def _(state):
     return out
 
 
-@wrong("split_attention", "taken out of the state")
+@wrong("split_attention", "taken out of the state", hint="I changed the state dict that I was given")
 def _(state):
     new = _split(state)
     for name in [name for name in state if name not in new]:
@@ -197,26 +236,41 @@ def _cut(state, of):
     return {k: v for k, v in state.items() if not of(k)}, {k: v for k, v in state.items() if of(k)}
 
 
-wrong("body_and_head", "names that begin alike", lambda state, head: _cut(state, lambda name: name.startswith(head)))
+wrong(
+    "body_and_head",
+    "names that begin alike",
+    lambda state, head: _cut(state, lambda name: name.startswith(head)),
+    hint="A tensor of the body went with the head",
+)
 wrong("body_and_head", "anywhere in the name", lambda state, head: _cut(state, lambda name: head in name))
-wrong("body_and_head", "any part of the name", lambda state, head: _cut(state, lambda name: head in name.split(".")))
-wrong("body_and_head", "head first", lambda state, head: _cut(state, lambda name: name.startswith(f"{head}."))[::-1])
+wrong(
+    "body_and_head",
+    "any part of the name",
+    lambda state, head: _cut(state, lambda name: head in name.split(".")),
+    hint="Whatever has the head's name somewhere went with it",
+)
+wrong(
+    "body_and_head",
+    "head first",
+    lambda state, head: _cut(state, lambda name: name.startswith(f"{head}."))[::-1],
+    hint="My head comes first",
+)
 wrong("body_and_head", "one level only", lambda state, head: _cut(state, lambda name: name.rsplit(".", 1)[0] == head))
 
 
-@wrong("body_and_head", "names without the head's")
+@wrong("body_and_head", "names without the head's", hint="My head's names are cut")
 def _(state, head):
     body, top = _cut(state, lambda name: name.startswith(f"{head}."))
     return body, {name.removeprefix(f"{head}."): x for name, x in top.items()}
 
 
-@wrong("body_and_head", "popped")
+@wrong("body_and_head", "popped", hint="I changed the state dict that I was given")
 def _(state, head):
     top = {name: state.pop(name) for name in list(state) if name.startswith(f"{head}.")}
     return state, top
 
 
-@wrong("body_and_head", "the body is all of it")
+@wrong("body_and_head", "the body is all of it", hint="My body still has the head")
 def _(state, head):
     return dict(state), _cut(state, lambda name: name.startswith(f"{head}."))[1]
 
@@ -269,20 +323,42 @@ def _repeats(state, same, pick=0):
     return found
 
 
-wrong("stored_once", "the last before it", lambda state: _repeats(state, torch.equal, pick=-1))
+wrong(
+    "stored_once",
+    "the last before it",
+    lambda state: _repeats(state, torch.equal, pick=-1),
+    hint="The third copy names the second",
+)
 wrong(
     "stored_once",
     "nearly equal",
     lambda state: _repeats(state, lambda a, b: a.shape == b.shape and torch.allclose(a, b)),
+    hint="Nearly equal tensors are copies in mine",
 )
 wrong("stored_once", "in the same memory", lambda state: _repeats(state, lambda a, b: a.data_ptr() == b.data_ptr()))
-wrong("stored_once", "in any shape", lambda state: _repeats(state, lambda a, b: torch.equal(a.flatten(), b.flatten())))
-wrong("stored_once", "of the same shape", lambda state: _repeats(state, lambda a, b: a.shape == b.shape))
-wrong("stored_once", "of the same sum", lambda s: _repeats(s, lambda a, b: a.shape == b.shape and a.sum() == b.sum()))
+wrong(
+    "stored_once",
+    "in any shape",
+    lambda state: _repeats(state, lambda a, b: torch.equal(a.flatten(), b.flatten())),
+    hint="Shapes make no difference in mine",
+)
+wrong(
+    "stored_once",
+    "of the same shape",
+    lambda state: _repeats(state, lambda a, b: a.shape == b.shape),
+    hint="All tensors of one shape are copies in mine",
+)
+wrong(
+    "stored_once",
+    "of the same sum",
+    lambda s: _repeats(s, lambda a, b: a.shape == b.shape and a.sum() == b.sum()),
+    hint="Tensors of equal sums are copies in mine",
+)
 wrong(
     "stored_once",
     "the first points to the repeat",
     lambda state: {b: a for a, b in _repeats(state, torch.equal).items()},
+    hint="Mine names the copy, not the first",
 )
 wrong("stored_once", "names alone", lambda state: list(_repeats(state, torch.equal)))
 wrong(
@@ -321,10 +397,25 @@ def _(unseen, seen, start):
     return torch.from_numpy(b @ a / np.linalg.norm(a) / np.linalg.norm(b, axis=1))
 
 
-wrong("moved_cosines", "the layers themselves", lambda u, s, start: cosine_similarity(u[None], s))
-wrong("moved_cosines", "the start is taken from one side", lambda u, s, start: cosine_similarity((u - start)[None], s))
+wrong(
+    "moved_cosines",
+    "the layers themselves",
+    lambda u, s, start: cosine_similarity(u[None], s),
+    hint="My start is still in it",
+)
+wrong(
+    "moved_cosines",
+    "the start is taken from one side",
+    lambda u, s, start: cosine_similarity((u - start)[None], s),
+    hint="I left the start in one of the two",
+)
 wrong("moved_cosines", "from the new task", lambda u, s, start: cosine_similarity((u - start)[None], s - u))
-wrong("moved_cosines", "not normalised", lambda u, s, start: (s - start) @ (u - start))
+wrong(
+    "moved_cosines",
+    "not normalised",
+    lambda u, s, start: (s - start) @ (u - start),
+    hint="Long moves count more in mine",
+)
 wrong("moved_cosines", "turned about", lambda u, s, start: cosine_similarity((start - u)[None], s - start))
 wrong(
     "moved_cosines",
@@ -334,11 +425,17 @@ wrong(
 wrong(
     "moved_cosines", "along the wrong axis", lambda u, s, start: cosine_similarity((u - start)[None], s - start, dim=0)
 )
-wrong("moved_cosines", "sizes", lambda u, s, start: cosine_similarity((u - start)[None], s - start).abs())
+wrong(
+    "moved_cosines",
+    "sizes",
+    lambda u, s, start: cosine_similarity((u - start)[None], s - start).abs(),
+    hint="Opposite moves are near in mine",
+)
 wrong(
     "moved_cosines",
     "moved from the mean of the seen",
     lambda u, s, start: cosine_similarity((u - s.mean(0))[None], s - s.mean(0)),
+    hint="I took the mean of the tasks for the start",
 )
 
 
