@@ -1,7 +1,6 @@
 """The exercises of notebook 11: a layer without its matrix, for one task and for many; routing."""
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from dts_mini.course.exercise import Exercise, Wrong, case, difference
 
@@ -37,6 +36,13 @@ TALL = (
     torch.tensor([2.0, 0.5]),
     torch.linspace(1, -1, 6).view(2, 3),
 )
+LARGE = (  # W x is exactly zero
+    torch.tensor([[1.0, 1.0], [-2.0, -2.0]]),
+    2.0**26 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]),
+    torch.tensor([[0.6], [0.8]]),
+    torch.tensor([0.5]),
+    torch.tensor([[0.8, 0.6]]),
+)
 
 
 def without_a_remainder_it_is_the_plain_layer(candidate):
@@ -45,27 +51,9 @@ def without_a_remainder_it_is_the_plain_layer(candidate):
         raise Wrong("expected W x when all singular values are zero, got something else")
 
 
-class _Made(TorchFunctionMode):
-    """Notes the tensors that torch makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        self.found.append(function(*args, **(kwargs or {})))
-        return self.found[-1]
-
-
-def no_matrix_is_made(candidate):
-    with _Made() as made:
-        candidate(*TALL)
-    w = candidate.after[1]
-    for each in made.found:
-        if isinstance(each, torch.Tensor) and each.shape in (w.shape, w.T.shape) and each.data_ptr() != w.data_ptr():
-            raise Wrong(
-                f"expected W x and two thin products, got a matrix as large as W, {tuple(each.shape)}, on the way"
-            )
+def a_small_remainder_is_not_lost_in_w(candidate):
+    if problem := difference(candidate(*LARGE), low_rank_forward(*LARGE)):
+        raise Wrong(f"{problem}: added to a large W, a small remainder is rounded away. Make no matrix")
 
 
 def a_token_is_served_alike_alone_and_in_a_batch(candidate):
@@ -179,7 +167,7 @@ EXERCISES = (
             case(low_rank_forward, *TALL),
             without_a_remainder_it_is_the_plain_layer,
             a_token_is_served_alike_alone_and_in_a_batch,
-            no_matrix_is_made,
+            a_small_remainder_is_not_lost_in_w,
         ),
         hints=(
             (
