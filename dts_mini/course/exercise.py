@@ -378,5 +378,5 @@ def _argument(value: Any) -> str:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.4g}")
-    return [_rounded(v) for v in value] if isinstance(value, list) else value
+        return float(f"{value:.4g}") + 0.0  # no -0.0
+    return type(value)(map(_rounded, value)) if type(value) in (list, tuple) else value

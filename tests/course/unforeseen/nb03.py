@@ -368,14 +368,42 @@ def _(m, n, r, groups):
 
 def _rank(m, n, r, groups, scales=2, value=32, bits=BITS):
     budget = r * ((m + n) * bits[4] + value) + scales * 4 * 32
-    return (budget - scales * groups * 32) // ((m + n) * bits[groups] + value)
+    return min(m, n, (budget - scales * groups * 32) // ((m + n) * bits[groups] + value))
 
 
-wrong("same_bits_rank", "no scales", lambda m, n, r, g: _rank(m, n, r, g, scales=0))
-wrong("same_bits_rank", "the scales of one factor", lambda m, n, r, g: max(0, _rank(m, n, r, g, scales=1)))
-wrong("same_bits_rank", "no singular values", lambda m, n, r, g: max(0, _rank(m, n, r, g, value=0)))
+wrong(
+    "same_bits_rank",
+    "no scales",
+    lambda m, n, r, g: _rank(m, n, r, g, scales=0),
+    hint="I forget that more groups have more scales",
+)
+wrong(
+    "same_bits_rank",
+    "the scales of one factor",
+    lambda m, n, r, g: max(0, _rank(m, n, r, g, scales=1)),
+    hint="I count the scales of one factor",
+)
+wrong(
+    "same_bits_rank",
+    "no singular values",
+    lambda m, n, r, g: max(0, _rank(m, n, r, g, value=0)),
+    hint="I forget that a component has a singular value",
+)
 wrong("same_bits_rank", "half the groups", lambda m, n, r, g: max(0, _rank(m, n, r, g, bits={2: 1, 4: 2, 8: 4})))
-wrong("same_bits_rank", "codes alone", lambda m, n, r, g: r * 2 // BITS[g])
-wrong("same_bits_rank", "rounded", lambda m, n, r, g: round(r * ((m + n) * 2 + 32) / ((m + n) * BITS[g] + 32)))
-wrong("same_bits_rank", "below zero", _rank)
+wrong("same_bits_rank", "codes alone", lambda m, n, r, g: min(m, n, r * 2 // BITS[g]))
+
+
+@wrong("same_bits_rank", "rounded")
+def _(m, n, r, groups):
+    each = (m + n) * BITS[groups] + 32
+    return min(m, n, max(0, round((r * ((m + n) * 2 + 32) + 256 - 64 * groups) / each)))
+
+
+@wrong("same_bits_rank", "more than the matrix has", hint="My rank is above min(m, n)")
+def _(m, n, r, groups):
+    budget = r * (2 * (m + n) + 32) + 256 - 64 * groups
+    return max(0, budget // ((m + n) * BITS[groups] + 32))
+
+
+wrong("same_bits_rank", "below zero", _rank, hint="My rank is negative")
 wrong("same_bits_rank", "at least one", lambda m, n, r, g: max(1, _rank(m, n, r, g)))
