@@ -273,7 +273,7 @@ figure, axis = plt.subplots(figsize=(1, 1))
 show(figure, alt="A figure of the suite's own.")
 """,
     "08_stops": "# %%\nraise RuntimeError('no such task')\n",
-    "10_other": "# %%\nraise RuntimeError('not asked for')\n",
+    "13_other": "# %%\nraise RuntimeError('not asked for')\n",
 }
 
 

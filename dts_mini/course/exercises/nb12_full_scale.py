@@ -168,7 +168,7 @@ EXERCISES = (
             ),
         ),
         wrong=BITS_WRONG,
-        start="Write down the shapes of the matrices in both layouts. How many codes has each, how many singular values?",
+        start="Write down the shapes of the matrices in both layouts. How many codes and singular values has each?",
         skeleton="""def attention_bits(d, rank, fused):
     matrices = [(3 * d, d)] if fused else ...
     return sum(... for m, n in matrices)""",

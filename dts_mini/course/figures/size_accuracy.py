@@ -270,7 +270,8 @@ def component_errors(energy: Sequence[float], left: Mapping[str, Sequence[float]
     ends = "; ".join(f"{m}: {_short(e[0])} of the strongest, {_short(min(e))} at least" for m, e in left.items())
     figure.alt = (
         "Squared error that is left of each component of one matrix, the strongest first, on a log axis, below the "
-        f"falling curve of the components themselves. {ends}. Beyond the last component kept the points lie on the curve."
+        f"falling curve of the components themselves. {ends}. Beyond the last component kept the points lie on the "
+        "curve."
     )
     return figure, {"energy": list(energy), **{method: list(errors) for method, errors in left.items()}}
 
