@@ -34,6 +34,7 @@
 # serving, real models, language.
 
 # %%
+# Importing takes about five seconds.
 import hashlib
 import sys
 from importlib.metadata import version

@@ -22,6 +22,7 @@
 # most similar one**. You will draw this figure for the mini suite.
 
 # %%
+# Importing takes about five seconds.
 import torch
 
 from dts_mini.core.merging import average, task_arithmetic, ties, tsv_m

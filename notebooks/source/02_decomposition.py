@@ -25,6 +25,7 @@
 # the whole model.
 
 # %%
+# Importing takes about five seconds.
 import torch
 
 from dts_mini.core import svd

@@ -20,6 +20,7 @@
 # language results stand below 1 % of a model. **Where do the bits go?**
 
 # %%
+# Importing takes about five seconds.
 import torch
 
 from dts_mini import compress, load, rebuild, storage

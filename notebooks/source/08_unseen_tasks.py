@@ -24,6 +24,7 @@
 # and come back later, as the *oracle*. All others are *seen*.
 
 # %%
+# Importing takes about five seconds.
 import json
 
 import torch

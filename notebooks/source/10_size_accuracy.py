@@ -22,6 +22,7 @@
 # and the limit that none can pass.
 
 # %%
+# Importing takes about five seconds.
 import json
 import math
 

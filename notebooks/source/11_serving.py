@@ -25,6 +25,7 @@
 # it?
 
 # %%
+# Importing takes about five seconds.
 import json
 import tempfile
 from pathlib import Path

@@ -22,6 +22,7 @@
 # look at what a model has learnt, only at its shapes. So **can you check the figure without a single weight?**
 
 # %%
+# Importing takes about five seconds.
 import json
 from math import prod
 from pathlib import Path

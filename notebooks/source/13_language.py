@@ -22,6 +22,7 @@
 # model reads?**
 
 # %%
+# Importing takes about five seconds.
 import json
 from math import prod
 
