@@ -30,6 +30,9 @@ class Page:
     sections: list[tuple[str, str, str]] = field(default_factory=list)
 
 
+FRAME = ("found", "found-count", "main", "menu", "search", "side", "theme")  # the ids of page.html.j2
+
+
 def finish(page: Page, places: Mapping[str, str], repository: str | None = None) -> None:
     """Gives headings their ids (Jupyter's) and links, links to files their pages, and reads what search needs.
 
@@ -37,7 +40,7 @@ def finish(page: Page, places: Mapping[str, str], repository: str | None = None)
     it at GitHub, where the ``repository`` (owner/name) is known, and else is no link.
     """
     soup = BeautifulSoup(page.body, "html.parser")
-    taken: set[str] = set()
+    taken = set(FRAME)
     for heading in soup.select("h1, h2, h3"):
         text = " ".join(readable(heading).split())
         ident = base = heading.get("id") or " ".join(readable(heading, latex=True).split()).replace(" ", "-")

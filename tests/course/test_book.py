@@ -324,6 +324,11 @@ def test_the_contents_name_every_page_and_mark_the_present_one(made):
         assert [a["href"] for a in soup.select("[aria-current=page]")] == [name]
 
 
+def test_the_frames_ids_are_kept_for_it():
+    frame = (Path(page.__file__).parent / "assets/page.html.j2").read_text()
+    assert set(re.findall(r'\bid="([\w-]+)"', frame)) == set(page.FRAME)
+
+
 def test_a_page_has_one_title_a_language_and_ids_that_are_unique(made):
     for name, soup in made[1].items():
         assert soup.html["lang"] == "en"
