@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,16 +55,17 @@ def runnable() -> list:
 
 
 @pytest.fixture
-def workshop(files, monkeypatch) -> Path:
+def workshop(files, monkeypatch) -> Iterator[Path]:
     """A folder, the current one, with the files that the pages speak of, whole and in shards."""
     for name, source in (("theta_0", files.base), ("expert_a", files.a), ("expert_b", files.b)):
         state = open_checkpoint(source.rename(files.folder / f"{name}.safetensors"))
         shards = {f"model-{i}-of-2.safetensors": sorted(state)[i - 1 :: 2] for i in (1, 2)}
         save_checkpoint(state, files.folder / f"{name}_sharded", shards)
     monkeypatch.chdir(files.folder)
-    monkeypatch.setitem(merging.MERGES, "none", None)
-    monkeypatch.delitem(merging.MERGES, "none")  # so that what a page registers goes with it
-    return files.folder
+    known = dict(merging.MERGES)
+    yield files.folder
+    for name in merging.MERGES.keys() - known:  # what a page registers goes with it
+        del merging.MERGES[name]
 
 
 @pytest.fixture

@@ -71,7 +71,8 @@ show(figures.task_strips(committed))
 # others larger to make up for it.
 #
 # **Predict.** A merge is better than $\theta_0$ at every task. How long are the remainders over it, as a share of the
-# task vector's length: shorter over every merge? Write down your guess, then measure.
+# task vector's length: shorter over every merge? Write down your guess, then measure. The next cell takes about five
+# seconds.
 
 
 # %%
