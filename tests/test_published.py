@@ -12,6 +12,7 @@ from bs4 import BeautifulSoup
 from dts_mini import DTSError
 from dts_mini.course import claims, front, timings
 from dts_mini.course.build import VERSIONS, drifted, read, sources, target
+from dts_mini.course.exercises import EXERCISES
 from dts_mini.measures.cheap import ROWS
 from dts_mini.measures.tables import KINDS, MERGES, rows_of
 from dts_mini.results import LONG, README, RESULTS, SAID, SEEDS, TOLD, blocks, fill
@@ -138,6 +139,14 @@ def test_notebook_was_executed_in_order_and_without_error(source, version):
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
     assert not [out for cell in cells for out in cell.outputs if out.get("name") == "stderr"]
+
+
+@SOURCES
+def test_a_stored_verdict_counts_the_checks_that_there_are(source):
+    for cell in nbformat.read(target(source, "solved"), as_version=4).cells:
+        if cell.cell_type == "code" and (checked := re.search(r"^(\w+) = check\(\1\)", cell.source, re.MULTILINE)):
+            said = "".join(out.get("text", "") for out in cell.outputs)
+            assert f"passed, {len(EXERCISES[checked[1]].checks)} checks" in said, f"{checked[1]}: run make notebooks"
 
 
 @NOTEBOOKS
