@@ -488,4 +488,4 @@ claim("04-weighted", sentence, gain, low=-1e-6, high=0.02, unit="%")
 # leaves them as they are.
 # </details>
 #
-# **Next:** 05 · Counting bits: how many bytes does a task take, and where do they go?
+# **Next:** [05 · Counting bits](05_counting_bits.ipynb): how many bytes does a task take, and where do they go?

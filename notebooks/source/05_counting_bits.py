@@ -410,4 +410,4 @@ claim("05-loaded", "From the file, every tensor is rebuilt bit for bit.", differ
 # across the border of two bytes, which is why two bits, or four, are easier.
 # </details>
 #
-# **Next:** 06 · Your own DTS: an expert in a file that you have written, from your own functions.
+# **Next:** [06 · Your own DTS](06_your_own_dts.ipynb): an expert in a file that you have written, from your own functions.

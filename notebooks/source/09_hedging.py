@@ -442,4 +442,4 @@ claim(
 # that falls furthest, and at how many fall.
 # </details>
 #
-# **Next:** 10 · The size-accuracy curve: how small can the files get?
+# **Next:** [10 · The size-accuracy curve](10_size_accuracy.ipynb): how small can the files get?

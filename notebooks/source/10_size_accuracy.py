@@ -321,7 +321,7 @@ print(
 )
 
 # %% [markdown]
-# **What you should see:** with two bits an element, a component's coding error is a fixed share of its own strength.
+# **What you should see:** with two bits per element, a component's coding error is a fixed share of its own strength.
 # So the strongest components, which matter most, keep the largest errors, and new components do not mend old ones.
 # Rounding with one step does the opposite. It leaves about the same in all components, and lets the *bits* differ:
 # many for the few strong ones, hardly one for most. That is reverse water-filling, by a single number, the step.
@@ -494,7 +494,7 @@ claim("10-bound-holds", "No measured error is above its bound.", max(tightness),
 # wrong guide. If the real suite showed four groups ahead at 1 %, our small models would be the wrong place to ask.
 #
 # **In the paper.** It reports 90.40 % for DTS-D on CLIP ViT-B/32 at 3.68 % of the bytes, beside experts of about 90.5
-# %. Do not set these beside ours: another model, other tasks, and bytes that are *counted*, three bits a code. In
+# %. Do not set these beside ours: another model, other tasks, and bytes that are *counted*, three bits per code. In
 # both, DTS comes close to the experts at a few percent. The curve, the budget, the peers and DRC are ours.
 
 # %% [markdown]
@@ -521,7 +521,7 @@ claim("10-bound-holds", "No measured error is above its bound.", max(tightness),
 #
 # <details><summary>Answer</summary>
 #
-# Each component of DTS is coded with two bits an element, so each kept component carries its own coding error, the
+# Each component of DTS is coded with two bits per element, so each kept component carries its own coding error, the
 # strongest the largest. New components bring their own. DRC makes the step smaller: all components get better at once.
 # </details>
 #

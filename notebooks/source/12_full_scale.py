@@ -74,7 +74,7 @@ claim(
 # ## Step 2 · What a task takes, by four counts
 #
 # Each matrix of shape $m \times n$ leaves $r\,(m + n)$ codes and $r$ singular values of 32 bits. All other tensors
-# leave a code for each element. The paper's code counts 3 bits a code; four groups need 2 bits. Scales, a few numbers
+# leave a code for each element. The paper's code counts 3 bits per code; four groups need 2 bits. Scales, a few numbers
 # for each matrix, are left out here.
 
 
@@ -136,7 +136,7 @@ claim("12-leftovers", sentence, held, low=0.15, unit="%")
 #
 # Attention needs three matrices, for queries, keys and values, each $d \times d$. open_clip keeps them fused in one
 # matrix, $3d \times d$; other libraries keep three. At the same rank $r$ for each matrix, how many bits does each
-# layout take? Count as in Step 2, with 2 bits a code.
+# layout take? Count as in Step 2, with 2 bits per code.
 
 
 # %% tags=["exercise"]
