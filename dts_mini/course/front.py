@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dts_mini.core.errors import DTSError
+from dts_mini.measures.tables import cell
 
 PATH = Path(__file__).parents[2] / "docs/front.svg"
 # Of the remainders those over the average, which need no pretrained model: at keep ratio 0.1, and at 1 % of the bytes.
@@ -67,11 +68,11 @@ def table(headline: Mapping) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|---|---|---|---|---|---|"]
     for row in rows(headline):
         entry, whole = row.entry, row.kind == "all"
-        share = "100" if whole else _estimate(entry["share of experts"])
+        share = "100" if whole else cell(entry["share of experts"], interval=True)
         cells = [
             row.what,
             row.how,
-            _estimate(entry["mean"]),
+            cell(entry["mean"], interval=True),
             share,
             "0" if whole else f"{entry['kl from experts']:.3f}",
         ]
@@ -115,10 +116,6 @@ def picture(headline: Mapping) -> str:
     about = f"{headline['suite']} suite, {headline['split']} images, with 95 % intervals; files of about 1 % of a model"
     parts += [f'<text x="14" y="{height - 14}" font-size="13" fill="#566070">{html.escape(about)}</text>', "</svg>"]
     return "\n".join(parts) + "\n"
-
-
-def _estimate(entry: Mapping) -> str:
-    return f"{100 * entry['value']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
 
 
 def _models(row: Row) -> str:

@@ -2,7 +2,8 @@
 
 The mini suite's captions misuse class names, which widens the gap between names and images that fine-tuning closes.
 ``make zoo HONEST=1`` pretrains once more on captions that misuse none, same recipe otherwise, and fine-tunes its
-experts; ``python -m dts_mini.measures.honest`` measures both zoos' tables and writes ``data/mini/honest.json``.
+experts; ``python -m dts_mini.measures.honest`` measures their table, writes ``data/mini/honest.json`` and prints it
+beside the first.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_json
 from dts_mini.measures import cheap
-from dts_mini.measures.tables import headline
+from dts_mini.measures.tables import cell, headline
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 
 RESULTS, FIRST = DATA / "honest.json", DATA / "results.json"
@@ -29,10 +30,13 @@ def markdown(first: Mapping, honest: Mapping) -> str:
         "|---" * 8 + "|",
     ]
     rows = {row["name"]: row for row in honest["rows"]}
-    text = lambda entry: f"{100 * entry['value']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
     for row in first["rows"]:
         both = (row, rows[row["name"]])
-        cells = [row["name"], row["uses"], *(text(each[c]) for c in ("mean", "share of experts") for each in both)]
+        cells = [
+            row["name"],
+            row["uses"],
+            *(cell(each[c], interval=True) for c in ("mean", "share of experts") for each in both),
+        ]
         lines.append("| " + " | ".join([*cells, *(f"{each['kl from experts']:.4f}" for each in both)]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -46,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         suite = MiniSuite(options.zoo)
         [suite.expert(task) for task in suite.tasks]
     except DTSError as error:
-        parser.error(f"{error}; make zoo HONEST=1 trains it")
+        parser.error(f"{error} (this one with make zoo HONEST=1)")
     found = headline(suite, progress=lambda row: print(f"  {row}", file=sys.stderr, flush=True), beside=cheap.beside())
     write_json(found, options.out, overwrite=True)
     print(markdown(json.loads(read_bytes(FIRST))["headline"], found))
