@@ -1,9 +1,11 @@
 """Routing measured: which task does the router choose, and what do the routed experts answer end to end?
 
-``python -m dts_mini.measures.routing`` writes it to ``data/mini/routing.json``.
+``python -m dts_mini.measures.routing`` writes it to ``data/mini/routing.json``: the table of the first seed, and the
+means over all of ``--seeds``. A seed takes three minutes on one thread, and is kept under ``--work``.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,11 +16,11 @@ from torch.nn import functional as F
 
 from dts_mini.core.delta import rebuild
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import check_writable, write_json
+from dts_mini.core.file import check_writable, read_bytes, write_json
 from dts_mini.core.merging import average
 from dts_mini.core.personal import personalise
-from dts_mini.core.state import State
-from dts_mini.measures.estimates import estimate, provenance
+from dts_mini.core.state import State, fingerprint
+from dts_mini.measures.estimates import estimate, mean_over, provenance
 from dts_mini.measures.tables import base_merges
 from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
 from dts_mini.suites.evaluation import bootstrap, correct
@@ -157,26 +159,62 @@ def _cost(spaces: Mapping[str, list[Tensor]]) -> int:
 
 
 def report(result: dict) -> str:
-    """The rows as text, in %."""
+    """The rows of the first seed as text, in %; with several, the means over them below."""
     percent = lambda entry: f"{100 * entry['value']:5.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
     lines = [f"{'':<42}{'routing':<22}{'end to end':<22}share of oracle"]
     for row in result["rows"]:
         routing = percent(row["routing"]) if "routing" in row else ""
         lines.append(f"{row['name']:<42}{routing:<22}{percent(row['end to end']):<22}{percent(row['share of oracle'])}")
+    if over := result.get("over seeds"):
+        lines += ["", f"means over {len(over['seeds'])} seeds", report(over)]
     return "\n".join(lines)
+
+
+def over_seeds(tables: Mapping[int, Mapping]) -> dict:
+    """Each router over several seeds of experts: means with Student's 95 % intervals.
+
+    A seed chooses its best merge by itself, so that those rows are named without it.
+    """
+    kinds = ("routing", "end to end", "task and class", "share of oracle")
+    rows = []
+    for same in zip(*(table["rows"] for table in tables.values()), strict=True):
+        measured = {kind: mean_over([row[kind]["value"] for row in same]) for kind in kinds if kind in same[0]}
+        rows.append({"name": same[0]["name"].split(": ")[0]} | measured)
+    chosen = [table["chosen on validation"] for table in tables.values()]
+    return {"seeds": list(tables), "chosen on validation": chosen, "rows": rows}
+
+
+def run(seeds: list[int], zoo: Path, work: Path, out: Path) -> dict:
+    """Measures the seeds that are not measured yet, and writes the table of the first one and the means over all."""
+    check_writable(out, overwrite=True)
+    suites = {seed: MiniSuite.of_seed(seed, zoo) for seed in seeds}
+    tables = {}
+    for seed, suite in suites.items():
+        path = work / f"seed_{seed}.json"
+        made_from = [fingerprint(state) for state in (suite.pretrained(), *map(suite.expert, suite.tasks))]
+        if path.exists() and (held := json.loads(read_bytes(path)))["made from"] == made_from:
+            tables[seed] = held["table"]
+            continue
+        tables[seed] = measure(
+            suite, lambda step, seed=seed: print(f"  seed {seed}: {step}", file=sys.stderr, flush=True)
+        )
+        work.mkdir(parents=True, exist_ok=True)
+        write_json({"made from": made_from, "table": tables[seed]}, path, overwrite=True)
+    result = tables[seeds[0]] | ({"over seeds": over_seeds(tables)} if len(tables) > 1 else {})
+    write_json(result | {"provenance": provenance()}, out, overwrite=True)
+    return result
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns 0, or 1 after saying what was wrong with the input."""
     parser = argparse.ArgumentParser(description="Measures routing without a task id and writes the results.")
-    parser.add_argument("--zoo", type=Path, default=DATA, help="the folder of the checkpoints")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="0 is the committed zoo")
+    parser.add_argument("--zoo", type=Path, default=Path("build/zoo"), help="where make zoo put other seeds")
+    parser.add_argument("--work", type=Path, default=Path("build/routing"), help="a file a seed, to go on from")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
+    o = parser.parse_args(arguments)
     try:
-        check_writable(options.out, overwrite=True)
-        say = lambda step: print(f"  {step}", file=sys.stderr, flush=True)
-        result = measure(MiniSuite(options.zoo), progress=say) | {"provenance": provenance()}
-        write_json(result, options.out, overwrite=True)
+        result = run(o.seeds, o.zoo, o.work, o.out)
     except DTSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -40,10 +40,19 @@ def test_the_best_merge_is_measured_with_the_task_known(found):
     assert row["end to end"]["value"] == pytest.approx(wanted, abs=1e-5)
 
 
-def test_the_command_writes_the_results(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("dts_mini.measures.routing.MiniSuite", lambda folder: SmallSuite())
-    out = tmp_path / "routing.json"
-    assert main(["--out", str(out)]) == 0
+def test_the_command_writes_the_results_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+    calls = []
+    counted = lambda suite, progress: calls.append(suite) or measure(suite, progress)
+    monkeypatch.setattr("dts_mini.measures.routing.measure", counted)
+    monkeypatch.setattr("dts_mini.measures.routing.MiniSuite.of_seed", lambda seed, zoo: SmallSuite())
+    out, work = tmp_path / "routing.json", ["--work", str(tmp_path / "work")]
+    assert main(["--out", str(out), *work]) == 0
     result = json.loads(out.read_text())
     assert result["provenance"]["python"] and capsys.readouterr().out.strip() == report(result).strip()
-    assert main(["--out", str(tmp_path)]) == 1 and "is a folder" in capsys.readouterr().err
+    assert main(["--out", str(tmp_path), *work]) == 1 and "is a folder" in capsys.readouterr().err
+    assert main(["--out", str(out), *work, "--seeds", "0", "1"]) == 0 and len(calls) == 2  # seed 0 was there
+    over = json.loads(out.read_text())["over seeds"]
+    assert over["seeds"] == [0, 1] and "means over 2 seeds" in capsys.readouterr().out
+    for row, one in zip(over["rows"], result["rows"], strict=True):  # both seeds are the same suite here
+        assert one["name"].startswith(row["name"]) and row["end to end"]["low"] == row["end to end"]["value"]
+        assert row["end to end"]["value"] == one["end to end"]["value"]
