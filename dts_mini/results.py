@@ -1,7 +1,7 @@
 """Published numbers: measures them, writes them as JSON, and puts them where people read them.
 
 ``python -m dts_mini.results`` (``make results``) evaluates the committed checkpoints on test, and with ``--seeds`` also
-other zoos that ``make zoo`` trained. No number of the README and of ``docs/results.md`` is typed by hand: each block
+other zoos that ``make zoo`` trained. No number of the README and of ``PAGES`` is typed by hand: each block
 between a pair of ``<!-- results:NAME -->`` markers is written from the JSON, as is the README's picture,
 ``docs/front.svg``. Tests hold them equal.
 """
@@ -16,13 +16,13 @@ from pathlib import Path
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.course import claims, front
-from dts_mini.measures import cheap, curves
+from dts_mini.measures import cheap, curves, honest
 from dts_mini.measures.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SEEDS, CURVES = DATA / "results.json", DATA / "seeds.json", DATA / "curves.json"
-README, LONG = ROOT / "README.md", ROOT / "docs/results.md"
+README, LONG, SUITE = PAGES = ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/mini-suite.md"
 
 # The claims that the front page tells, and those of the page of results.
 SAID = ("10-half", "08-house-zero-shot", "08-new-zero-shot", "08-new-average")
@@ -44,8 +44,8 @@ TOLD = (
 
 
 def blocks() -> dict[str, str]:
-    """The Markdown of each block of the README and of ``docs/results.md``, by name, from the committed JSON."""
-    results, seeds, curve = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS, CURVES))
+    """The Markdown of each block of the PAGES, by name, from the committed JSON."""
+    results, seeds, curve, second = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS, CURVES, honest.RESULTS))
     measured = {claim["name"]: claim for claim in claims.recorded()}
     if missing := [name for name in (*SAID, *TOLD) if name not in measured]:
         raise DTSError(f"data/mini/claims.json lacks {', '.join(missing)}: run make notebooks, or change results.TOLD")
@@ -54,6 +54,7 @@ def blocks() -> dict[str, str]:
         "front": front.table(results["headline"]),
         "said": "".join(f"- {c['sentence']} *Measured: {claims.reads(c)}.*\n" for c in map(measured.get, SAID)),
         "headline": markdown(results["headline"]),
+        "honest": honest.markdown(results["headline"], second),
         "unseen": markdown(results["unseen"]),
         "seeds": seeds_markdown(seeds),
         "curves": curves.markdown(curve),
@@ -107,9 +108,9 @@ def main() -> int:
 
 
 def publish() -> None:
-    """Writes the blocks of the README and of the page of results again, and the README's picture."""
+    """Writes the blocks of the PAGES again, and the README's picture."""
     written = blocks()
-    for page in (README, LONG):
+    for page in PAGES:
         write_bytes(fill(page.read_text(), written).encode(), page, overwrite=True)
     drawn = front.picture(json.loads(read_bytes(RESULTS))["headline"])
     write_bytes(drawn.encode(), front.PATH, overwrite=True)

@@ -44,6 +44,18 @@ def test_a_kind_of_row_has_one_colour_and_one_marker_in_every_figure(headline):
     assert look("oracle") == look("experts") and look("DTS unseen") == look("DTS-D")
 
 
+def test_two_suites_join_each_row_of_both_tables_and_hide_no_merge(headline):
+    second = {"columns": headline["columns"], "rows": [row | {"mean": estimate(0.9)} for row in headline["rows"]]}
+    figure, data = figures.two_suites(headline, second)
+    left_out = {row["name"] for row in headline["rows"]} - set(data["row"])
+    assert all(name.endswith((", 0.05", ", 0.3")) for name in left_out) and len(left_out) == 6
+    (axes,) = figure.axes
+    joined = [line for line in axes.lines if line.get_color() == "0.6"]
+    ends = list(zip(data["names misused"]["value"], data["honest"]["value"], strict=True))
+    assert [tuple(line.get_xdata()) for line in joined] == ends and {end for _, end in ends} == {90}
+    assert "hollow" in axes.get_title()
+
+
 def test_task_strips_has_a_strip_for_each_task_with_every_merge_and_every_dts_row(headline):
     figure, data = figures.task_strips(headline)
     assert list(data) == ["mean", *headline["columns"]]

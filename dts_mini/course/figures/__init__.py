@@ -17,6 +17,7 @@ from dts_mini.course.figures.merging import (
     storage_by_tasks,
     task_strips,
     two_measures,
+    two_suites,
 )
 from dts_mini.course.figures.routing import routed_accuracies, routing_maps
 from dts_mini.course.figures.scaling import (
@@ -112,6 +113,7 @@ __all__ = [
     "triangle",
     "truncation_error",
     "two_measures",
+    "two_suites",
     "unseen_accuracies",
     "unseen_gains",
     "weight_bars",

@@ -153,6 +153,43 @@ def two_measures(table: Mapping) -> tuple[Figure, dict]:
 
 
 @styled
+def two_suites(first: Mapping, honest: Mapping, keep_ratio: float = 0.1) -> tuple[Figure, dict]:
+    """Mean accuracy of each row of two headline tables, joined: names misused in the captions (hollow), and honest.
+
+    Of DTS the rows at ``keep_ratio``.
+    """
+    families = ("zero-shot", "cheap", "base merge", "DRC", "experts")
+    shown = {
+        row["name"] for row in [*rows_of(first, *families), *rows_of(first, "DTS-T", "DTS-D", keep_ratio=keep_ratio)]
+    }
+    both = {"names misused": first, "honest": honest}
+    rows = {suite: {row["name"]: row for row in table["rows"]} for suite, table in both.items()}
+    names = [row["name"] for row in first["rows"] if row["name"] in shown]
+    data = {"row": names} | {suite: in_percent([of[name]["mean"] for name in names]) for suite, of in rows.items()}
+    figure, axes = plt.subplots(figsize=(6.4, 0.29 * len(names) + 1.3))
+    for y, name in enumerate(names):
+        ends = [data[suite]["value"][y] for suite in both]
+        axes.plot(ends, [y, y], color="0.6", linewidth=1.2, zorder=1)
+        for suite in both:
+            one = {key: data[suite][key][y : y + 1] for key in KEYS}
+            hollow = {"markerfacecolor": "white"} if suite == "names misused" else {}
+            spread(axes, y, one, tables.family(rows["names misused"][name]), **hollow)
+    name_strips(axes, names)
+    axes.set_xlabel(f"mean accuracy over {len(first['columns'])} tasks (%), bars: 95 % intervals")
+    axes.set_title("hollow: class names misused in the captions; filled: honest", fontsize="medium")
+    words = []
+    for family in dict.fromkeys(tables.family(rows["names misused"][name]) for name in names):
+        places = [y for y, name in enumerate(names) if tables.family(rows["names misused"][name]) == family]
+        was, now = (range_of([data[suite]["value"][y] for y in places]) for suite in both)
+        words.append(f"{family} {was} % and {now} %")
+    figure.alt = (
+        "Mean accuracy of each row, once with class names misused in the pretraining's captions, once with honest ones: "
+        f"{'; '.join(words)}."
+    )
+    return figure, data
+
+
+@styled
 def storage_by_tasks(model: int, files: Mapping[str, int], most: int = 20) -> tuple[Figure, dict]:
     """Bytes of 1 to ``most`` tasks in units of one model: experts, one shared model with a file each, one merge.
 
