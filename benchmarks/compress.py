@@ -2,12 +2,13 @@
 
     python -m benchmarks.compress [--json FILE] [--repeats N] [--seed N] [--no-plain]
 
+What is published is in ``data/compress.json``, and in the README here (``python -m benchmarks.readme``).
+
 Everything is measured side by side in one run, so that a busy machine slows both sides of a ratio alike.
 What each row measures, and what it leaves out, is in ``benchmarks/README.md``.
 """
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -27,9 +28,11 @@ from torch import Tensor
 
 import dts_mini as dts
 from benchmarks import plain
+from dts_mini.core.file import write_json
 
 KEEP_RATIO = 0.1
 MIB = 2**20
+PATH = Path(__file__).parents[1] / "data/compress.json"
 State = dict[str, Tensor]
 
 
@@ -288,6 +291,22 @@ def table(result: dict) -> list[tuple[str, str, str, str]]:
     ]
 
 
+def markdown(result: dict) -> str:
+    """The rows as Markdown, and where they were measured."""
+    hard = result["hardware"]
+    about = f"{hard['cpu']}, {hard['cores']} cores, {hard['threads']} threads, torch {hard['torch']}"
+    lines = ["| | measured | goal | |", "|---|---|---|---|"]
+    lines += [
+        f"| {what.strip()} | {measured} | {goal} | {verdict} |" for what, measured, goal, verdict in table(result)
+    ]
+    return (
+        "\n".join(
+            [*lines, "", f"On {about}; load before: {hard['load_average_before']}; commit {result['commit'][:8]}."]
+        )
+        + "\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compress", description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements here as well")
@@ -315,7 +334,7 @@ def main() -> None:
         print(f"  {what:40} {measured:32} {goal:10} {verdict}".rstrip())
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_json(result, args.json, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale [--models NAME ...] [--drc] [--smoke] [--json FILE] [--folder DIR] [--keep-ratio R]
 
-What is published is in ``data/scale.json``; ``--readme`` measures nothing and writes its table into the README here.
+What is published is in ``data/scale.json``, and in the README here (``python -m benchmarks.readme``).
 
 Weights are random with the names and shapes of the real models; the expert is the base plus, for each matrix, a product
 of rank 64 with falling weights and noise of half its norm. Each measurement runs in a process of its own. What the rows
@@ -28,14 +28,14 @@ from dts_mini.core.compress import compress
 from dts_mini.core.delta import Rebuilt, load, storage
 from dts_mini.core.dts import rank_of
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import read_bytes, write_bytes, write_json
+from dts_mini.core.file import read_bytes, write_json
 from dts_mini.core.state import compute_dtype
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 from dts_mini.streaming.cluster import workers
 
 GB = 10**9
 SHARD = 10**9  # bytes of the tensors of a shard, as most models on the Hub are cut
-PATH, README = Path(__file__).parents[1] / "data/scale.json", Path(__file__).parent / "README.md"
+PATH = Path(__file__).parents[1] / "data/scale.json"
 MODELS = {
     "vit-b-32": ("ViT-B-32", torch.float32),
     "vit-b-16": ("ViT-B-16", torch.float32),
@@ -308,13 +308,6 @@ def markdown(published: Mapping[str, Mapping]) -> str:
     return "\n".join(lines) + f"\n\n{about}\n"
 
 
-def write_readme() -> None:
-    from dts_mini.results import fill  # imports what the measurements' processes must not
-
-    text = fill(README.read_text(), {"scale": markdown(json.loads(read_bytes(PATH)))})
-    write_bytes(text.encode(), README, overwrite=True)
-
-
 def main() -> None:
     if sys.argv[1:2] == ["--run"]:
         run, folder, keep_ratio, *rest = sys.argv[2:]
@@ -334,12 +327,7 @@ def main() -> None:
     )
     parser.add_argument("--drc", action="store_true", help="also compress by DRC, to the bytes of the DTS file")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (default 0)")
-    parser.add_argument(
-        "--readme", action="store_true", help="measure nothing: write what is published into the README"
-    )
     o = parser.parse_args()
-    if o.readme:
-        return write_readme()
     source = commit()  # before the first result is written, which may lie in the repository
     for model in o.models:
         about = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "commit": source, "hardware": hardware()}

@@ -1,12 +1,13 @@
 """What benchmarks/README.md says is what was measured."""
 
 import json
+import re
 import sys
 
 import pytest
 import torch
 
-from benchmarks import compress, forged, plain, scale, serving
+from benchmarks import compress, forged, plain, readme, scale, serving
 from dts_mini.core.file import read_bytes
 from dts_mini.results import fill
 
@@ -15,10 +16,10 @@ def published():
     return json.loads(read_bytes(scale.PATH))
 
 
-def test_the_table_of_full_sizes_is_written_from_what_was_measured():
-    text = scale.README.read_text()
-    assert "<!-- results:scale -->" in text
-    assert fill(text, {"scale": scale.markdown(published())}) == text, "run python -m benchmarks.scale --readme"
+def test_the_tables_of_the_page_are_written_from_what_was_measured():
+    text = readme.README.read_text()
+    assert re.findall("<!-- results:(.*?) -->", text) == list(readme.blocks())
+    assert fill(text, readme.blocks()) == text, "run python -m benchmarks.readme"
 
 
 def test_what_is_published_was_measured_at_full_size_from_a_commit():
