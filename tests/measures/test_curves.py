@@ -98,6 +98,8 @@ def test_goals_are_read_off_the_rows_and_a_missed_one_says_so(peers_kl, reached)
     assert paper["value"] == pytest.approx(0.01 / 0.021, abs=1e-3) and paper["reached"]
     beside = next(goal for goal in found if goal["goal"].startswith("KL divergence of DRC-T at 1%, beside TSV-C"))
     assert beside["reached"] is reached and beside["bound"] == peers_kl
+    ahead = next(goal for goal in found if goal["goal"].startswith("KL divergence of the nearest peer at 1%, TSV-C"))
+    assert ahead["value"] == pytest.approx(peers_kl / 0.02) and ahead["reached"] is (peers_kl >= 1.5 * 0.02)
     assert all(goal["reached"] for goal in found if goal["goal"].startswith("share of the experts' accuracy kept"))
 
 
