@@ -53,7 +53,8 @@ class ClipSuite(Towers, RealSuite):
 
     ``attention`` is the layout of the state dicts: open_clip's ``fused`` or transformers' ``split``; files
     made from them record it. ``checkpoints`` is a folder with ``<task>/finetuned.pt`` (or .safetensors) of another
-    family, whose name ``protocol`` must then be; numbers of two protocols never meet. ``torchvision`` is a folder whose data sets are taken where it has them.
+    family, whose name ``protocol`` must then be; numbers of two protocols never meet. ``torchvision`` is a folder whose
+    data sets are taken where it has them.
     """
 
     unit, kept = "images", "decoded images"
