@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dts_mini.core.errors import DTSError, FileError, StateError, needs, printable
-from dts_mini.suites import CLIP, SUITES
+from dts_mini.suites import GLUE, REAL, SUITES
 
 
 class _Names(tuple):
@@ -263,11 +263,23 @@ def _evaluate(o: argparse.Namespace) -> None:
         write_json(tables, o.json, indent=2, overwrite=o.overwrite)
 
 
+def _expert(text: str) -> tuple[str, str]:
+    """A task and its expert's repository, as ``--experts`` takes them."""
+    task, _, repo = text.partition("=")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form TASK=OWNER/NAME, such as cola=you/roberta-cola")
+    return task, repo
+
+
 def _reproduce(o: argparse.Namespace) -> None:
     from dts_mini.suites import load_suite
 
     options = {"device": o.device, "precision": o.precision, "home": o.out, "torchvision": o.torchvision}
     options |= {"attention": o.attention, "checkpoints": o.checkpoints, "protocol": o.protocol, "tasks": o.tasks}
+    options |= {"experts": dict(o.experts) if o.experts else None}
+    foreign = ("torchvision", "attention", "checkpoints", "protocol", "tasks") if o.suite in GLUE else ("experts",)
+    if wrong := [name for name in foreign if options[name] is not None]:
+        raise DTSError(f"--{wrong[0]} is of other suites: {o.suite} has no such option")
     suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
     from dts_mini.reproduce import plan, plan_text, reproduce
 
@@ -535,7 +547,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
 
     sub = command("reproduce", _reproduce, "Fetch a suite of real checkpoints, measure the tables, write a report.")
-    sub.add_argument("--suite", required=True, choices=CLIP)
+    sub.add_argument("--suite", required=True, choices=REAL)
+    sub.add_argument(
+        "--experts", nargs="+", type=_expert, metavar="TASK=OWNER/NAME", help="of gpt2-glue and roberta-glue: your own"
+    )
     sub.add_argument("--tasks", type=int, choices=(8, 14, 20), help="how many data sets (default: 8)")
     sub.add_argument(
         "--figures", choices=("none", "all"), default="none", help="all: also run notebooks 07 to 12 on it"
