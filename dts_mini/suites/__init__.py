@@ -14,7 +14,8 @@ def load_suite(name: str | None = None, **options):
     """The suite called ``name``, by default what the environment variable DTS_SUITE says, else ``mini``.
 
     ``clip-vit-b-32:14`` is the suite of 14 tasks (8 without a number, or 20). ``options`` are those of ``ClipSuite``
-    or ``GlueSuite``; the variables DTS_HOME, DTS_DEVICE and DTS_PRECISION stand for three of them, so that a notebook need not change.
+    or ``GlueSuite``; the variables DTS_HOME, DTS_DEVICE and DTS_PRECISION stand for three of them, so that a notebook
+    need not change.
     Raises DTSError for an unknown suite, and for one whose libraries are not installed (ExtraError).
     """
     name = name or os.environ.get("DTS_SUITE") or "mini"

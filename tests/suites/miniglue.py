@@ -1,4 +1,4 @@
-"""A miniature of the language suites on the miniature Hub: tiny random GPT-2s and RoBERTas, and a GLUE of a few rows."""
+"""What the language suites read, in miniature: tiny random GPT-2s and RoBERTas, and a GLUE of a few rows."""
 
 import json
 from io import BytesIO

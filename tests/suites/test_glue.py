@@ -1,11 +1,14 @@
 """``dts-mini reproduce --suite gpt2-glue`` and ``roberta-glue`` on the miniature Hub, with the network off."""
 
+import contextlib
 import doctest
 import json
 import re
+import shlex
 import shutil
 from errno import ENOSPC
-from io import BytesIO
+from io import BytesIO, StringIO
+from pathlib import Path
 
 import miniglue
 import minihub
@@ -20,7 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import dts_mini.reproduce as reproduction
 from dts_mini import DTSError, FileError, StateError
-from dts_mini.cli import main
+from dts_mini.cli import _parser, main
 from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.tables import passes
 from dts_mini.reproduce import plan, plan_text, published, reproduce
@@ -167,6 +170,19 @@ def test_the_unseen_tasks_are_the_papers_among_those_there_are(glue):
     assert passes(glue("roberta-glue", experts=only))["unseen"] == 0
 
 
+def test_a_draw_of_texts_is_of_the_same_ones_each_time_and_keeps_its_results_apart(glue):
+    whole, some = glue(), glue(texts=5)
+    (ids, _), (few, wanted) = (suite.inputs("cola", "test") for suite in (whole, some))
+    assert len(few) == len(wanted) == 5 and some.task_size("cola") == 5 and whole.task_size("cola") == 1_043
+    rows = [int((ids == row).all(1).nonzero()[0]) for row in few]
+    assert rows == sorted(rows) and torch.equal(few, glue(texts=5).inputs("cola", "test")[0])
+    here = logits(some, some.expert("cola"), "cola")
+    assert torch.allclose(here, logits(whole, whole.expert("cola"), "cola")[rows], atol=1e-5)
+    assert some.folder != whole.folder and "at most 5 texts" in some.notes()[1]
+    with pytest.raises(DTSError, match="texts is 0: draw at least one"):
+        glue(texts=0)
+
+
 def test_validation_is_a_part_of_training(glue):
     suite = glue()
     table = read_table(suite.hub.fetch(*suite._data_files(TASKS["qnli"], "validation")[0]))
@@ -220,6 +236,7 @@ def test_options_of_another_suite_are_refused(capsys):
     for line, words in (
         ("gpt2-glue --tasks 8", "--tasks is of other suites: gpt2-glue has no such option"),
         ("clip-vit-b-32 --experts cola=a/b", "--experts is of other suites"),
+        ("clip-vit-b-32 --texts 5", "--texts is of other suites"),
         ("gpt2-glue --figures all", "leave out --figures"),
     ):
         assert main(["reproduce", "--suite", *line.split()]) == 1
@@ -322,6 +339,27 @@ def test_after_every_fault_of_the_hub_the_same_command_goes_on(ran, hub_server, 
 
 
 # --- the command ---
+
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/language-suite.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_says_what_the_command_does(ran, _language_cache, monkeypatch, offline):
+    commands = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if "dts-mini " in line]
+    for line in commands:
+        assert _parser().parse_args(shlex.split(line)[1:]).command == "reproduce"
+    where = re.search(r"`build/(\S+report.md): the tables", PAGE)[1]
+    for name in (where, *(str(Path(where).with_name(n)) for n in re.findall(r"`(\w+\.json)`", PAGE) if "rev" not in n)):
+        if "config" not in name:
+            assert (ran / name).is_file(), name
+    (snippet,) = [text for kind, text in BLOCKS if kind == "python"]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(_language_cache))
+    monkeypatch.setenv("DTS_HOME", str(ran))
+    monkeypatch.setenv("DTS_DEVICE", "cpu")
+    with contextlib.redirect_stdout(StringIO()) as out:
+        exec(snippet, {})
+    assert re.fullmatch(r"[\d.]+% of the expert\n[\d.]+% of the texts are classified rightly\n", out.getvalue())
 
 
 def test_the_command_measures_and_puts_its_numbers_beside_the_published_ones(ran, glue):

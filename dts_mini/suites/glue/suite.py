@@ -21,13 +21,14 @@ from dts_mini.suites.glue import keys
 from dts_mini.suites.glue.names import BASES, COMMITS, DATA, LENGTH, TASKS, UNSEEN, GlueTask, expert_repo
 from dts_mini.suites.hub import Hub, Repo, split_files
 from dts_mini.suites.real import PRECISIONS, Files, RealSuite, Trial, check_choice, mixed
-from dts_mini.suites.streams import held_out
+from dts_mini.suites.streams import held_out, stream
 from dts_mini.suites.texts import in_batches, padded
 
 # What a base's repository may have of a tokenizer; any that it has is fetched.
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
 TYPICAL = 32  # tokens of a text, to estimate times: GLUE's validation texts are about so long
 DIFFERS = 0.5  # points between an expert's accuracy here and the published one that are not rounding
+_TEXTS = ("data", "commit", "task", "split", "base", "length")  # of a split's identity, what its texts depend on
 # The published models' shapes, for a plan before anything is here.
 _CONFIGS = {
     "gpt2-glue": {"model_type": "gpt2", "pad_token_id": 50256},
@@ -46,7 +47,7 @@ class GlueSuite(RealSuite):
     Bodies are merged and compressed, each task keeps its own head. GLUE's validation sets are the ``test`` split, since
     the labels of its test sets are not public; ``validation`` is a seeded tenth of the training split. ``experts``
     names repositories of the Hub by task, ``{"cola": "OWNER/NAME"}``, at least two; RoBERTa has no others. Their
-    tokenizer is the base's.
+    tokenizer is the base's. ``texts`` draws so many texts of a task at most, where all would take too long.
     """
 
     unit, kept = "texts", "token ids of texts"
@@ -57,6 +58,7 @@ class GlueSuite(RealSuite):
         architecture: str = "gpt2-glue",
         *,
         experts: Mapping[str, str] | None = None,
+        texts: int | None = None,
         device: str = "auto",
         precision: str = "float32",
         home: str | Path | None = None,
@@ -71,17 +73,20 @@ class GlueSuite(RealSuite):
             check_choice("task", task, tuple(TASKS))
         if len(named) < 2:
             raise DTSError("one expert is nothing to merge: name at least two, --experts cola=OWNER/NAME rte=...")
+        if texts is not None and texts < 1:
+            raise DTSError(f"texts is {texts}: draw at least one of each task, or leave it out for all")
         super().__init__(
             architecture, BASES[architecture], home=home, device=device, precision=precision, hub=hub,
             protocol="own" if experts else "G1", known=COMMITS, progress=progress,
         )  # fmt: skip
-        self.name = architecture
+        self.name, self.texts = architecture, texts
         self._tasks = {task: TASKS[task] for task in TASKS if task in named}
         self._experts = {task: Repo(named[task]) for task in self._tasks}
         self.tasks, self.example = tuple(self._tasks), next(iter(self._tasks))
         held = tuple(task for task in UNSEEN if task in self._tasks)
         self.unseen = held if len(held) < len(self.tasks) else ()
-        self.folder = self.home / (f"{self.protocol}-{len(self.tasks)}" if experts is None else _folder(named))
+        folder = f"{self.protocol}-{len(self.tasks)}" if experts is None else _folder(named)
+        self.folder = self.home / (f"{folder}-{texts}-texts" if texts else folder)
 
     def task(self, name: str) -> GlueTask:
         return self._task(name)
@@ -133,8 +138,8 @@ class GlueSuite(RealSuite):
         found = next((len(head[name]) for name in keys.LAST if name in head), 0)
         if found != number:
             raise StateError(
-                f"expert of {task}, {repo}: its head has {found or 'no'} classes, {task} has {number}; name a classifier "
-                "that was trained on it"
+                f"expert of {task}, {repo}: its head has {found or 'no'} classes, {task} has {number}; name a "
+                "classifier that was trained on it"
             )
         return {name: body[name] for name in base}, head
 
@@ -200,9 +205,14 @@ class GlueSuite(RealSuite):
         """
         check_choice("split", split, ("validation", "test"))
         about = self._task(task)
-        key = {name: value for name, value in self.identity(task, split).items() if name not in ("expert", "precision")}
+        key = {name: value for name, value in self.identity(task, split).items() if name in _TEXTS}
         kept = self.store.state("texts", key, lambda: self._tokenised(about, split))
-        return kept["tokens"], kept["labels"].long()
+        tokens, labels = kept["tokens"], kept["labels"].long()
+        if self.texts and self.texts < len(labels):
+            draw = torch.randperm(len(labels), generator=stream("glue", about.name, split))
+            rows = draw[: self.texts].sort().values
+            return tokens[rows], labels[rows]
+        return tokens, labels
 
     def _tokenised(self, about: GlueTask, split: str) -> dict[str, Tensor]:
         from pyarrow.parquet import read_table
@@ -242,9 +252,13 @@ class GlueSuite(RealSuite):
             "expert": f"{repo}@{self.hub.commit(repo)}",  # the head
             "length": LENGTH,
             "precision": self.precision,
+            "texts": self.texts,
         }
 
     # --- what is needed, and whether it is sound ---
+
+    def task_size(self, task: str) -> int:
+        return min(super().task_size(task), self.texts or 10**9)
 
     def wanted_files(self) -> dict[Repo, Files]:
         """The base with its tokenizer, the experts, the test texts."""
@@ -276,7 +290,7 @@ class GlueSuite(RealSuite):
     def check(self) -> dict[str, dict]:
         """Each expert's accuracy beside the published one: where they differ, so do texts, padding or files."""
         found = {}
-        for about in self._tasks.values() if self.protocol == "G1" else ():
+        for about in self._tasks.values() if self.protocol == "G1" and not self.texts else ():
             self.progress(f"expert of {about.name}")
             here = 100 * correct(self, self.expert(about.name), about.name).float().mean().item()
             said = f"its expert gets {here:.1f} % of its texts right, {about.published} % as published."
@@ -289,12 +303,15 @@ class GlueSuite(RealSuite):
         heads = {task: 4 * sum(tensor.numel() for tensor in self.head(task).values()) for task in self.tasks}
         size = 4 * sum(tensor.numel() for tensor in self.pretrained().values())
         largest = max(heads.values())
-        return [
-            "Every task is measured by accuracy, CoLA too, on GLUE's validation set (MNLI: the matched one). Bodies are "
-            f"merged and compressed; each task keeps its own head in float32, {largest:,} bytes at most "
-            f"({100 * largest / size:.3f} % of a body), which *storage* leaves out. The zero-shot row is the pretrained "
-            "body under the experts' heads, with which it was not trained."
+        found = [
+            "Every task is measured by accuracy, CoLA too, on GLUE's validation set (MNLI: the matched one). Bodies "
+            f"are merged and compressed; each task keeps its own head in float32, {largest:,} bytes at most "
+            f"({100 * largest / size:.3f} % of a body), which *storage* leaves out. The zero-shot row is the "
+            "pretrained body under the experts' heads, with which it was not trained."
         ]
+        if self.texts:
+            found.append(f"Of each task at most {self.texts:,} texts were drawn; published numbers are of all texts.")
+        return found
 
 
 def _folder(named: Mapping[str, str]) -> str:
