@@ -68,7 +68,7 @@ claim("10-accuracy-flat", sentence, b["value"] - a["value"], interval=widest, hi
 # %% [markdown]
 # **What you should see:** above, the points crowd below the experts, and the intervals of neighbours overlap. Below,
 # the same points are far apart. Accuracy only counts answers that *flip*. KL sees every shift of every probability,
-# also one that flips nothing. So to *develop* a method look at KL; to say what it is *worth* look at accuracy.
+# even one that flips nothing. So to *develop* a method look at KL; to say what it is *worth* look at accuracy.
 
 # %% [markdown]
 # ### Exercise 1 · Which points are beaten? (easy, 6 minutes)
@@ -110,8 +110,8 @@ print("beaten:", *(list(rows)[i] for i in dominated(sizes, errors)), sep="\n  ")
 #
 # ### Exercise 2 · Share out the bytes (medium, 10 minutes)
 #
-# Buy components by value for each byte. *Stop* at the first one that does not fit, even if a cheaper one further down
-# would. Return how many each matrix has got.
+# Buy components by value per byte. *Stop* at the first one that does not fit, even if a cheaper one further down would.
+# Return how many each matrix gets.
 
 
 # %% tags=["exercise"]
@@ -136,7 +136,8 @@ share_out = check(share_out)
 
 # %% [markdown]
 # The core does this with `budget`: a number of bytes, or a share such as "1%". It counts the *file*, header and all,
-# and never goes beyond. `method="drc"` is our own method, of which more below. What do three ways give each matrix?
+# and never exceeds the budget. `method="drc"` is our own method, of which more below. What does each of three ways give
+# each matrix?
 
 # %%
 task = suite.example
@@ -150,14 +151,14 @@ show(figures.layer_ranks({way: {name: d.parts[name].rank for name in made["DRC"]
 
 # %% [markdown]
 # **What you should see:** one keep ratio gives the same to all large matrices. With a budget, more goes where singular
-# values fall slowly. At this size little is gained by it, as you will see.
+# values fall slowly. At this size that gains little, as you will see.
 
 # %% [markdown]
 # ## Step 3 · Rounding instead of groups
 #
 # Now the rivals, all of them a truncated SVD. They differ in how they write down the elements of singular vectors:
 #
-# | | values | bits of an element |
+# | | values | bits per element |
 # |---|---|---|
 # | four groups (DTS) | one for each group of a matrix | 2 |
 # | low rank, 2 or 3 bits | $2^2$ or $2^3$ levels, best for Gaussian numbers, and a scale for each vector | 2 or 3 |
@@ -200,7 +201,7 @@ numbers = sum(x.numel() for x in theta_0.values())
 
 
 def at_level(level: float) -> tuple[float, float]:
-    """Bits a parameter and the share of the squared error that remains, at a level of the water."""
+    """Bits per parameter and the share of the squared error that remains, at a level of the water."""
     bits, error = 0.0, energy - sum(spectrum.norm**2 for spectrum in spectra.values())
     for spectrum in spectra.values():
         for s in spectrum.s.tolist():
@@ -236,7 +237,7 @@ def by_peer(name: str, size: str) -> tuple[dict, float]:
 
 
 def measure(way: str, make) -> None:
-    """At every size: bits a parameter, the share of the squared error that remains, and the KL of every image."""
+    """At every size: bits per parameter, the share of the squared error that remains, and the KL of every image."""
     for size in SIZES:
         again, file = make(size)
         kl[way, size] = divergence(reference, logits(suite, again, task))
@@ -257,10 +258,10 @@ measure("DRC", lambda size: by_settings(method="drc", budget=size))
 # **Predict** before you run the next cell: to the right, does the error of four groups fall as fast as that of three
 # bits? And which of the five comes nearest to the limit?
 
-# %%
+# %% tags=["answer"]
 show(figures.rate_distortion(measured, limit))
 
-# %%
+# %% tags=["answer"]
 draws = lambda way, size: bootstrap({"kl": {task: kl[way, size]}})["kl"][:, 0]  # the same images for all
 gap = lambda size, other: {
     "value": (kl["DTS", size] - kl[other, size]).mean().item(),
@@ -279,12 +280,12 @@ sentence = "At every size the squared error of DRC is at most 1.25 times the lim
 claim("10-drc-limit", sentence, max(ratio["DRC"]), low=1, high=1.25)
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
 # At the left end four groups are about as good as three bits, and a little behind two. To the right they flatten, and
 # so do two bits: the two lines run side by side. Four groups *are* a rounding to two bits, with levels of their own.
 # Three bits go on a while and bend, too. DeltaMix, which chooses the width, and DRC, which has no fixed width, follow
-# the limit. So it is not the groups that are spent at the right end, but the two bits.
+# the limit. So at the right end it is not the groups that are at fault, but the two bits.
 # </details>
 
 # %% [markdown]
@@ -332,9 +333,9 @@ print(
 # %% [markdown]
 # ## Step 5 · Everyone, at the same bytes
 #
-# That was one expert. Now every row of the measured table, for experts of several seeds, on all test images. Methods
-# were written anew from their papers; what ours do otherwise than the originals stands in `docs/peers.md`. Files are
-# counted by their bytes on disk, and what tasks share in equal parts.
+# That was one expert. Now every row of the measured table, for experts of several seeds, on all test images. We wrote
+# the methods anew from their papers; `docs/peers.md` says where ours differ from the originals. Files count with their
+# bytes on disk, and what tasks share is divided equally among them.
 
 # %%
 curves = json.loads((suite.folder / "curves.json").read_text())
@@ -429,7 +430,7 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** why *four* groups has a clear answer: two are too few, and eight cost what they bring.
+# **What you should see:** why *four* groups has a clear answer: two are too few, and eight cost as much as they gain.
 # Better levels and refitted values, each by itself, make the KL *worse*: what they save in squared error they take
 # from the vectors' lengths. Together with blocks and with the norm partly restored they help. So ideas do not add up,
 # and a row of an ablation says what a switch is worth *there*.

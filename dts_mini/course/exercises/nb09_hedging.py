@@ -53,8 +53,8 @@ def a_high_power_leaves_the_nearest(candidate):
 def fuse_from(near: list[float], gains: list[float]) -> float:
     """Nearness and gain of fusing, one number per task -> the threshold t: fuse where nearness >= t.
 
-    The one with the largest summed gain of the tasks that are fused; of equally good ones the least. The candidates are
-    the nearnesses themselves and, for fusing none of these tasks, the largest of them plus 0.01.
+    The one with the largest summed gain of the tasks that are fused; of equally good ones the smallest. The candidates
+    are the nearnesses themselves and, for fusing none of these tasks, the largest of them plus 0.01.
     """
     candidates = sorted([*near, max(near) + 0.01])
     return max(candidates, key=lambda t: sum(gain for n, gain in zip(near, gains, strict=True) if n >= t))
