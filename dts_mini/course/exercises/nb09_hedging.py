@@ -156,6 +156,7 @@ EXERCISES = (
             ("I get nan", "Where no cosine is positive you divide zero by zero. By the rule all weigh the same then."),
         ),
         wrong=SHARPENED_WRONG,
+        pace=(torch.linspace(-1, 1, 8), torch.linspace(-9, 9, 80_000).sin().view(10_000, 8), 2.0),
         start="Begin as in notebook 08, with the cosines (N,), none below zero. Where does the power stand in the "
         "formula?",
         skeleton=(

@@ -200,6 +200,8 @@ EXERCISES = (
             ),
         ),
         wrong=LEAKED_WRONG,
+        pace=([number.to_bytes(4) for number in range(6_000)], [number.to_bytes(4) for number in range(3_000, 9_000)]),
+        faster="look each image up in a set, not in a list",
         start="Take one test image: does it stand anywhere in the training split? Then count over all test images.",
         skeleton="""def leaked(train, test):
     seen = set(train)
