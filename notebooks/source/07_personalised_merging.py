@@ -455,10 +455,11 @@ claim(
 # is no law of merges: over TSV-M, the most accurate of them, the experts come back worse than over $\theta_0$, and over
 # Iso-C, too. Measure a base before you trust it.
 #
-# ### Would another training say the same? (can be skipped at first)
+# ### Would another training say the same?
 #
-# The intervals so far tell what other *images* would change. The experts themselves were trained once. So we trained
-# them again, from other seeds, and evaluated every row anew. Here the intervals are over trainings (Student's $t$).
+# (You can skip this part at first.) The intervals so far tell what other *images* would change. The experts themselves
+# were trained once. So we trained them again, from other seeds, and evaluated every row anew. Here the intervals are
+# over trainings (Student's $t$).
 
 # %% tags=["nbval-ignore-output"]
 seeds = json.loads(SEEDS.read_text())
