@@ -24,7 +24,10 @@ def shows(cell: NotebookNode) -> bool:
 
 
 def predictions(cells: Sequence[NotebookNode]) -> Iterator[list[NotebookNode]]:
-    """Each prediction's cells, the question first: as far as the next heading, or the text that goes on after the answer."""
+    """Each prediction's cells, the question first, as far as its last answer or the fold that explains it.
+
+    Neither stands beyond the next heading, or the text that goes on after the answer.
+    """
     for number, cell in enumerate(cells):
         if cell.cell_type != "markdown" or not ASKS.search(FOLD.sub("", cell.source)):
             continue
@@ -36,13 +39,15 @@ def predictions(cells: Sequence[NotebookNode]) -> Iterator[list[NotebookNode]]:
                 open_text = FOLD.sub("", later.source).strip()
                 if (open_text and answered) or re.search(r"^##+ (?!Exercise)", later.source, re.MULTILINE):
                     break
+        while len(found) > 1 and not (is_answer(found[-1]) or FOLD.search(found[-1].source)):
+            found.pop()
         yield found
 
 
 def faults(cells: Sequence[NotebookNode]) -> list[str]:
     """What is wrong with a notebook's predictions: (cell) and why."""
     told = []
-    for question, *rest in predictions(cells):
+    for question, *rest in predictions(cells):  # without any answer the rest is empty
         code = [cell for cell in rest if cell.cell_type == "code" and shows(cell)]
         told += [f"{cell.id}: shows what {question.id} asks and is no answer" for cell in code if not is_answer(cell)]
         if not code:
@@ -74,7 +79,10 @@ ON = new_markdown_cell("So it goes up.")
 WORK = new_code_cell("x = rise(3)")
 
 
-@pytest.mark.parametrize("cells", [(ASK, WORK, ANSWER, SEEN, ON, new_code_cell(**FIGURE)), (ASK, EXPECT, ANSWER, ON)])
+@pytest.mark.parametrize(
+    "cells",
+    [(ASK, WORK, ANSWER, SEEN, ON, new_code_cell(**FIGURE)), (ASK, EXPECT, ANSWER, new_code_cell(**FIGURE), ON)],
+)
 def test_a_question_with_a_folded_answer_is_right(cells):
     assert faults(cells) == []
 
@@ -83,7 +91,8 @@ def test_a_question_with_a_folded_answer_is_right(cells):
     ("cells", "why"),
     [
         ((ASK, new_code_cell(**FIGURE), SEEN), "is no answer"),
-        ((ASK, ANSWER, SEEN, new_code_cell("claim('a', 'Up.', x)"), ON), "is no answer"),
+        ((ASK, ANSWER, new_code_cell("claim('a', 'Up.', x)"), SEEN, ON), "is no answer"),
+        ((ASK, new_code_cell(**FIGURE), ON), "nothing answers it"),
         ((ASK, WORK, SEEN, new_markdown_cell("## Next")), "nothing answers it"),
         ((ASK, ANSWER, EXPECT), "stands after the answer"),
     ],
