@@ -394,8 +394,8 @@ sliders.widget("keep ratio")
 # ### What costs next to nothing
 #
 # Before you credit DTS with the whole gap, look at the cheap rows. They store nothing for a task, or one plain part of
-# its task vector; the column *uses of a task* says what each needs. *Synonyms* is zero-shot with a synonym in the place
-# of each class name. The *linear head* is trained on labelled images. The others take a few components, or whole
+# its task vector; the column *uses of a task* says what each needs. *Synonyms* is zero-shot with a synonym in place of
+# each class name. The *linear head* is trained on labelled images. The others take a few components, or whole
 # layers, as they are.
 
 # %%

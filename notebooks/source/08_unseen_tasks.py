@@ -6,7 +6,7 @@
 
 # %% [markdown]
 # > **Goals.** You *weigh* seen tasks for an unseen one by their class names. You *fuse* a model from their remainders.
-# > You *decide* by paired intervals where it helps, and *ask more images* where you cannot tell.
+# > You *decide* by paired intervals where it helps, and *draw more images* where you cannot tell.
 # >
 # > **Before you start.** Notebook 07: base, difference vector, remainder. Notebook 00: heads made from class names.
 # >
@@ -372,7 +372,7 @@ if words := [row["accuracy"] for row in headline if row["name"] == "zero-shot, s
 # names* stands; it is the one that the paper makes.
 
 # %% [markdown]
-# ## Step 5 · Is it worse? Ask more images (can be skipped at first)
+# ## Step 5 · Is it worse? Draw more images (can be skipped at first)
 #
 # "Not told apart" is no answer; it means that the images were too few. In practice you would have to stop here. But
 # aerial images are drawn by a program, so you can draw new ones, from a random stream that nothing else uses. Before

@@ -20,8 +20,8 @@
 # fusion helps. On aerial it does not. In practice you have no labels, so you see neither answer. **Can you tell
 # beforehand where fusion helps? And if not, what should you do?**
 #
-# Two ideas suggest themselves. Choose the weights better, on tasks that you have seen. Or go only so far as you trust
-# the descriptors. You try both.
+# Two ideas come to mind: choose the weights better, on tasks that you have seen, or go only as far as you trust the
+# descriptors. You try both.
 
 # %%
 # Importing takes about five seconds.
@@ -303,7 +303,7 @@ def safest(accuracies: dict[float, list[float]], better: list[float]) -> float:
     """{share: accuracy on each task}, and each task's better model's accuracy -> the share that falls least below it.
 
     What counts is the task on which a share falls furthest; a gain elsewhere does not make up for it. Where a share
-    falls nowhere, the task counts on which it is least above.
+    falls nowhere, its smallest gain counts.
     """
     fall = lambda share: max(b - a for a, b in zip(accuracies[share], better, strict=True))
     return min(accuracies, key=fall)

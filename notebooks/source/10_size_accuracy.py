@@ -49,8 +49,8 @@ print(len(rows), "points:", *rows, sep="\n  ")
 #
 # These rows were measured on all test images of all tasks and are kept in the repository. `storage` is the file that a
 # task adds, as a share of the float32 model. Accuracy is a share of the experts'. Below it stands the *KL divergence*
-# of the rebuilt model's predictions from the expert's, in nats. Bytes have a log axis: what counts is by which
-# *factor* a file is larger.
+# of the rebuilt model's predictions from the expert's, in nats. The axis of bytes is logarithmic: what counts is the
+# *factor* by which a file is larger.
 
 # %%
 show(figures.size_curves(table))
@@ -95,7 +95,7 @@ print("beaten:", *(list(rows)[i] for i in dominated(sizes, errors)), sep="\n  ")
 
 # %% [markdown]
 # **What you should see:** every point over $\theta_0$ is beaten by one over a merge. But at one keep ratio all files
-# are nearly equally large: a point may be beaten by a hair.
+# are nearly equally large: a point may be beaten by very little.
 
 # %% [markdown]
 # ## Step 2 · A budget, shared out
@@ -255,7 +255,7 @@ measure("DeltaMix", lambda size: by_peer("DeltaMix", size))  # some ten seconds 
 measure("DRC", lambda size: by_settings(method="drc", budget=size))
 
 # %% [markdown]
-# **Predict** before you run the next cell: to the right, does the error of four groups fall as fast as that of three
+# **Predict** before you go on: to the right, does the error of four groups fall as fast as that of three
 # bits? And which of the five comes nearest to the limit?
 
 # %% tags=["answer"]
@@ -292,7 +292,7 @@ claim("10-drc-limit", sentence, max(ratio["DRC"]), low=1, high=1.25)
 # ## Step 4 · Why: look at single components
 #
 # Take one matrix, at the largest of these sizes. Along each of its singular vectors $u_i$ measure what coding has left,
-# $\lVert u_i^\top (M - \hat M) \rVert^2$, and hold it against the component itself, $s_i^2$.
+# $\lVert u_i^\top (M - \hat M) \rVert^2$, and compare it with the component itself, $s_i^2$.
 
 # %%
 name = max(differences, key=lambda name: differences[name].numel())
@@ -325,7 +325,7 @@ print(
 # **What you should see:** with two bits per element, a component's coding error is a fixed share of its own strength.
 # So the strongest components, which matter most, keep the largest errors, and new components do not mend old ones.
 # Rounding with one step does the opposite. It leaves about the same in all components, and lets the *bits* differ:
-# many for the few strong ones, hardly one for most. That is reverse water-filling, by a single number, the step.
+# many for the few strong ones, hardly one for most. That is reverse water-filling, with a single number, the step.
 #
 # And at 0.5 % of the bytes? There, most of the error lies in the components that are *left out*. Coding the few others
 # finely would leave out more. So two bits are about right, and three too many.
@@ -395,18 +395,18 @@ claim("10-half", sentence, bytes_at(0.1), high=0.55, unit="%")
 claim("10-third", "For the KL at keep ratio 0.3 it needs at most a third.", bytes_at(0.3), high=1 / 3, unit="%")
 
 # %% [markdown]
-# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing,
-# at any of these sizes, over rounding with the width that fits the size: they *are* a rounding to two bits. At the
+# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing, at
+# any of these sizes, over rounding with the width that fits the size: they *are* a rounding to two bits. At the
 # smallest sizes two bits fit, and four groups are level with three. (Part of what they lack there is the patch
-# embedding, which the paper codes element by element; `convolutions="matrix"` mends some of it.) From 1 % on, more
-# bits for the strong components win, and the finer they are fitted, the more.
+# embedding, which the paper codes element by element; `convolutions="matrix"` makes up for some of it.) From 1 % on,
+# more bits for the strong components win, and the finer they are fitted, the more.
 #
 # *Low rank with plain factors* wastes sixteen bits where two or three would do. *Rounding the elements themselves*,
 # without low rank, needs many times the bytes. *The expert itself* cannot be compressed: its weights are mostly
 # $\theta_0$, which is no low-rank matrix.
 #
-# One of our goals was missed by a little: the bytes at keep ratio 0.1. And mind what this is: small models, and tasks
-# that are miniatures. The originals of some rivals use data to round, which none does here.
+# One of our goals was missed by a little: the bytes at keep ratio 0.1. And remember what this is: small models, and
+# tasks that are miniatures. The originals of some rivals use data to round, which none does here.
 
 # %% [markdown]
 # ## Step 6 · What each idea is worth (can be skipped at first)
@@ -495,7 +495,7 @@ claim("10-bound-holds", "No measured error is above its bound.", max(tightness),
 # wrong guide. If the real suite showed four groups ahead at 1 %, our small models would be the wrong place to ask.
 #
 # **In the paper.** It reports 90.40 % for DTS-D on CLIP ViT-B/32 at 3.68 % of the bytes, beside experts of about 90.5
-# %. Do not set these beside ours: another model, other tasks, and bytes that are *counted*, three bits per code. In
+# %. Do not compare these with ours: another model, other tasks, and bytes that are *counted*, three bits per code. In
 # both, DTS comes close to the experts at a few percent. The curve, the budget, the peers and DRC are ours.
 
 # %% [markdown]

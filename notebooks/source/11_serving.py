@@ -92,7 +92,7 @@ drift = {f"in place, {dtype}": line for dtype, line in errors.items()}
 drift["rebuilt from the base, float32"] = [0.0 if ok else 1.0 for ok in equal]
 
 # %% [markdown]
-# **Predict** before you run the next cell: in which of the formats does the base come back? And in the others, is what
+# **Predict** before you go on: in which of the formats does the base come back? And in the others, is what
 # is lost visible beside a remainder?
 
 # %% tags=["answer"]
@@ -406,7 +406,7 @@ votes = head_scores(F.normalize(embeddings, dim=-1), [suite.head(task) for task 
 choices = {"heads": choose(votes), "subspaces": choose(along), "both": choose(votes + chosen["mix"] * along)}
 
 # %% [markdown]
-# **Predict** before you run the next cell: two tasks of this suite have the same class names, digits and house numbers.
+# **Predict** before you go on: two tasks of this suite have the same class names, digits and house numbers.
 # What will heads do with their images? And subspaces?
 
 # %% tags=["answer"]

@@ -2,7 +2,7 @@
 # # 12 · The paper at full scale
 #
 # After this you can say what a printed percentage counts, run the paper's tables on real checkpoints with one command,
-# and tell which published numbers your own may stand beside.
+# and tell which published numbers your own may be compared with.
 
 # %% [markdown]
 # > **Goals.** You *derive* the paper's storage figure for CLIP ViT-B/32 without its weights. You *tell apart* families
@@ -105,7 +105,7 @@ ways = {
 shares = {way: {ratio: share(shapes, ratio, bits) for ratio in ratios} for way, (shapes, bits) in ways.items()}
 
 # %% [markdown]
-# **Predict** before you run the next cell: the paper's count takes in tensors of the text side that no expert changes.
+# **Predict** before you go on: the paper's count takes in tensors of the text side that no expert changes.
 # Does that make its percentage larger or smaller than the same 3 bits on the image tower alone?
 
 # %% tags=["answer"]
@@ -377,7 +377,7 @@ claim("12-split-file", "The file of the split layout is at least 5 % larger.", h
 # ## What is still to be measured
 #
 # Nothing in this chapter is an accuracy of the real suite: the machine that built this page has no network. The
-# commands above measure them, with intervals, on eight tasks. Beyond that:
+# commands above measure those accuracies, with intervals, on eight tasks. Beyond that:
 #
 # 1. ViT-B/16 and ViT-L/14 (`--suite clip-vit-l-14`), where the paper reports 94.24 %, and suites of more tasks
 #    (`--tasks 14`, `--tasks 20`).
@@ -419,7 +419,7 @@ claim("12-split-file", "The file of the split layout is at least 5 % larger.", h
 # it adds to the model.
 # </details>
 #
-# **3.** Your merge gets 74 % on checkpoints that you downloaded, TIES is printed with 73.6 %. Have you beaten it?
+# **3.** Your merge gets 74 % on checkpoints that you downloaded, TIES is reported at 73.6 %. Have you beaten it?
 #
 # <details><summary>Answer</summary>
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 13 · Language: models that read
 #
-# After this you can compress an encoder and a language model as you did an image tower, say which of their tensors
-# need a second look, and judge task descriptors that are taken from heads.
+# After this you can compress an encoder and a language model as you compressed an image tower, say which of their
+# tensors need a second look, and judge task descriptors that are taken from heads.
 
 # %% [markdown]
 # > **Goals.** You *cut* a classifier into body and head. You *find* tensors that are stored twice. You *compress*
@@ -17,7 +17,7 @@
 # %% [markdown]
 # ## The question
 #
-# The paper's figure below 1 % comes from language: 0.88 % a task, for RoBERTa-base. So far you have seen images only.
+# The paper's figure below 1 % comes from language: 0.88 % per task, for RoBERTa-base. So far you have seen images only.
 # DTS never asks what a tensor is for; it sees matrices, vectors and their names. So: **does anything change when the
 # model reads?**
 
@@ -50,7 +50,7 @@ from dts_mini.suites.places import DATA
 # ## Step 1 · What a text model is made of
 #
 # Begin with shapes, as in notebook 12: models of full size without a single weight. An encoder (RoBERTa-base) and a
-# decoder (GPT-2) consist of the same blocks as the image tower, attention and MLP. What is new stands before them: a
+# decoder (GPT-2) consist of the same blocks as the image tower, attention and MLP. What is new comes before them: a
 # matrix with a row for each *word* that the model knows, some fifty thousand rows.
 
 
@@ -308,8 +308,8 @@ for kind in HEADS:
     claim(f"13-kin-{kind}", sentence, **points("seen 1"), high=0.0, unit="points")
 
 # %% [markdown]
-# **What you should see:** fusing gains on the pretrained body, but hardly more than the plain average does. The weights are
-# spread over all tasks, although one of them is plainly near; its body alone would have been the better choice.
+# **What you should see:** fusing gains on the pretrained body, but hardly more than the plain average does. The weights
+# are spread over all tasks, although one of them is plainly near; its body alone would have been the better choice.
 #
 # Look at how the descriptor is made: all heads start from *one* random layer, so the start is part of every cosine.
 # What would a descriptor say that leaves the start out?
@@ -333,7 +333,7 @@ moved_cosines = check(moved_cosines)
 # hint("moved_cosines")
 
 # %% [markdown]
-# **Predict** before you run the next cell: which of `seen 1`, `seen 2` and `seen 3` comes nearest now?
+# **Predict** before you go on: which of `seen 1`, `seen 2` and `seen 3` comes nearest now?
 
 # %%
 cosines, near = {}, {}
@@ -374,7 +374,7 @@ claim("13-moved-wrong", sentence, (near["BERT-like"].max() - near["BERT-like"][0
 # **What would change our mind.** Real texts: these bodies are tiny, and so are their tasks. If real experts lost more
 # than ours at the same keep ratio, the answer to this chapter's question would be *yes*.
 #
-# **In the paper.** It reports experts of RoBERTa and GPT-2 on GLUE, and 0.88 % a task for RoBERTa-base. Nothing here
+# **In the paper.** It reports experts of RoBERTa and GPT-2 on GLUE, and 0.88 % per task for RoBERTa-base. Nothing here
 # is a number of GLUE. To compress and merge checkpoints of your own, see `docs/how-to/text-models.md`.
 
 # %% [markdown]
