@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
-from dts_mini.course import claims, front
+from dts_mini.course import claims, front, github, launch
 from dts_mini.measures import cheap, curves, honest
 from dts_mini.measures.tables import headline, markdown, over_seeds, seeds_markdown, unseen
 from dts_mini.suites.mini.suite import DATA, MiniSuite
@@ -108,12 +108,15 @@ def main() -> int:
 
 
 def publish() -> None:
-    """Writes the blocks of the PAGES again, and the README's picture."""
-    written = blocks()
+    """Writes again the blocks of the PAGES, the README's picture, and the places of the start page and the
+    instructor's, as GitHub shows them."""
+    written, table, lessons = blocks(), json.loads(read_bytes(RESULTS))["headline"], github.lessons()
     for page in PAGES:
         write_bytes(fill(page.read_text(), written).encode(), page, overwrite=True)
-    drawn = front.picture(json.loads(read_bytes(RESULTS))["headline"])
-    write_bytes(drawn.encode(), front.PATH, overwrite=True)
+    for page in github.PAGES:
+        text = github.filled(page.read_text(), lessons, table, launch.repository())
+        write_bytes(text.encode(), page, overwrite=True)
+    write_bytes(front.picture(table).encode(), front.PATH, overwrite=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from dts_mini import DTSError
-from dts_mini.course import claims, front, timings
+from dts_mini.course import claims, front, github, launch, timings
 from dts_mini.course.build import VERSIONS, drifted, read, sources, target
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.measures.cheap import ROWS
@@ -28,6 +28,23 @@ NOTEBOOKS = pytest.mark.parametrize(
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_tables_of_a_page_are_the_committed_results(page):
     assert fill(page.read_text(), blocks()) == page.read_text(), "run python -m dts_mini.results --readme-only"
+
+
+@pytest.mark.parametrize("page", github.PAGES, ids=lambda page: page.stem)
+def test_the_places_of_a_page_are_filled_for_github_with_what_the_notebooks_say_now(page, table):
+    now = github.filled(page.read_text(), github.lessons(), table, launch.repository())
+    assert now == page.read_text(), "run python -m dts_mini.results --readme-only"
+
+
+SHOWN = [README, *github.PAGES, README.parent / "notebooks/glossary.md"]
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=lambda page: page.stem)
+def test_a_page_on_github_shows_no_bare_place_and_leads_to_what_is_there(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"^\[[a-z][^\]]*\]$", text, re.MULTILINE), "GitHub shows it as it stands"
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert (page.parent / link).exists(), link
 
 
 def test_every_table_stands_on_one_page():
@@ -48,6 +65,11 @@ def test_the_front_page_is_short_and_shows_the_result_before_the_method():
     text = README.read_text()
     assert len(text.splitlines()) <= 120
     assert text.index("results:picture") < text.index("**DTS**") and text.index("results:picture") < text.index("SVD")
+
+
+def test_the_front_page_says_where_to_go_in_six_rows():
+    rows = README.read_text().partition("## Where to go")[2].partition("## ")[0]
+    assert len(re.findall(r"^\| ", rows, re.MULTILINE)) == 1 + 6
 
 
 def test_the_front_page_has_two_commands_that_the_makefile_knows():

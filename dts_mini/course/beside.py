@@ -39,6 +39,17 @@ def front_body(results: Mapping) -> str:
     return f'<p class="front"><img src="assets/{front.PATH.name}" alt="{said}"></p>'
 
 
+BESIDE = """
+- [Sliders](sliders.html): move the rank, the number of groups and the keep ratio, and watch what they cost.
+- [The paper and ours](paper.html): the paper's numbers, those of the mini suite, and why they differ.
+- [Claims](claims.html): every sentence that a machine checks, with the number that was measured.
+- [Timings](timings.html): how long each notebook runs.
+- [Reference](api.html): what every public function takes, returns and refuses.
+
+Search finds words in all of these, in other forms and spellings too. Press `/` to begin.
+"""
+
+
 def launch_body(where: str | None) -> str:
     """How to open the notebooks at Binder and Colab, as far as the repository's address is known."""
     if where:

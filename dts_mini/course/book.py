@@ -32,6 +32,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes
 from dts_mini.course import claims, front, kit, launch, library, sliders, timings
 from dts_mini.course.beside import (
+    BESIDE,
     claims_body,
     front_body,
     glossary_body,
@@ -88,7 +89,8 @@ def build(
         Page("instructor.html", "For instructors", instructor, source="notebooks/instructor.md"),
         Page("glossary.html", "Glossary", glossary, source="notebooks/glossary.md"),
     ]
-    index = Page("index.html", "Start", markdown((texts / "index.md").read_text()), source="notebooks/index.md")
+    start = kit.PLACE.sub(r"[\1]", (texts / "index.md").read_text()).replace("[beside]\n", BESIDE.lstrip())
+    index = Page("index.html", "Start", markdown(start), source="notebooks/index.md")
     index.body = index.body.replace("<p>[picture]</p>", front_body(results))
     part = lambda match: route(chapters, lessons, measured, match[1].strip())
     index.body = re.sub(r"<p>\[route( \d\d to \d\d|)\]</p>", part, index.body)

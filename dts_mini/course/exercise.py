@@ -39,7 +39,8 @@ class Exercise:
     ``checks`` take the candidate and raise Wrong; ``hints`` are (symptom, text), gentlest first; ``wrong`` gives for a
     symptom a plausible wrong function that shows it, for the tests and for telling learners what they probably did.
     ``start`` says how to begin, ``skeleton`` is code with ``...`` where the thinking belongs: the first and the last
-    rung of the hints. ``pace``: arguments of a size at which a loop over elements takes a hundred times as long.
+    rung of the hints. ``pace``: arguments of a size at which a loop over elements takes a hundred times as long;
+    ``faster``: what to do about it.
 
     An answer may call of dts_mini what the reference calls, and nothing else: it is to be the learner's own.
     """
@@ -55,6 +56,7 @@ class Exercise:
     start: str = ""
     skeleton: str = ""
     pace: tuple = ()
+    faster: str = "let torch go over the elements, not a loop"
 
     def __post_init__(self):
         if self.skeleton and (problem := _unlike(self.skeleton, self.reference)):
@@ -127,7 +129,7 @@ def pace(exercise: Exercise, candidate: Candidate, slow: float = 100, seconds: f
     if mine < seconds or (ratio := mine / max(taken(exercise.reference), 1e-7)) < slow:
         return ""
     ratio = float(f"{ratio:.1g}")
-    return f"  right, but about {ratio:,.0f} times slower than it can be: let torch go over the elements, not a loop"
+    return f"  right, but about {ratio:,.0f} times slower than it can be: {exercise.faster}"
 
 
 def _seconds(function: Candidate, arguments: tuple) -> float:

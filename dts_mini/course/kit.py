@@ -1,7 +1,8 @@
 """The instructor's kit: what ``notebooks/instructor.md`` says of the course is read from the course itself.
 
-A paragraph ``[overview]``, ``[mistakes]``, ``[quiz]`` or ``[route 60: 00 steps 2, 3; 01 steps 1, 4 exercises 1]`` there
-is a place for what is generated here from the built notebooks and from the exercises' own data.
+``<!-- overview --> ... <!-- end -->`` there, or ``mistakes``, ``quiz``, ``route 60: 00 steps 2, 3; 01 steps 1, 4
+exercises 1``, is a place for what is generated here from the notebooks and from the exercises' own data. What stands
+within is for GitHub (``github.py``); the book's pages have more.
 """
 
 import ast
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import CodeType
 
 import nbformat
+from nbformat import NotebookNode
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
@@ -30,6 +32,7 @@ QUESTION = re.compile(
     r"^\*\*(\d+)\.\*\*\s*(.+?)\n+<details>\s*<summary>Answer</summary>(.+?)</details>", re.MULTILINE | re.DOTALL
 )
 STOP = re.compile(r"(\d\d)(?: steps? ([\d, ]+?))?(?: exercises? ([\d, ]+))?")
+PLACE = re.compile(r"<!-- (picture|launch|beside|overview|mistakes|quiz|route .+?) -->.*?<!-- end -->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a notebook says of itself: minutes to read, steps and exercises by number, (number, question, answer)s."""
+    """What a notebook says of itself: minutes to read, steps and exercises by number, (number, question, answer)s.
+
+    ``intro``: what one can do after it.
+    """
 
     file: str
     title: str
+    intro: str
     minutes: int
     steps: Mapping[int, str]
     tasks: Mapping[int, Task]
@@ -67,9 +74,28 @@ class Lesson:
         return f'<a href="{self.file}">{inline(self.title)}</a>'
 
 
+@dataclass(frozen=True)
+class Stop:
+    """A stop of a route: steps and exercises of one notebook, and their minutes."""
+
+    lesson: Lesson
+    steps: Mapping[int, str]
+    tasks: Mapping[int, Task]
+
+    @property
+    def minutes(self) -> int:
+        """Reading counts by the share of the notebook's steps."""
+        reading = math.ceil(self.lesson.minutes * len(self.steps) / max(1, len(self.lesson.steps)))
+        return reading + sum(task.minutes for task in self.tasks.values())
+
+
 def lesson(path: Path, exercises: Mapping[str, Exercise]) -> Lesson:
     """Reads a built notebook; an exercise's minutes and difficulty are its own, where ``exercises`` knows it."""
-    notebook = nbformat.read(path, as_version=4)
+    return lesson_of(nbformat.read(path, as_version=4), path.stem, exercises)
+
+
+def lesson_of(notebook: NotebookNode, stem: str, exercises: Mapping[str, Exercise]) -> Lesson:
+    """The same of a notebook that is in memory."""
     text = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     tasks, heading = {}, None
     for cell in notebook.cells:
@@ -82,8 +108,9 @@ def lesson(path: Path, exercises: Mapping[str, Exercise]) -> Lesson:
                 difficulty, minutes = exercises[name].difficulty, exercises[name].minutes
             tasks[int(number)] = Task(int(number), title, difficulty, int(minutes), name)
     return Lesson(
-        file=f"{path.stem}.html",
-        title=(re.findall(r"^# (.+)$", text, re.MULTILINE) or [path.stem])[0],
+        file=f"{stem}.html",
+        title=(re.findall(r"^# (.+)$", text, re.MULTILINE) or [stem])[0],
+        intro=" ".join(" ".join(re.findall(r"^# .+\n\n((?:[^#>\n].*\n?)+)", text)).split()),
         minutes=int((TIME.findall(re.sub(r"\n> ?", " ", text)) or [0])[0]),
         steps={int(n): title for n, title in re.findall(r"^## Step (\d+) · (.+)$", text, re.MULTILINE)},
         tasks=tasks,
@@ -106,7 +133,10 @@ def fill(text: str, lessons: Sequence[Lesson], exercises: Mapping[str, Exercise]
             raise DTSError(f"instructor.md: [{name}] is no place: choose {', '.join(makers)}")
         return makers[name](about)
 
-    return re.sub(r"<p>\[([a-z][^\[\]<]*)\]</p>", place, markdown(text))
+    return re.sub(r"<p>\[([a-z][^\[\]<]*)\]</p>", place, markdown(PLACE.sub(r"[\1]", text)))
+
+
+OVERVIEW = ("notebook", "reading, min", "exercises, min", "exercises (difficulty, minutes)")
 
 
 def overview(lessons: Sequence[Lesson]) -> str:
@@ -121,19 +151,31 @@ def overview(lessons: Sequence[Lesson]) -> str:
         for lesson in lessons
     ]
     reading, working = sum(each.minutes for each in lessons), sum(each.practice for each in lessons)
-    head = ("notebook", "reading, min", "exercises, min", "exercises (difficulty, minutes)")
-    return table("The course in minutes", head, [*rows, ("in all", str(reading), str(working), "")], total=True)
+    return table("The course in minutes", OVERVIEW, [*rows, ("in all", str(reading), str(working), "")], total=True)
 
 
 def route(about: str, lessons: Sequence[Lesson]) -> str:
-    """``60: 01 steps 1, 2 exercises 1; 02 steps 1``: a table of the stops and their minutes.
+    """``60: 01 steps 1, 2 exercises 1; 02 steps 1``: a table of the stops and their minutes."""
+    rows, found = [], stops(about, lessons)
+    for stop in found:
+        what = [f"Step {n} · {inline(title)}" for n, title in stop.steps.items()]
+        do = [f"Exercise {n} · {inline(task.title)} ({task.minutes})" for n, task in stop.tasks.items()]
+        rows.append((stop.lesson.link, "<br>".join(what), "<br>".join(do), str(stop.minutes)))
+    total = ("in all", "", "", str(sum(stop.minutes for stop in found)))
+    return table(f"{about.partition(':')[0]} minutes", ROUTE, [*rows, total], total=True)
 
-    Reading is counted by the share of a notebook's steps. A notebook that is not built is left out. DTSError for a step
-    or an exercise that is not there, and for more minutes than the route has.
+
+ROUTE = ("notebook", "show and talk", "let them do (minutes)", "minutes")
+
+
+def stops(about: str, lessons: Sequence[Lesson]) -> list[Stop]:
+    """The stops of a route. A notebook that is not built is left out.
+
+    DTSError for a step or an exercise that is not there, and for more minutes than the route has.
     """
-    minutes, _, stops = about.partition(":")
-    by_number, rows, total = {each.number: each for each in lessons}, [], 0
-    for stop in stops.split(";"):
+    minutes, _, parts = about.partition(":")
+    by_number, route = {each.number: each for each in lessons}, []
+    for stop in parts.split(";"):
         found = STOP.fullmatch(stop.strip())
         if not found:
             raise DTSError(
@@ -146,16 +188,10 @@ def route(about: str, lessons: Sequence[Lesson]) -> str:
             chosen(part, known, f"route {minutes}, notebook {found[1]}")
             for part, known in ((found[2], here.steps), (found[3], here.tasks))
         )
-        reading = math.ceil(here.minutes * len(steps) / max(1, len(here.steps)))
-        working = sum(task.minutes for task in tasks.values())
-        total += reading + working
-        what = [f"Step {n} · {inline(title)}" for n, title in steps.items()]
-        do = [f"Exercise {n} · {inline(task.title)} ({task.minutes})" for n, task in tasks.items()]
-        rows.append((here.link, "<br>".join(what), "<br>".join(do), str(reading + working)))
-    if total > int(minutes):
+        route.append(Stop(here, steps, tasks))
+    if (total := sum(stop.minutes for stop in route)) > int(minutes):
         raise DTSError(f"instructor.md, route {minutes}: its parts take {total} minutes")
-    head = ("notebook", "show and talk", "let them do (minutes)", "minutes")
-    return table(f"{minutes} minutes", head, [*rows, ("in all", "", "", str(total))], total=True)
+    return route
 
 
 def chosen(numbers: str | None, known: Mapping[int, object], where: str) -> dict[int, object]:

@@ -8,13 +8,19 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from dts_mini.suites.evaluation import interval
+from dts_mini.suites.evaluation import accuracy_interval, interval
 
 
 def estimate(value: float, draws: Tensor) -> dict:
     """A value with the percentile interval of its resampled estimates (draws,)."""
     low, high = interval(draws)
     return {"value": round(value, 5), "low": round(low, 5), "high": round(high, 5)}
+
+
+def estimate_of(right: Tensor, draws: Tensor) -> dict:
+    """The accuracy of outcomes (n,) with its interval, which has a width even where all of them are right."""
+    low, high = accuracy_interval(right, draws)
+    return {"value": round(right.float().mean().item(), 5), "low": round(low, 5), "high": round(high, 5)}
 
 
 def mean_over(values: list[float]) -> dict:

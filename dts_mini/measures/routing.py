@@ -21,7 +21,7 @@ from dts_mini.core.merging import average
 from dts_mini.core.personal import personalise
 from dts_mini.core.state import State, fingerprint
 from dts_mini.measures.estimates import estimate, mean_over, provenance
-from dts_mini.measures.tables import base_merges
+from dts_mini.measures.tables import base_merges, cell
 from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
 from dts_mini.suites.evaluation import bootstrap, correct
 from dts_mini.suites.mini.suite import DATA, MiniSuite
@@ -160,7 +160,7 @@ def _cost(spaces: Mapping[str, list[Tensor]]) -> int:
 
 def report(result: dict) -> str:
     """The rows of the first seed as text, in %; with several, the means over them below."""
-    percent = lambda entry: f"{100 * entry['value']:5.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]"
+    percent = lambda entry: f"{cell(entry, interval=True):>5}"
     lines = [f"{'':<42}{'routing':<22}{'end to end':<22}share of oracle"]
     for row in result["rows"]:
         routing = percent(row["routing"]) if "routing" in row else ""

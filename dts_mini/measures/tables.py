@@ -19,7 +19,7 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.merging import average, consensus, dare, iso_c, task_arithmetic, ties, tsv_m
 from dts_mini.core.personal import fuse, fusion_weights, personalise
 from dts_mini.core.state import State, fingerprint
-from dts_mini.measures.estimates import estimate, mean_over, provenance
+from dts_mini.measures.estimates import estimate, estimate_of, mean_over, provenance
 from dts_mini.suites.evaluation import bootstrap, divergence, logits
 from dts_mini.suites.suite import Suite
 
@@ -295,11 +295,15 @@ def _mean(right: Mapping[str, Tensor]) -> float:
 
 
 def _accuracies(name: str, right: Mapping[str, Tensor], draws: Tensor) -> dict:
-    cells = {t: estimate(r.float().mean().item(), draws[:, i]) for i, (t, r) in enumerate(right.items())}
+    cells = {t: estimate_of(r, draws[:, i]) for i, (t, r) in enumerate(right.items())}
     return {"name": name, "accuracy": cells}
 
 
 def cell(entry: Mapping[str, float], *, interval: bool) -> str:
-    """An estimate in [0, 1] as people read it, in %: 93.8, or with its interval 93.8 [93.3, 94.3]."""
+    """An estimate in [0, 1] as people read it, in %: 93.8, or with its interval 93.8 [93.3, 94.3].
+
+    One without any width stands alone: a row beside itself is no estimate.
+    """
     text = f"{100 * entry['value']:.1f}"
-    return f"{text} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]" if interval else text
+    wide = interval and entry["low"] < entry["high"]
+    return f"{text} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}]" if wide else text

@@ -16,12 +16,13 @@
 # %% [markdown]
 # ## The question
 #
-# A merged model is one model, and worse at every task. The experts are good, and as many models as there are tasks.
-# *Personalised* merging asks for the middle: **one shared base, a small remainder for each task, and on demand an
-# expert again.** You know how DTS makes a remainder small. Now: a remainder of *what*, and what does it buy?
+# A merged model is a single model, but at each task it is worse than that task's expert. The experts are good, but
+# there are as many of them as tasks. *Personalised* merging wants both: **one shared base, a small remainder for each
+# task, and the expert rebuilt on demand.** You know how DTS makes a remainder small. Now: a remainder of *what*, and
+# what does it buy?
 #
-# The answer first, as a picture. Its numbers are the course's own, measured on test images and stored with the
-# checkpoints. Below you measure some of them again.
+# The answer first, as a picture. Its numbers were measured on test images and are stored with the checkpoints. Below
+# you measure some of them again.
 
 # %%
 # Importing takes about five seconds.
@@ -49,10 +50,9 @@ table = {row["name"]: row for row in committed["rows"]}
 show(figures.task_strips(committed))
 
 # %% [markdown]
-# **What you should see:** a strip for each task. Zero-shot stands far left, all merges of the table in between, DTS
-# close to the expert. A merge is one model for all tasks and adds no file. The experts are a whole model for each task.
-# DTS, here at keep ratio 0.1, adds a file so small that you would not see it beside a model, and wins back nearly all
-# that merging loses.
+# **What you should see:** a strip for each task. Zero-shot stands far left, the merges in between, DTS close to the
+# expert. A merge is one model for all tasks and adds no file. The experts are a whole model for each task. DTS, here at
+# keep ratio 0.1, adds one small file for each task, and wins back nearly all that merging loses.
 
 # %% [markdown]
 # ## Step 1 · A base, and what is left
@@ -66,13 +66,12 @@ show(figures.task_strips(committed))
 # - **DTS-D**: the base is a merge of the experts, $b = \theta_m$. The remainder is the *difference vector*
 #   $d_n = \theta_n - \theta_m$.
 #
-# Any merge will do as a base. Beside the merges of notebook 01 you take DARE ([arXiv
-# 2311.03099](https://arxiv.org/abs/2311.03099)): it drops most elements of each task vector at random and makes the
-# others larger to make up for it.
+# Any merge can be the base. Besides the merges of notebook 01 you use DARE ([arXiv
+# 2311.03099](https://arxiv.org/abs/2311.03099)): it drops most elements of each task vector at random and scales up the
+# others to make up for it.
 #
-# **Predict.** A merge is better than $\theta_0$ at every task. How long are the remainders over it, as a share of the
-# task vector's length: shorter over every merge? Write down your guess, then measure. The next cell takes about five
-# seconds.
+# **Predict.** A merge is better than $\theta_0$ at every task. Are the remainders over it shorter than the task
+# vectors, and over every merge? Write down your guess, then measure. The next cell takes about five seconds.
 
 
 # %%
@@ -85,9 +84,8 @@ theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in sui
 merges = base_merges(theta_0, list(experts.values()))
 bases = {"theta_0": theta_0} | {name: merges[name] for name in ("average", "Task Arithmetic", "TIES", "DARE")}
 ratios = {name: [length(b, e) / length(theta_0, e) for e in experts.values()] for name, b in bases.items()}
-print(len(experts), "experts; bases:", ", ".join(bases))
 
-# %%
+# %% tags=["answer"]
 mean = lambda values: sum(values) / len(values)
 claim(
     "07-average-shorter",
@@ -104,19 +102,19 @@ claim(
 )
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
-# **What you should see:** the first surprise. A merge is a better model than $\theta_0$ for every task, and yet its
-# remainders are hardly shorter, or even longer. Better does not mean nearer. TIES pushes far along what the experts
-# agree on, and the chance in DARE adds noise that every remainder has to take away again.
+# The first surprise. A merge is a better model than $\theta_0$ for every task, and yet its remainders are hardly
+# shorter, or even longer. Better does not mean nearer. TIES goes far in the direction that the experts agree on, and
+# DARE's random choice adds noise that every remainder has to take away again.
 #
 # </details>
 
 # %% [markdown]
 # ### Exercise 1 · How much shorter? (hard, 10 minutes)
 #
-# Why does the average help so little? Take $N$ task vectors of the same length, with the cosine $c$ between any two.
-# How long is $\tau_n$ minus the mean of all, as a share of the length of $\tau_n$?
+# Why does the average help so little? Take $N$ task vectors of equal length, with the cosine $c$ between any two. How
+# long is $\tau_n$ minus the mean of all, as a share of the length of $\tau_n$?
 
 
 # %% tags=["exercise"]
@@ -150,8 +148,8 @@ claim(
 
 # %% [markdown]
 # With more tasks it gets worse: $1 - 1/N$ comes close to one, and only the cosine helps. Nearly orthogonal task vectors
-# share little, so there is little that a base could store once for all. A shorter remainder is hardly what DTS-D wins
-# by. Keep that in mind for the table.
+# share little, so there is little that a base could store once for all of them. If DTS-D turns
+# out better than DTS-T, shorter remainders will hardly be the reason. Keep that in mind for the table.
 
 # %% [markdown]
 # ## Step 2 · Make remainders, rebuild experts
@@ -194,8 +192,9 @@ rebuild = check(rebuild)
 # hint("rebuild")
 
 # %% [markdown]
-# From here on the notebook runs on these two. Two tasks: the example of the last notebooks, and vehicles, on which even
-# the expert makes the most mistakes. The library does the same with `personalise`, and packs it into a file.
+# From here on the notebook uses your two functions, on two tasks: the example of the last notebooks, and vehicles, on
+# which even the expert makes the most mistakes. The library does the same with `personalise`, and packs the result
+# into a file.
 
 # %%
 some = tuple(map(suite.named, ("house numbers", "vehicles")))
@@ -211,7 +210,7 @@ shares = [storage(delta).share("file") for delta in files.values()]
 claim("07-file", "Each file takes at most 1.5 % of the model's bytes (float32).", max(shares), high=0.015, unit="%")
 
 # %% [markdown]
-# What do they answer? The cell takes some seconds: each row has to answer the test images of both tasks.
+# How good are they? The cell takes some seconds: every model answers the test images of both tasks.
 
 
 # %%
@@ -243,24 +242,20 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the smaller of the two shares, and its interval. You can look the accuracies up in the
-# committed table, further below. Another machine rounds otherwise and may answer an image or two otherwise.
+# **What you should see:** the smaller of the two shares, and its interval. The accuracies themselves stand in the table
+# of Step 5. (Another machine rounds differently, and may answer an image or two differently.)
 
 # %% [markdown]
 # ## Step 3 · DTS-D over every base
 #
 # Does a better base merge give better experts? Rebuild both tasks over all five bases. Accuracy is too coarse to tell
-# them apart, so look at the *KL divergence* from the expert to the rebuilt model. For each image, with the expert's
-# probabilities $p$ and the rebuilt model's $q$, it is
+# them apart, so measure the KL divergence of the rebuilt model's predictions from the expert's, in nats, as you did in
+# [notebook 02](02_decomposition.ipynb). It is zero where the two agree.
 #
-# $$\mathrm{KL}(p \,\|\, q) = \sum_c p_c \ln \frac{p_c}{q_c} ,$$
+# **Predict.** DARE alone is a better model than the average, and far better than $\theta_0$. Which of the three is the
+# best base, and which the worst?
 #
-# in the mean over images. Its unit is the *nat*, as the logarithm is the natural one. It is zero where they agree.
-#
-# **Predict.** DARE alone is a better model than the average, and better by far than $\theta_0$. Which of the three is
-# the best base, and which the worst?
-#
-# The cell answers four more rows and takes up to twenty seconds.
+# The cell evaluates the four other bases and takes up to twenty seconds.
 
 # %%
 for name in bases:
@@ -269,7 +264,7 @@ for name in bases:
 kl = {name: {t: divergence(live["experts"][t], live[f"DTS, {name}"][t]) for t in some} for name in bases}
 kl_draws = {name: both.mean(1) for name, both in bootstrap(kl).items()}
 
-# %%
+# %% tags=["answer"]
 rows = {}
 for name in bases:
     low, high = interval(kl_draws[name])
@@ -280,7 +275,7 @@ for name in bases:
     }
 show(figures.base_choice(rows))
 
-# %%
+# %% tags=["answer"]
 worse = kl_draws["DARE"] / kl_draws["average"]
 claim(
     "07-dare-worse",
@@ -300,36 +295,15 @@ claim(
 )
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
-# **What you should see:** go down the top panel: the bases get better. In the bottom panel the rebuilt experts do not
-# follow. What a base merge scores by itself says little about how good a base it is. The panel between them explains
-# DARE: of a long remainder DTS gets more wrong. But length is not all: TIES leaves longer remainders than $\theta_0$
-# and still comes nearer to the experts. The plain average, the simplest merge of all, is a good base.
+# Go down the top panel: the bases get better. In the bottom panel the rebuilt experts do not follow. The accuracy of a
+# base merge says little about how good a base it is. The panel between them explains DARE: the longer a remainder is,
+# the larger the error that DTS leaves in it. But length is not everything: TIES leaves longer remainders than
+# $\theta_0$ does, and its rebuilt experts are still nearer. The plain average, the simplest merge of all, is a good
+# base.
 #
 # </details>
-#
-# Would accuracy have told you? Ask it the last question again: the average against $\theta_0$.
-
-# %%
-labels = {task: suite.images(task, "test")[1] for task in some}
-pair = {name: {t: live[f"DTS, {name}"][t].argmax(1) == labels[t] for t in some} for name in ("average", "theta_0")}
-pair_draws = {name: both.mean(1) for name, both in bootstrap(pair).items()}
-gain = pair_draws["average"] - pair_draws["theta_0"]
-claim(
-    "07-accuracy-coarse",
-    "In accuracy the two bases are less than three points apart, either way (95 % interval).",
-    gain.mean().item(),
-    low=-0.03,
-    high=0.03,
-    interval=interval(gain),
-    unit="points",
-)
-
-# %% [markdown]
-# **What you should see:** the same answers of the same models. KL divergence tells the two bases apart, accuracy
-# hardly: an answer may get less sure for a long time before it changes. So use KL to *choose* between methods that are
-# close, and accuracy to say what the choice is worth.
 
 # %% [markdown]
 # ## Step 4 · No pretrained model at hand (can be skipped at first)
@@ -340,8 +314,8 @@ claim(
 # they are small.)
 #
 # The price comes later, with a new task. Another expert changes the average, and a remainder over the old base means
-# nothing over the new one. Your `rebuild` would add it without a word. The library's refuses, because a file knows its
-# base:
+# nothing over the new one. Your `rebuild` would add it without complaint. The library's refuses, because a file knows
+# its base:
 
 # %%
 newcomer = suite.named("textures")
@@ -352,8 +326,8 @@ except dts_mini.StateError as error:
     print("refused:", type(error).__name__)
 
 # %% [markdown]
-# So do you make every file again? You need not. Keep the old base, and give the newcomer a remainder over that. It has
-# not been averaged in, so its remainder is longer. By how much? You can derive it, and measure:
+# Do you have to make every file again? No. Keep the old base, and give the newcomer a remainder over that one. The
+# newcomer is not part of the average, so its remainder is longer. By how much? You can derive it, and measure it:
 
 # %%
 longer = length(old, experts[newcomer]) / length(bases["average"], experts[newcomer])
@@ -367,8 +341,8 @@ print(f"measured: {longer:.4f} times as long; derived: {len(experts) / (len(expe
 # ## Step 5 · The headline table
 #
 # Two tasks are an anecdote. The committed table holds all tasks, all merges, DTS at three keep ratios, and DRC, our own
-# successor of DTS, which notebook 10 presents. A merge has the settings of the DTS paper or of its own one;
-# `docs/merges.md` says which, and how each was chosen. The rows called *cheap* come below.
+# successor of DTS, which notebook 10 presents. Each merge has the settings of the DTS paper or of its own;
+# `docs/merges.md` says which, and how they were chosen. The rows called *cheap* come below.
 
 # %%
 show(figures.mean_accuracies(committed))
@@ -403,14 +377,13 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** three floors. Zero-shot is far below, the merges spread over the middle, DTS stands close
-# under the experts. TSV-M, the best merge, stands some points below them, and adds no file. Within the top floor most
+# **What you should see:** three levels. Zero-shot is far below, the merges spread over the middle, DTS stands just
+# below the experts. TSV-M, the best merge, stands some points below them, and adds no file. Within the top level most
 # intervals overlap.
 #
-# One thing to know when you read such numbers: of seven tasks a test image is drawn by the same program as the training
-# images, from other random numbers, and house numbers come in the same fonts. Digits are other scans of the same
-# collection. So the table says how methods compare on images like those of the training. It does not say how the
-# experts would do on images from elsewhere.
+# One caution: in seven tasks the test images are drawn by the program that drew the training images, from other random
+# numbers, and the house numbers come in the same fonts. Digits are other scans of the same collection. So the table
+# says how methods compare on images like those of the training, not how the experts would do on images from elsewhere.
 #
 # Move the slider: what does each step of the keep ratio buy, and what does it cost?
 
@@ -421,8 +394,8 @@ sliders.widget("keep ratio")
 # ### What costs next to nothing
 #
 # Before you credit DTS with the whole gap, look at the cheap rows. They store nothing for a task, or one plain part of
-# its task vector; the column *uses of a task* says what each needs. *Synonyms* is zero-shot with a synonym in the place
-# of each class name. The *linear head* is trained on labelled images. The others take a few components, or whole
+# its task vector; the column *uses of a task* says what each needs. *Synonyms* is zero-shot with a synonym in place of
+# each class name. The *linear head* is trained on labelled images. The others take a few components, or whole
 # layers, as they are.
 
 # %%
@@ -447,14 +420,13 @@ if cheap:  # they are measured on the mini suite alone
 
 # %% [markdown]
 # **What you should see:** in this suite most of the gap between zero-shot and the experts is a matter of names. The
-# pretraining made class names misleading on purpose (notebook 00), and other names repair it for nothing, better than
-# any merge does. So read a gain over zero-shot with care. What only a task vector gives is the rest, and no plain part
-# of one comes near the experts at a size like that of DTS: the two last blocks alone, the best of these, take
-# many times the bytes.
+# pretraining made class names misleading on purpose (notebook 00), and other names repair that for nothing, better than
+# any merge does. So read a gain over zero-shot with care. Only a task vector gives the rest, and no plain part of one
+# comes near the experts at DTS's size: the last two blocks alone, the best of these rows, take many times the bytes.
 #
-# ### What surprised
+# ### A surprise
 #
-# Over a merge the remainders are other ones. Are the *files* smaller, or the experts better? Compare the rows at
+# Over a merge the remainders are different. Are the *files* smaller, or the experts better? Compare the rows at
 # the same keep ratio, by both measures.
 
 # %%
@@ -477,15 +449,17 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the files are as large. Their bytes depend on shapes and ranks alone, not on what is in the
-# matrices. For these bytes the paper's two bases give models that answer more like the experts, and nearly the same
-# accuracy. That is no law for merges: over TSV-M, the best model of them all, the experts come back worse than over
-# $\theta_0$, and over Iso-C as well. So measure a base before you believe in it.
+# **What you should see:** the files are equally large. Their bytes depend on shapes and ranks alone, not on what the
+# matrices hold. For these bytes the paper's two bases give models that answer more like the experts, at nearly the same
+# accuracy. So use KL to *choose* between methods that are close, and accuracy to say what the choice is worth. And this
+# is no law of merges: over TSV-M, the most accurate of them, the experts come back worse than over $\theta_0$, and over
+# Iso-C, too. Measure a base before you trust it.
 #
 # ### Would another training say the same?
 #
-# The intervals so far tell what other *images* would change. The experts themselves were trained once. So we trained
-# them again, from other seeds, and evaluated every row anew. Here the intervals are over trainings (Student's $t$).
+# (You can skip this part at first.) The intervals so far tell what other *images* would change. The experts themselves
+# were trained once. So we trained them again, from other seeds, and evaluated every row anew. Here the intervals are
+# over trainings (Student's $t$).
 
 # %% tags=["nbval-ignore-output"]
 seeds = json.loads(SEEDS.read_text())
@@ -513,9 +487,9 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the floors stay where they are. The order within the top floor does not: rows that are
-# close change places. These trainings are few, and they share $\theta_0$ and the test images. They rule out that one
-# lucky training made the table, and no more.
+# **What you should see:** the levels stay where they are. The order within the top level does not: rows that are close
+# change places. These trainings are few, and they share $\theta_0$ and the test images. They rule out that one lucky
+# training made the table, and no more.
 
 # %% [markdown]
 # ## Step 6 · What do many tasks cost?
@@ -529,9 +503,9 @@ sizes = {f"keep ratio {ratio}": table[f"DTS-D, average, {ratio}"]["storage"] * m
 show(figures.storage_by_tasks(model, sizes))
 
 # %% [markdown]
-# **What you should see:** against experts, personalised merging wins as soon as there is a second task. Against one
-# merged model it always loses a little. For few tasks the files are not where the bytes are: the shared model is. To
-# save more, you would have to make *that* smaller.
+# **What you should see:** personalised merging takes less than the experts as soon as there is a second task, and
+# always a little more than one merged model. With few tasks, nearly all bytes are those of the shared model. To save
+# more, you would have to make *that* smaller.
 
 # %% [markdown]
 # ### Exercise 4 · How many tasks fit? (easy, 5 minutes)
@@ -560,10 +534,10 @@ claim("07-second-model", "The files of at least 90 tasks fit into the space of a
 #   ran. The best merge alone stays some points below, and zero-shot with synonyms is above every merge.
 # - Any base works, and a base merge's own accuracy says little about it. The average is a good base and needs no
 #   pretrained model; DARE and TSV-M are better models and poorer bases.
-# - DTS-D costs the same bytes as DTS-T. What it gains, over the average or TIES, is seen in KL divergence and hardly in
+# - DTS-D takes the same bytes as DTS-T. What it gains over the average or TIES shows in KL divergence, and hardly in
 #   accuracy.
 #
-# **What would change our mind.** A merge without remainders that is not told apart from the experts, over several
+# **What would change our mind.** A merge without remainders that cannot be told apart from the experts, over several
 # seeds. Or a base whose remainders are clearly shorter than the average's and whose experts are no nearer.
 #
 # **In the paper.** The comparison on eight tasks with CLIP ViT-B/32, where DTS-D over TIES reaches 90.40 % in the mean
@@ -588,12 +562,12 @@ claim("07-second-model", "The files of at least 90 tasks fit into the space of a
 # </details>
 #
 # **3.** Two methods are very close in mean accuracy, in a table with intervals over test images only. What do you
-# ask for before you believe in the order?
+# ask for before you believe their order?
 #
 # <details><summary>Answer</summary>
 #
-# A paired interval of the difference, and other trainings: here rows so close change places from seed to seed. KL
-# divergence from the experts may tell them apart where accuracy cannot.
+# A paired interval of the difference, and other trainings: here rows as close as these change places from seed to seed.
+# KL divergence from the experts may tell them apart where accuracy cannot.
 # </details>
 #
 # **Next:** [08 · Unseen tasks](08_unseen_tasks.ipynb) asks what the remainders are worth where there is no expert at

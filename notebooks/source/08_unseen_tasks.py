@@ -6,7 +6,7 @@
 
 # %% [markdown]
 # > **Goals.** You *weigh* seen tasks for an unseen one by their class names. You *fuse* a model from their remainders.
-# > You *decide* by paired intervals where it helps, and *ask more images* where you cannot tell.
+# > You *decide* by paired intervals where it helps, and *draw more images* where you cannot tell.
 # >
 # > **Before you start.** Notebook 07: base, difference vector, remainder. Notebook 00: heads made from class names.
 # >
@@ -72,9 +72,11 @@ descriptor = {task: descriptor_of(suite.head(task)) for task in suite.tasks}
 descriptors = torch.stack([descriptor[task] for task in seen])
 every = torch.stack(list(descriptor.values()))
 cosines = every @ every.T
+
+# %% tags=["answer"]
 show(figures.descriptor_map(cosines, suite.tasks, suite.unseen))
 
-# %%
+# %% tags=["answer"]
 at = {task: number for number, task in enumerate(suite.tasks)}
 twin = cosines[at[house], at[digits]].item()
 claim(
@@ -82,11 +84,11 @@ claim(
 )
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
-# **What you should see:** two very different unseen tasks. House numbers has a twin among the seen tasks: `digits` has
-# the same class names. Aerial has only relatives. Its nearest is land cover, which is seen from above, too. Remember
-# this pair; it is the one to doubt. With vehicles, some cosines are negative.
+# Two very different unseen tasks. House numbers has a twin among the seen tasks: `digits` has the same class names.
+# Aerial has only relatives. Its nearest is land cover, which is seen from above, too. Remember this pair; it is the one
+# to doubt. With vehicles, some cosines are negative.
 #
 # </details>
 
@@ -97,9 +99,9 @@ claim(
 #
 # $$w_n = \frac{\cos(c_u, c_n)}{\sum_k \cos(c_u, c_k)}$$
 #
-# The paper does not say what becomes of a negative cosine. Our rule, here and everywhere in this course: it counts as
-# zero. A task that points the other way is left out, not subtracted. And if no cosine is positive, nothing is known
-# about any task, and all weigh the same.
+# The paper does not say what to do with a negative cosine. Our rule, here and everywhere in this course: it counts as
+# zero. A task that points the other way is left out, not subtracted. And if no cosine is positive, no task is
+# preferred, and all weigh the same.
 
 # %% [markdown]
 # ### Exercise 1 · The weights (easy, 6 minutes)
@@ -151,7 +153,7 @@ claim(
 # %% [markdown]
 # ### Exercise 2 · The fused model (medium, 8 minutes)
 #
-# Write this sum for state dicts. **Predict**, before you go on: what is the fused model when all weights are equal, the
+# Write this sum for state dicts. **Predict** before you go on: what is the fused model when all weights are equal, the
 # base is the average of the experts, and nothing is compressed?
 
 
@@ -187,30 +189,30 @@ claim(
 )
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
 # Difference vectors over an average sum to zero. So equal weights gain *nothing*: all that fusion can gain lies in
-# weights that differ. The errors of DTS, however, do not sum to zero. Look what that does in Step 4.
+# weights that differ. The errors of DTS, however, do not sum to zero. Step 4 shows what follows from that.
 #
 # </details>
 #
-# Now fuse a model for each unseen task. A picture of where it goes: the way from the base to the expert of the house
-# numbers, the one that nobody trained, is the horizontal axis. Where do the seen experts stand?
+# Now fuse a model for each unseen task, and look where it lies. The horizontal axis of the picture leads from the base
+# to the expert of house numbers, which in practice nobody would have. Where do the seen experts stand?
 
 # %%
 models = {task: fuse(base, remainders, of_task[task]) for task in suite.unseen}
 show(figures.fusion_plane(base, experts, suite.expert(house), models[house]))
 
 # %% [markdown]
-# **What you should see:** seen from the base, the seen experts stand nearly straight up: they know hardly anything of
-# the way to the unseen one. Digits alone leans towards it. The fused model moves, too, but mostly aside. Whether such a
-# step helps is not to be seen here. It takes test images.
+# **What you should see:** from the base, the way to each seen expert leads nearly straight up: it says hardly anything
+# about the way to the unseen one. Only digits leans towards it. The fused model moves, too, but mostly sideways.
+# Whether such a step helps cannot be seen here: that takes test images.
 
 # %% [markdown]
 # ## Step 4 · Does it help?
 #
-# A fused model that loses to zero-shot is worse than nothing, since zero-shot is free. Compare with everything that
-# you could do instead: zero-shot, every merge of the seen experts, the nearest expert alone. The oracle shows what
+# A fused model that loses to zero-shot is worse than nothing, since zero-shot is free. Compare it with everything that
+# you could do instead: zero-shot, every merge of the seen experts, the nearest expert alone. The oracle shows how much
 # there is to gain. First the committed table.
 
 # %%
@@ -241,10 +243,10 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the single experts spread most. One that is related can help much, and one that only sounds
+# **What you should see:** the single experts spread most. One that is related can help a lot, and one that only sounds
 # related can hurt: the expert of land cover, nearest to aerial by its words, is among the worst at it. A descriptor
-# knows what a task is *called*. It does not know how its images look. And look at the merges: on house numbers some
-# come nearly as far as fusion, without knowing which task is asked.
+# knows what a task is *called*, not what its images look like. And look at the merges: on house numbers some come
+# nearly as far as fusion, without knowing which task is asked for.
 #
 # Now measure the rows that matter yourself: the fused model, and what it starts from. The two cells take about ten
 # seconds each.
@@ -263,8 +265,8 @@ print("rows:", ", ".join(right))
 # %% [markdown]
 # ### Exercise 3 · Better, worse, or not told apart (hard, 10 minutes)
 #
-# Two rows answered the *same* images. The bootstrap draws the same images for both, so their draws go up and down
-# together. Write the decision from two rows' draws: it is a matter of the difference, draw by draw.
+# Two models answered the *same* images. The bootstrap draws the same images for both, so their accuracies go up and
+# down together. Write the decision from the draws of both: what counts is the difference, draw by draw.
 
 
 # %% tags=["exercise"]
@@ -339,16 +341,16 @@ claim(
 # %% [markdown]
 # **What you should see:** two answers to one question.
 #
-# - On **house numbers** fusion helps, much against zero-shot and clearly against the average. But be fair to the
-#   others: the digits expert alone is about as good and needs no fusion, and so is the best merge.
-# - On **aerial** fusion gives you nothing. The fused model is not told apart from zero-shot. In this sample it is below
-#   it, and below the plain average as well. The oracle shows how much there was to win.
+# - On **house numbers** fusion helps: it gains much on zero-shot, and something on the average. But the digits expert
+#   alone is about as good and needs no fusion, and so is the best merge.
+# - On **aerial** fusion gives you nothing. The fused model cannot be told apart from zero-shot. In this sample it is
+#   below it, and below the plain average as well. The oracle shows how much there was to gain.
 #
 # And a surprise: equal weights should give the base again, and with DTS remainders they do not. On house numbers a part
 # of the gain comes from what DTS leaves over, not from the paper's weights.
 #
-# One row is missing, and notebook 07 had it: zero-shot with a *synonym* in the place of each class name. It needs no
-# expert and no remainder.
+# One row is missing, which notebook 07 had: zero-shot with a *synonym* in place of each class name. It needs no expert
+# and no remainder.
 
 # %%
 headline = json.loads((suite.folder / "results.json").read_text())["headline"]["rows"]
@@ -364,18 +366,19 @@ if words := [row["accuracy"] for row in headline if row["name"] == "zero-shot, s
     )
 
 # %% [markdown]
-# **What you should see:** other words do more than other weights, on house numbers by a little and on aerial by far.
-# In this suite class names mislead on purpose (notebook 00), so here the first thing to try is better names. Where
-# names are good already, that way is closed. The comparison with zero-shot *under the same names* stands; it is the one
-# that the paper makes.
+# **What you should see:** other words do more than other weights, a little more on house numbers and far more on
+# aerial. In this suite class names mislead on purpose (notebook 00), so here the first thing to try is better names.
+# Where the names are good already, there is nothing to gain from that. The comparison with zero-shot *under the same
+# names* stands; it is the one that the paper makes.
 
 # %% [markdown]
-# ## Step 5 · Is it worse? Ask more images
+# ## Step 5 · Is it worse? Draw more images (can be skipped at first)
 #
-# "Not told apart" is no answer, it is a lack of images. In the wild you would have to stop here. But aerial images are
-# drawn by a program, so you can draw new ones, from a random stream that nothing else uses. Before you look, decide how
-# many: 4,000, once, whatever comes out. (While this was written, another sample as large said the same.) Intervals
-# shrink with the square root of the number of images. The two cells take about ten seconds each.
+# "Not told apart" is no answer; it means that the images were too few. In practice you would have to stop here. But
+# aerial images are drawn by a program, so you can draw new ones, from a random stream that nothing else uses. Before
+# you look, decide how many: 4,000, once, whatever comes out. (Another sample of this size, drawn while this was
+# written, agreed.) Intervals shrink with the square root of the number of images. The two cells take about ten seconds
+# each.
 
 # %%
 drawn = not suite.task(aerial).real  # of photographs (another suite) there are no new ones: its test images again
@@ -421,12 +424,12 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the answer has turned round. On the larger sample the fused model is no longer below
-# zero-shot but a little above. Had you written "fusion hurts on aerial" after Step 4, because the mean was lower, you
-# would have written down an accident of the images. The interval had warned you.
+# **What you should see:** the sign has changed. On the larger sample the fused model is no longer below zero-shot but a
+# little above it. Had you written "fusion hurts on aerial" after Step 4, because the mean was lower, you would have
+# written down an accident of the images. The interval had warned you.
 #
-# What stays, with both samples: on aerial the fused model is *no better than the plain average of the seen experts*.
-# The weights, and with them the class names, contribute nothing there.
+# What both samples agree on: on aerial the fused model is *no better than the plain average of the seen experts*. The
+# weights, and with them the class names, contribute nothing there.
 
 # %% [markdown]
 # ## Recap
@@ -459,8 +462,8 @@ claim(
 #
 # <details><summary>Answer</summary>
 #
-# All equal. Shares of nothing are not defined: the formula would divide zero by zero. Equal weights say that no task is
-# preferred, and they lead back to the base merge, up to what DTS leaves over.
+# All are equal. Shares of nothing are not defined: the formula would divide zero by zero. Equal weights say that no
+# task is preferred, and they give the base merge again, up to what DTS leaves over.
 # </details>
 #
 # **3.** On a thousand images a fused model is two points below zero-shot, and zero lies in the paired interval. May you
@@ -468,8 +471,8 @@ claim(
 #
 # <details><summary>Answer</summary>
 #
-# No. You may write that you cannot tell, and how large the difference is at most. Here more images turned the sign
-# round.
+# No. You may write that you cannot tell, and give the interval, which says how large the difference may be. Here the
+# sign changed with more images.
 # </details>
 #
 # **Next:** [09 · When it helps, and hedging](09_hedging.ipynb): can you tell beforehand, without labels, where fusion

@@ -49,8 +49,8 @@ print(len(rows), "points:", *rows, sep="\n  ")
 #
 # These rows were measured on all test images of all tasks and are kept in the repository. `storage` is the file that a
 # task adds, as a share of the float32 model. Accuracy is a share of the experts'. Below it stands the *KL divergence*
-# of the rebuilt model's predictions from the expert's, in nats. Bytes have a log axis: what counts is by which
-# *factor* a file is larger.
+# of the rebuilt model's predictions from the expert's, in nats. The axis of bytes is logarithmic: what counts is the
+# *factor* by which a file is larger.
 
 # %%
 show(figures.size_curves(table))
@@ -68,7 +68,7 @@ claim("10-accuracy-flat", sentence, b["value"] - a["value"], interval=widest, hi
 # %% [markdown]
 # **What you should see:** above, the points crowd below the experts, and the intervals of neighbours overlap. Below,
 # the same points are far apart. Accuracy only counts answers that *flip*. KL sees every shift of every probability,
-# also one that flips nothing. So to *develop* a method look at KL; to say what it is *worth* look at accuracy.
+# even one that flips nothing. So to *develop* a method look at KL; to say what it is *worth* look at accuracy.
 
 # %% [markdown]
 # ### Exercise 1 · Which points are beaten? (easy, 6 minutes)
@@ -95,7 +95,7 @@ print("beaten:", *(list(rows)[i] for i in dominated(sizes, errors)), sep="\n  ")
 
 # %% [markdown]
 # **What you should see:** every point over $\theta_0$ is beaten by one over a merge. But at one keep ratio all files
-# are nearly equally large: a point may be beaten by a hair.
+# are nearly equally large: a point may be beaten by very little.
 
 # %% [markdown]
 # ## Step 2 · A budget, shared out
@@ -110,8 +110,8 @@ print("beaten:", *(list(rows)[i] for i in dominated(sizes, errors)), sep="\n  ")
 #
 # ### Exercise 2 · Share out the bytes (medium, 10 minutes)
 #
-# Buy components by value for each byte. *Stop* at the first one that does not fit, even if a cheaper one further down
-# would. Return how many each matrix has got.
+# Buy components by value per byte. *Stop* at the first one that does not fit, even if a cheaper one further down would.
+# Return how many each matrix gets.
 
 
 # %% tags=["exercise"]
@@ -136,7 +136,8 @@ share_out = check(share_out)
 
 # %% [markdown]
 # The core does this with `budget`: a number of bytes, or a share such as "1%". It counts the *file*, header and all,
-# and never goes beyond. `method="drc"` is our own method, of which more below. What do three ways give each matrix?
+# and never exceeds the budget. `method="drc"` is our own method, of which more below. What does each of three ways give
+# each matrix?
 
 # %%
 task = suite.example
@@ -150,14 +151,14 @@ show(figures.layer_ranks({way: {name: d.parts[name].rank for name in made["DRC"]
 
 # %% [markdown]
 # **What you should see:** one keep ratio gives the same to all large matrices. With a budget, more goes where singular
-# values fall slowly. At this size little is gained by it, as you will see.
+# values fall slowly. At this size that gains little, as you will see.
 
 # %% [markdown]
 # ## Step 3 · Rounding instead of groups
 #
 # Now the rivals, all of them a truncated SVD. They differ in how they write down the elements of singular vectors:
 #
-# | | values | bits of an element |
+# | | values | bits per element |
 # |---|---|---|
 # | four groups (DTS) | one for each group of a matrix | 2 |
 # | low rank, 2 or 3 bits | $2^2$ or $2^3$ levels, best for Gaussian numbers, and a scale for each vector | 2 or 3 |
@@ -200,7 +201,7 @@ numbers = sum(x.numel() for x in theta_0.values())
 
 
 def at_level(level: float) -> tuple[float, float]:
-    """Bits a parameter and the share of the squared error that remains, at a level of the water."""
+    """Bits per parameter and the share of the squared error that remains, at a level of the water."""
     bits, error = 0.0, energy - sum(spectrum.norm**2 for spectrum in spectra.values())
     for spectrum in spectra.values():
         for s in spectrum.s.tolist():
@@ -236,7 +237,7 @@ def by_peer(name: str, size: str) -> tuple[dict, float]:
 
 
 def measure(way: str, make) -> None:
-    """At every size: bits a parameter, the share of the squared error that remains, and the KL of every image."""
+    """At every size: bits per parameter, the share of the squared error that remains, and the KL of every image."""
     for size in SIZES:
         again, file = make(size)
         kl[way, size] = divergence(reference, logits(suite, again, task))
@@ -254,13 +255,13 @@ measure("DeltaMix", lambda size: by_peer("DeltaMix", size))  # some ten seconds 
 measure("DRC", lambda size: by_settings(method="drc", budget=size))
 
 # %% [markdown]
-# **Predict** before you run the next cell: to the right, does the error of four groups fall as fast as that of three
+# **Predict** before you go on: to the right, does the error of four groups fall as fast as that of three
 # bits? And which of the five comes nearest to the limit?
 
-# %%
+# %% tags=["answer"]
 show(figures.rate_distortion(measured, limit))
 
-# %%
+# %% tags=["answer"]
 draws = lambda way, size: bootstrap({"kl": {task: kl[way, size]}})["kl"][:, 0]  # the same images for all
 gap = lambda size, other: {
     "value": (kl["DTS", size] - kl[other, size]).mean().item(),
@@ -279,19 +280,19 @@ sentence = "At every size the squared error of DRC is at most 1.25 times the lim
 claim("10-drc-limit", sentence, max(ratio["DRC"]), low=1, high=1.25)
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
 # At the left end four groups are about as good as three bits, and a little behind two. To the right they flatten, and
 # so do two bits: the two lines run side by side. Four groups *are* a rounding to two bits, with levels of their own.
 # Three bits go on a while and bend, too. DeltaMix, which chooses the width, and DRC, which has no fixed width, follow
-# the limit. So it is not the groups that are spent at the right end, but the two bits.
+# the limit. So at the right end it is not the groups that are at fault, but the two bits.
 # </details>
 
 # %% [markdown]
 # ## Step 4 · Why: look at single components
 #
 # Take one matrix, at the largest of these sizes. Along each of its singular vectors $u_i$ measure what coding has left,
-# $\lVert u_i^\top (M - \hat M) \rVert^2$, and hold it against the component itself, $s_i^2$.
+# $\lVert u_i^\top (M - \hat M) \rVert^2$, and compare it with the component itself, $s_i^2$.
 
 # %%
 name = max(differences, key=lambda name: differences[name].numel())
@@ -324,7 +325,7 @@ print(
 # **What you should see:** with two bits per element, a component's coding error is a fixed share of its own strength.
 # So the strongest components, which matter most, keep the largest errors, and new components do not mend old ones.
 # Rounding with one step does the opposite. It leaves about the same in all components, and lets the *bits* differ:
-# many for the few strong ones, hardly one for most. That is reverse water-filling, by a single number, the step.
+# many for the few strong ones, hardly one for most. That is reverse water-filling, with a single number, the step.
 #
 # And at 0.5 % of the bytes? There, most of the error lies in the components that are *left out*. Coding the few others
 # finely would leave out more. So two bits are about right, and three too many.
@@ -332,9 +333,9 @@ print(
 # %% [markdown]
 # ## Step 5 · Everyone, at the same bytes
 #
-# That was one expert. Now every row of the measured table, for experts of several seeds, on all test images. Methods
-# were written anew from their papers; what ours do otherwise than the originals stands in `docs/peers.md`. Files are
-# counted by their bytes on disk, and what tasks share in equal parts.
+# That was one expert. Now every row of the measured table, for experts of several seeds, on all test images. We wrote
+# the methods anew from their papers; `docs/peers.md` says where ours differ from the originals. Files count with their
+# bytes on disk, and what tasks share is divided equally among them.
 
 # %%
 curves = json.loads((suite.folder / "curves.json").read_text())
@@ -402,18 +403,18 @@ claim("10-half", sentence, bytes_at(0.1), high=0.55, unit="%")
 claim("10-third", "For the KL at keep ratio 0.3 it needs at most a third.", bytes_at(0.3), high=1 / 3, unit="%")
 
 # %% [markdown]
-# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing,
-# at any of these sizes, over rounding with the width that fits the size: they *are* a rounding to two bits. At the
+# **What you should see:** the picture of one expert holds for all. *What do four groups buy over rounding?* Nothing, at
+# any of these sizes, over rounding with the width that fits the size: they *are* a rounding to two bits. At the
 # smallest sizes two bits fit, and four groups are level with three. (Part of what they lack there is the patch
-# embedding, which the paper codes element by element; `convolutions="matrix"` mends some of it.) From 1 % on, more
-# bits for the strong components win, and the finer they are fitted, the more.
+# embedding, which the paper codes element by element; `convolutions="matrix"` makes up for some of it.) From 1 % on,
+# more bits for the strong components win, and the finer they are fitted, the more.
 #
 # *Low rank with plain factors* wastes sixteen bits where two or three would do. *Rounding the elements themselves*,
 # without low rank, needs many times the bytes. *The expert itself* cannot be compressed: its weights are mostly
 # $\theta_0$, which is no low-rank matrix.
 #
 # Three of our goals were missed: the bytes at keep ratio 0.1, the distance to the nearest peer, which is DeltaMix, and the
-# accuracy at the smallest size. The claims above say by how much. And mind what this is: small models, and tasks that
+# accuracy at the smallest size. The claims above say by how much. And remember what this is: small models, and tasks that
 # are miniatures. The originals of some rivals use data to round, which none does here.
 
 # %% [markdown]
@@ -438,7 +439,7 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** why *four* groups has a clear answer: two are too few, and eight cost what they bring.
+# **What you should see:** why *four* groups has a clear answer: two are too few, and eight cost as much as they gain.
 # Better levels and refitted values, each by itself, make the KL *worse*: what they save in squared error they take
 # from the vectors' lengths. Together with blocks and with the norm partly restored they help. So ideas do not add up,
 # and a row of an ablation says what a switch is worth *there*.
@@ -503,7 +504,7 @@ claim("10-bound-holds", "No measured error is above its bound.", max(tightness),
 # wrong guide. If the real suite showed four groups ahead at 1 %, our small models would be the wrong place to ask.
 #
 # **In the paper.** It reports 90.40 % for DTS-D on CLIP ViT-B/32 at 3.68 % of the bytes, beside experts of about 90.5
-# %. Do not set these beside ours: another model, other tasks, and bytes that are *counted*, three bits per code. In
+# %. Do not compare these with ours: another model, other tasks, and bytes that are *counted*, three bits per code. In
 # both, DTS comes close to the experts at a few percent. The curve, the budget, the peers and DRC are ours.
 
 # %% [markdown]

@@ -22,7 +22,7 @@
 # **what happens at each swap, and what if every request is for another task?**
 #
 # The obvious way to swap: add a remainder to the weights in place, answer, subtract it again. Nothing is lost. Or is
-# it?
+# something?
 
 # %%
 # Importing takes about five seconds.
@@ -54,8 +54,8 @@ print({key: tuple(tensor.shape) for key, tensor in base.items()})
 # %% [markdown]
 # ## Step 1 · Swap often, and look at the base
 #
-# Take three tensors, so that it goes fast. Swap through the tasks again and again, in place, in three number
-# formats. After each swap ask how far the base is from where it began, as a share of a remainder's length.
+# Take three tensors, so that it is fast. Swap through the tasks again and again, in place, in three number formats.
+# After each swap measure how far the base is from where it began, as a share of a remainder's length.
 
 
 # %%
@@ -92,13 +92,13 @@ drift = {f"in place, {dtype}": line for dtype, line in errors.items()}
 drift["rebuilt from the base, float32"] = [0.0 if ok else 1.0 for ok in equal]
 
 # %% [markdown]
-# **Predict** before you run the next cell: in which of the formats does the base come back? And in the others, is what
+# **Predict** before you go on: in which of the formats does the base come back? And in the others, is what
 # is lost visible beside a remainder?
 
-# %%
+# %% tags=["answer"]
 show(figures.drift(drift))
 
-# %%
+# %% tags=["answer"]
 sentence = "After each of 200 swaps the rebuilt expert has the same bits as the first time."
 claim("11-rebuild", sentence, sum(equal), low=200)
 sentence = "In bfloat16, 200 swaps in place move the base by at least 5 % of a remainder's length."
@@ -107,12 +107,12 @@ sentence = "In float32 they move it, but by at most 0.01 %."
 claim("11-float32", sentence, errors["float32"][-1], low=1e-9, high=1e-4, unit="%")
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
-# In none of them. In the two-byte formats the base is soon a visible part of a remainder away from where it was. Each
-# sum is rounded, and what rounding cut off does not come back. What that costs in accuracy is not measured here. And a
-# surprise: in float32 the drift is tiny. There the reason to rebuild is another one: the same request gets the same
-# bits, whatever was served before it. That holds in every format, since nothing ever writes to the base.
+# In none of them. In the two-byte formats the drift soon is a visible part of a remainder's length. Each sum is
+# rounded, and what rounding cuts off does not come back. What that costs in accuracy is not measured here. And a
+# surprise: in float32 the drift is tiny. There the reason to rebuild is another: the same request gets the same bits,
+# whatever was served before it. That holds in every format, since nothing ever writes to the base.
 # </details>
 
 # %% [markdown]
@@ -173,7 +173,7 @@ show(figure)
 
 # %%
 image = theta_0["positional_embedding"].shape[0]
-print(f"matrix {m} x {n}; {image} tokens an image")
+print(f"matrix {m} x {n}; {image} tokens per image")
 sentence = "For this matrix both ways cost the same at some number of images between 5 and 15."
 claim("11-even", sentence, data["even"] / image, low=5, high=15, unit="images")
 
@@ -186,11 +186,11 @@ sentence = "Rebuilding all matrices of the blocks takes fewer multiplications th
 claim("11-rebuild-cost", sentence, once / an_image, high=2, unit="images")
 
 # %% [markdown]
-# **What you should see:** both lines of a rank cross at the same place. The rank cancels: they are level at
-# $m\,n / (m + n)$ tokens, whatever $r$ is. So it is not the size of the remainder that decides between the two ways,
+# **What you should see:** for each rank the two lines cross at the same place. The rank cancels: both ways cost the
+# same at $m\,n / (m + n)$ tokens, whatever $r$ is. So it is not the size of the remainder that decides between them,
 # but how many tokens come between two swaps.
 #
-# A count is not a time. Unpacking codes, moving memory and starting kernels are not in it. Step 5 measures.
+# A count is not a time. Unpacking codes, moving memory and starting kernels are not in it. Step 5 measures the times.
 
 # %% [markdown]
 # ## Step 4 · Three ways, one answer
@@ -206,8 +206,8 @@ tower = suite.tower().eval()
 tower.load_state_dict(shared)
 
 # %% [markdown]
-# *Materialise*: a `Swapper` writes one expert after another into the module. It keeps the base's bytes, copies them and
-# adds one remainder. *On the fly*: `run` hands the module its inputs, and sees every function that is given one of the
+# *Swap*: a `Swapper` writes one expert after another into the module. It keeps the base's bytes, copies them and adds
+# one remainder. *On the fly*: `run` hands the module its inputs, and sees every function that is given one of the
 # base's weights: a linear layer, the fused projection of attention, a bare parameter. There it adds the side path.
 # Nothing is written.
 
@@ -232,9 +232,9 @@ apart = lambda x, y: ((x - y).norm() / y.norm()).item()
 # %% [markdown]
 # ### Exercise 2 · A batch of many tasks (medium, 8 minutes)
 #
-# Write a layer for such a batch, as `run` does it: the base has made its product $y = W x$, *once*, for all samples,
-# and you get to see it. So you need no $W$. Add what each sample's own task adds. A task's remainder comes as two thin
-# factors, $A$ ($m \times r$) and $B$ ($r \times n$), with the singular values multiplied into $A$.
+# Write a layer for such a batch, as `run` does it: the base has computed its product $y = W x$, *once*, for all
+# samples, and you are given $y$. So you need no $W$. Add what each sample's own task adds. A task's remainder comes as
+# two thin factors, $A$ ($m \times r$) and $B$ ($r \times n$), with the singular values multiplied into $A$.
 
 
 # %% tags=["exercise"]
@@ -257,7 +257,7 @@ mixed_forward = check(mixed_forward)
 # hint("mixed_forward")
 
 # %% [markdown]
-# Hold it against the real thing: a batch with four images of each task, shuffled, through a layer and through the whole
+# Compare it with the real thing: a batch with four images of each task, shuffled, through a layer and through the whole
 # tower.
 
 # %%
@@ -281,8 +281,8 @@ sentence = "Your layer gives each token what its task's own matrix gives, to 0.0
 claim("11-your-mix", sentence, apart(yours, one_by_one), high=1e-4, unit="%", of="mixed_forward")
 
 # %% [markdown]
-# **What you should see:** three ways, one answer. The bits differ, since sums are rounded in another order; that is far
-# below anything that compression leaves. And the base in memory has not changed, whatever was asked of it.
+# **What you should see:** three ways, one answer. The bits differ, since sums are rounded in another order, but by far
+# less than the error that compression leaves. And the base in memory has not changed, whatever was asked of it.
 
 # %% [markdown]
 # ## Step 5 · What it costs (can be skipped at first)
@@ -318,18 +318,18 @@ print(
 print(f"a swap {read:.2f} times that of reading the expert from disk")
 
 # %% [markdown]
-# **What you should see:** on the large tower the counts of Step 3 come true. Swapping for every request is the worst
-# way for one image, and fades as requests grow; the side path adds its share to every image, however many there are.
-# Two of our goals are missed. One was that a mixed batch stays below the bound of the large tower on the mini tower,
-# too: its matrices are so small that calling functions takes longer than the thin products. The other was that a swap
-# takes a small part of reading the expert from disk. It reads far fewer bytes, but it has all the multiplications
-# of Step 3 to do, and on one thread those take about as long as a disk does.
+# **What you should see:** on the large tower the times follow the counts of Step 3. Swapping for every request is the
+# worst way for one image, and matters less as requests grow; the side path adds its share to every image, however many
+# there are. Two of our goals are missed. A mixed batch was to stay below the large tower's bound on the mini tower,
+# too: there the matrices are so small that calling functions takes longer than the thin products. And a swap was to
+# take a small part of the time of reading the expert from disk. It reads far fewer bytes, but it has to do all the
+# multiplications of Step 3, and on one thread those take about as long as the disk.
 
 # %% [markdown]
 # ## Step 6 · Hundreds of tasks in memory (can be skipped at first)
 #
 # An expert that is ready to run holds numbers where its file holds codes of two bits. So a server keeps the *files* of
-# all tasks in memory, and decodes an expert when it is asked for. What if the decoded ones become too many?
+# all tasks in memory, and decodes an expert when it is asked for. What if there are too many decoded experts?
 
 # %%
 run_of = runs["ViT-B/32", "dts"]
@@ -341,9 +341,9 @@ sentence = "The files of a hundred tasks take less memory than the base itself."
 claim("11-hundred", sentence, 100 * size["file"] / size["base"], high=1)
 
 # %% [markdown]
-# When memory is short, the decoded expert goes whose last request is longest ago: the *least recently used*. `Server`
-# does this, for any number of threads. Give it room for all files and for three decoded experts, and ask for one task
-# after the other.
+# When memory is short, the server drops the decoded expert whose last request is longest ago: the *least recently
+# used*. `Server` does this, for any number of threads. Give it room for all files and for three decoded experts, and
+# ask for one task after the other.
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -360,8 +360,8 @@ print("within its bound at every request:", max(held) <= memory)
 # %% [markdown]
 # ## Step 7 · Which task is it?
 #
-# So far each request named its task. The paper needs that name; its reviewers asked what happens without it. Can the
-# remainders themselves tell?
+# So far each request named its task. The paper needs that name; its reviewers asked what happens without it. Can you
+# tell the task from the remainders themselves?
 #
 # A remainder $\hat U \,\mathrm{diag}(s)\, \hat V^\top$ acts on a layer's input $x$ through $\hat V^\top x$ alone. So
 # the right singular vectors span the inputs that fine-tuning learnt to treat in a new way. Run the base once, and ask
@@ -370,7 +370,7 @@ print("within its bound at every request:", max(held) <= memory)
 # %% [markdown]
 # ### Exercise 3 · The share of a subspace (medium, 7 minutes)
 #
-# Write this share for a batch of inputs. A random input should score about one, however many vectors a task has.
+# Write this share for a batch of inputs. A random input should get about one, however many vectors a task has.
 
 
 # %% tags=["exercise"]
@@ -388,9 +388,10 @@ subspace_share = check(subspace_share)
 # hint("subspace_share")
 
 # %% [markdown]
-# The router takes the class token, the mean of the logarithms of your share over the last layers, and the largest
-# score. Heads can vote as well: how well does the base's embedding fit the classes of a task? How many layers, and how
-# much the subspaces count beside the heads, were chosen on validation images. The cell takes about ten seconds.
+# The router takes the class token, averages the logarithm of your share over the last layers, and chooses the task with
+# the largest score. Heads can vote as well: how well does the base's embedding fit the classes of a task? The number of
+# layers, and how much the subspaces count beside the heads, were chosen on validation images. The cell takes about ten
+# seconds.
 
 # %%
 path = suite.folder / "routing.json"
@@ -405,13 +406,13 @@ votes = head_scores(F.normalize(embeddings, dim=-1), [suite.head(task) for task 
 choices = {"heads": choose(votes), "subspaces": choose(along), "both": choose(votes + chosen["mix"] * along)}
 
 # %% [markdown]
-# **Predict** before you run the next cell: two tasks of this suite have the same class names, digits and house numbers.
+# **Predict** before you go on: two tasks of this suite have the same class names, digits and house numbers.
 # What will heads do with their images? And subspaces?
 
-# %%
+# %% tags=["answer"]
 show(figures.routing_maps(choices, truth, suite.tasks))
 
-# %%
+# %% tags=["answer"]
 hits = {router: (picked == truth).float().mean().item() for router, picked in choices.items()}
 claim("11-route-both", "Heads and subspaces together send at least 94 % there.", hits["both"], low=0.94, unit="%")
 draw = torch.Generator().manual_seed(0)
@@ -420,11 +421,11 @@ sentence = "By your function, random inputs have a share of one, within a tenth,
 claim("11-chance", sentence, (torch.stack(mine) - 1).abs().max().item(), high=0.1, of="subspace_share")
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
 # Heads fail in one place, and there completely. Digits and house numbers have the same class names, so the same head,
 # and the first of two equal scores wins. Subspaces know nothing of names, and tell the two apart. Together they hardly
-# err.
+# ever err.
 # </details>
 #
 # What is that worth end to end? The stored table (`python -m dts_mini.measures.routing`) has all test images. An answer
@@ -454,9 +455,9 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the task's identity is in the remainders. Heads alone come close end to end, because the
-# expert of house numbers reads digits nearly as well as their own. Ask for the right task, too, and they lose them
-# all.
+# **What you should see:** the remainders tell the task. Heads alone come close end to end: they send all digits to the
+# expert of house numbers, which reads digits nearly as well as their own expert does. But if the *task* has to be
+# right, heads lose them all.
 #
 # Now put it together: shuffled test images of all tasks, no names. One pass of the base routes them, and one mixed
 # batch answers them. The cell takes a few seconds.
@@ -479,14 +480,14 @@ claim("11-together", "Of these images, at least 85 % get the right name.", sum(r
 # %% [markdown]
 # ## Recap
 #
-# - Never serve by adding and subtracting in place. Keep the base, and make what you need from it.
+# - Never serve by adding and subtracting in place. Keep the base, and compute what you need from it.
 # - An expert's layer needs no matrix of its own: two thin products beside the shared one give the same answer, and one
 #   batch may mix tasks. Many tokens between two swaps: rebuild. Few: side path.
 # - Files of many tasks fit into memory where one whole expert fits; the decoded ones come and go.
 # - The remainders tell which task an image belongs to: their right singular vectors span the inputs they were made for.
 #
 # **What would change our mind.** A machine on which a swap costs less than the thin products of a large batch. Or tasks
-# so much alike that the subspaces cannot tell them apart, and yet each needs its own expert.
+# so similar that the subspaces cannot tell them apart, although each needs its own expert.
 #
 # **In the paper.** It rebuilds experts on demand, needs the task's name, and reports no cost of either. There is no
 # figure to mirror.

@@ -2,7 +2,7 @@
 # # 12 · The paper at full scale
 #
 # After this you can say what a printed percentage counts, run the paper's tables on real checkpoints with one command,
-# and tell which published numbers your own may stand beside.
+# and tell which published numbers your own may be compared with.
 
 # %% [markdown]
 # > **Goals.** You *derive* the paper's storage figure for CLIP ViT-B/32 without its weights. You *tell apart* families
@@ -17,9 +17,9 @@
 # %% [markdown]
 # ## The question
 #
-# About 1 % of a model for each task: so the paper sums itself up. Its table for CLIP ViT-B/32 says 3.68 %, at keep
-# ratio $0.3$. Reviewers asked where the 1 % comes from, and what it depends on. The count behind such a figure does not
-# look at what a model has learnt, only at its shapes. So **can you check the figure without a single weight?**
+# About 1 % of a model for each task: this is how the paper sums itself up. Its table for CLIP ViT-B/32 says 3.68 %, at
+# keep ratio $0.3$. Reviewers asked where the 1 % comes from, and what it depends on. The count behind such a figure
+# does not look at what a model has learnt, only at its shapes. So **can you check the figure without a single weight?**
 
 # %%
 # Importing takes about five seconds.
@@ -59,8 +59,8 @@ print(f"both towers: {size(both):,} parameters; image tower: {size(tower):,}")
 
 # %% [markdown]
 # **What you should see:** the model of the paper is the image tower, with 87.85 million parameters. But the paper's
-# code divides by 113.4 million. Where do the others come from? It removes the blocks of the text tower, and leaves what
-# stands beside them.
+# code divides by 113.4 million. Where do the others come from? The code removes the blocks of the text tower, and
+# leaves what stands beside them.
 
 # %%
 leftover = {key: shape for key, shape in both.items() if not key.startswith(("visual.", "transformer."))}
@@ -73,9 +73,9 @@ claim(
 # %% [markdown]
 # ## Step 2 · What a task takes, by four counts
 #
-# Each matrix of shape $m \times n$ leaves $r\,(m + n)$ codes and $r$ singular values of 32 bits. All other tensors
-# leave a code for each element. The paper's code counts 3 bits per code; four groups need 2 bits. Scales, a few numbers
-# for each matrix, are left out here.
+# Of each matrix of shape $m \times n$ the file keeps $r\,(m + n)$ codes and $r$ singular values of 32 bits. Of all
+# other tensors it keeps a code for each element. The paper's program counts 3 bits per code; four groups need 2 bits.
+# Scales, a few numbers for each matrix, are left out here.
 
 
 # %%
@@ -105,31 +105,31 @@ ways = {
 shares = {way: {ratio: share(shapes, ratio, bits) for ratio in ratios} for way, (shapes, bits) in ways.items()}
 
 # %% [markdown]
-# **Predict** before you run the next cell: the paper's count takes in tensors of the text side that no expert changes.
+# **Predict** before you go on: the paper's count takes in tensors of the text side that no expert changes.
 # Does that make its percentage larger or smaller than the same 3 bits on the image tower alone?
 
-# %%
+# %% tags=["answer"]
 show(figures.storage_shares(shares))
 
-# %%
+# %% tags=["answer"]
 paper, three, two, apart = (shares[way] for way in ways)
 sentence = "At keep ratio 0.3 the paper's count comes to 3.68 %, as printed."
 claim("12-paper", sentence, paper[0.3], low=0.03675, high=0.03685, unit="%")
-sentence = "With 2 bits a code, the image tower alone takes at most 2.7 % at keep ratio 0.3."
+sentence = "With 2 bits per code, the image tower alone takes at most 2.7 % at keep ratio 0.3."
 claim("12-two-bits", sentence, two[0.3], high=0.027, unit="%")
 claim("12-one-percent", "At keep ratio 0.1 it takes less than 1 %.", two[0.1], high=0.01, unit="%")
-
-# %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
-#
-# Smaller, though it counts more tensors. The leftovers, above all the table of word embeddings, are long and thin.
-# They add more to the model than to the file. So a printed percentage says little before you know the count.
-# </details>
-
-# %%
 held = share(leftover, 0.3, 3) * size(leftover) / (paper[0.3] * counted)
 sentence = "At least 15 % of the bits in the paper's count belong to text tensors that no expert changes."
 claim("12-leftovers", sentence, held, low=0.15, unit="%")
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# Smaller, though it counts more tensors. The leftovers, above all the table of word embeddings, are long and thin.
+# They add more to the model than to the file.
+# </details>
+#
+# So a printed percentage says little before you know how it was counted.
 
 # %% [markdown]
 # ### Exercise 1 · Fused or split? (easy, 6 minutes)
@@ -141,7 +141,7 @@ claim("12-leftovers", sentence, held, low=0.15, unit="%")
 
 # %% tags=["exercise"]
 def attention_bits(d: int, rank: int, fused: bool) -> int:
-    """Bits of the q, k and v weights of one block, each d x d: 2 a code, 32 a singular value, rank the same for both.
+    """Bits of the q, k and v weights of one block, each d x d: 2 per code, 32 per singular value, one rank for both.
 
     Fused they are one 3d x d matrix, split they are three matrices.
     """
@@ -182,14 +182,14 @@ mini = {key: tuple(tensor.shape) for key, tensor in suite.pretrained().items()}
 towers = {"mini": mini, "ViT-B/32": tower, "ViT-L/14": large}
 found = {name: share(shapes, 0.3, 2) for name, shapes in towers.items()}
 for name, shapes in towers.items():
-    print(f"{name:<9} {size(shapes):>11,} parameters, {found[name]:.2%} a task at keep ratio 0.3")
+    print(f"{name:<9} {size(shapes):>11,} parameters, {found[name]:.2%} per task at keep ratio 0.3")
 spread = max(found.values()) - min(found.values())
 sentence = "From the mini tower to ViT-L/14 the share changes by at most half a point."
 claim("12-size", sentence, spread, high=0.005, unit="points")
 
 # %% [markdown]
 # **What you should see:** nearly the same share for models of very different size. At one keep ratio the share is set
-# by the *form* of the matrices, not by how many there are or how large. What may change with size is how low a keep
+# by the *proportions* of the matrices, not by their number or their size. What may change with size is how low a keep
 # ratio can be before quality suffers. Shapes cannot tell that.
 #
 # What do these bytes buy? Here is the mini suite's row for the paper's setting, from the measured table.
@@ -203,14 +203,14 @@ claim("12-mini-kept", sentence, kept["value"], interval=(kept["low"], kept["high
 
 # %% [markdown]
 # The paper has 90.40 % beside experts of about 90.5 %, on eight photographic data sets. The *order* is the same: both
-# stand just below their experts. The digits must not be compared: other images, other classes, another model.
+# stand just below their experts. The percentages must not be compared: other images, other classes, another model.
 
 # %% [markdown]
 # ## Step 4 · Whose experts? Protocols
 #
-# On to real accuracies. Before you measure one, ask beside which published number it may stand. The eight data sets
-# have been fine-tuned on by several groups, and the checkpoints go around as families. Whoever compares a method on
-# one family with a method on another compares the experts as well. So each family is a *protocol*, and has its own
+# On to real accuracies. Before you measure one, ask which published numbers it may be compared with. Several groups
+# have fine-tuned experts on the eight data sets, and each group's checkpoints are a family. Whoever compares a method
+# on one family with a method on another compares the experts as well. So each family is a *protocol*, and has its own
 # tables.
 
 # %%
@@ -237,9 +237,9 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the same method, the same data sets, and another number. Many a paper claims less than this
-# as its progress. The paper that you read here is on P1. The real suite of this package is on P3: its checkpoints can
-# be downloaded by name, and each download is pinned to a commit.
+# **What you should see:** the same method, the same data sets, and another number. Many papers claim progress that is
+# smaller than this. The paper of this course is on P1. The real suite of this package is on P3: its checkpoints can be
+# downloaded by name, and each download is pinned to a commit.
 
 # %% [markdown]
 # ## Step 5 · The real suite: what you type
@@ -251,8 +251,8 @@ claim(
 # dts-mini reproduce --suite clip-vit-b-32 --dry-run
 # ```
 #
-# The answer has a line for each repository (its commit, its files, the bytes still to fetch) and times a few images on
-# your device, so that it can say how long the tables take: without a GPU, days. These are the repositories, and what
+# The answer has a line for each repository (its commit, its files, the bytes still to fetch). It also times a few
+# images on your device, to say how long the tables will take: without a GPU, days. These are the repositories, and what
 # their weights and the decoded images will take:
 
 # %%
@@ -273,31 +273,31 @@ claim("12-decoded", "The decoded test images take at most fourteen gigabytes.", 
 # dts-mini reproduce --suite clip-vit-b-32 --figures all
 # ```
 #
-# It fetches what is missing, checks that no test image of DTD stands in the training split, measures the tables of this
+# It fetches what is missing, checks that no test image of DTD is in the training split, measures the tables of this
 # course, the size-accuracy curve and the ablation (`--no-curves` leaves these two out), and writes a report that puts
-# the numbers beside those of the same protocol. Whatever is published for other checkpoints stands in a part of its
-# own, and the figures of notebooks 07 to 12, drawn from the real suite, at its end.
+# the numbers beside those of the same protocol. Numbers published for other checkpoints have a part of their own, and
+# the figures of notebooks 07 to 12, drawn from the real suite, come last.
 #
-# **You may kill it at any moment.** A file that was cut off goes on where it stopped. Decoded images, logits, merges
-# and deltas are kept as they are made, each under a digest of all that it depends on. So the second run makes only
+# **You may kill it at any moment.** A download that was cut off continues where it stopped. Decoded images, logits,
+# merges and deltas are kept as they are made, each under a digest of all that it depends on. So a second run makes only
 # what the first did not. (This is tested: on a miniature of the Hub, with the same names and formats and the network
 # off.)
 #
-# And every notebook but the first takes the real suite as it is:
+# And every notebook but the first runs on the real suite as it is:
 #
 # ```sh
 # DTS_SUITE=clip-vit-b-32 jupyter lab
 # ```
 #
 # The claims keep the bounds of the mini suite. Where one does not hold on yours, it says so and the notebook goes on:
-# there it is a finding, not a fault.
+# that is a finding, not a fault.
 
 # %% [markdown]
 # ### Exercise 2 · Did a test image leak? (easy, 6 minutes)
 #
-# One family of checkpoints was evaluated on images from its own training. Write the check that would have told. You get
-# the training images and the test images of a task as bytes. How many *test* images stand in the training split as
-# well?
+# One family of checkpoints was evaluated on images from its own training. Write the check that would have found this.
+# You get the training images and the test images of a task as bytes. How many *test* images are in the training split
+# as well?
 
 
 # %% tags=["exercise"]
@@ -314,16 +314,15 @@ leaked = check(leaked)
 # %%
 half = 20
 images = [image.numpy().tobytes() for image in suite.images(suite.example, "test")[0][: 2 * half]]
-claim(
-    "12-leak", "A test split that is half training images is found out.", leaked(images[:half], images), low=20, high=20
-)
+sentence = "Of a test split that is half training images, your check finds just that half: 20 images."
+claim("12-leak", sentence, leaked(images[:half], images), low=20, high=20, of="leaked")
 
 # %% [markdown]
 # ## Step 6 · One model, two sets of names (can be skipped at first)
 #
 # The experts on the Hub are saved by transformers, the model here is open_clip's. Both hold the same numbers under
 # other names: attention split or fused, two matrices transposed, `ln_pre` against `pre_layrnorm` (the spelling is
-# theirs). A map between the two is only worth something if it is *exact*, in both directions.
+# theirs). A map between the two is of use only if it is *exact*, in both directions.
 
 # %%
 from dts_mini.suites.clip import keys
@@ -339,9 +338,9 @@ claim("12-map", "There and back, every tensor is bit for bit what it was.", exac
 # %% [markdown]
 # ### Exercise 3 · Split the attention (medium, 8 minutes)
 #
-# Write the part of the map that changes more than a name. open_clip stacks queries on keys on values in
-# `attn.in_proj_weight` and `attn.in_proj_bias`; transformers has `self_attn.q_proj.weight` and so on. What else is in
-# the state dict goes through as it is.
+# Write the part of the map that changes more than a name. open_clip stacks queries, keys and values, in this order, in
+# `attn.in_proj_weight` and `attn.in_proj_bias`; transformers has `self_attn.q_proj.weight` and so on. All else in the
+# state dict stays as it is.
 
 
 # %% tags=["exercise"]
@@ -366,8 +365,8 @@ split_attention = check(split_attention)
 # hint("split_attention")
 
 # %% [markdown]
-# Both layouts can be compressed (`--attention split`), and the file records which one it was made from. Step 2 said
-# what that costs by shapes alone. Here it is in bytes on disk, for a real expert of this suite:
+# Both layouts can be compressed (`--attention split`), and the file records which one it was made from. In Step 2 you
+# counted what that costs from shapes alone. Here it is in bytes on disk, for an expert of the mini suite:
 
 # %%
 deltas = {"fused": compress(base, one), "split": compress(keys.split(base), keys.split(one))}
@@ -378,7 +377,7 @@ claim("12-split-file", "The file of the split layout is at least 5 % larger.", h
 # ## What is still to be measured
 #
 # Nothing in this chapter is an accuracy of the real suite: the machine that built this page has no network. The
-# commands above measure them, with intervals, on eight tasks. Beyond that:
+# commands above measure those accuracies, with intervals, on eight tasks. Beyond that:
 #
 # 1. ViT-B/16 and ViT-L/14 (`--suite clip-vit-l-14`), where the paper reports 94.24 %, and suites of more tasks
 #    (`--tasks 14`, `--tasks 20`).
@@ -388,8 +387,9 @@ claim("12-split-file", "The file of the split layout is at least 5 % larger.", h
 # %% [markdown]
 # ## Recap
 #
-# - Storage follows from shapes, the keep ratio and the bits of a code; you can check it without weights.
-# - The paper's figure stands when you count as its code does. Two bits and the image tower alone give another figure.
+# - Storage follows from shapes, the keep ratio and the bits per code; you can check it without weights.
+# - The paper's figure is right if you count as its program does. Two bits and the image tower alone give another
+#   figure.
 # - The layout of the attention weights changes the size of the file; the size of the model hardly changes the share.
 # - A number belongs to a family of checkpoints. Beside another family's it says nothing about methods.
 # - The real suite is one command that may be killed and run again; what it downloads is pinned and checked.
@@ -407,7 +407,7 @@ claim("12-split-file", "The file of the split layout is at least 5 % larger.", h
 #
 # <details><summary>Answer</summary>
 #
-# How many bits does a code count for? Which tensors are counted, above and below the line? Are q, k and v fused or
+# How many bits does a code count for? Which tensors are counted, in the file and in the model? Are q, k and v fused or
 # split?
 # </details>
 #
@@ -419,7 +419,7 @@ claim("12-split-file", "The file of the split layout is at least 5 % larger.", h
 # it adds to the model.
 # </details>
 #
-# **3.** Your merge gets 74 % on checkpoints that you downloaded, TIES is printed with 73.6 %. Have you beaten it?
+# **3.** Your merge gets 74 % on checkpoints that you downloaded, TIES is reported at 73.6 %. Have you beaten it?
 #
 # <details><summary>Answer</summary>
 #

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 13 · Language: models that read
 #
-# After this you can compress an encoder and a language model as you did an image tower, say which of their tensors
-# need a second look, and judge task descriptors that are taken from heads.
+# After this you can compress an encoder and a language model as you compressed an image tower, say which of their
+# tensors need a second look, and judge task descriptors that are taken from heads.
 
 # %% [markdown]
 # > **Goals.** You *cut* a classifier into body and head. You *find* tensors that are stored twice. You *compress*
@@ -17,7 +17,7 @@
 # %% [markdown]
 # ## The question
 #
-# The paper's figure below 1 % comes from language: 0.88 % a task, for RoBERTa-base. So far you have seen images only.
+# The paper's figure below 1 % comes from language: 0.88 % per task, for RoBERTa-base. So far you have seen images only.
 # DTS never asks what a tensor is for; it sees matrices, vectors and their names. So: **does anything change when the
 # model reads?**
 
@@ -50,7 +50,7 @@ from dts_mini.suites.places import DATA
 # ## Step 1 · What a text model is made of
 #
 # Begin with shapes, as in notebook 12: models of full size without a single weight. An encoder (RoBERTa-base) and a
-# decoder (GPT-2) consist of the same blocks as the image tower, attention and MLP. What is new stands before them: a
+# decoder (GPT-2) consist of the same blocks as the image tower, attention and MLP. What is new comes before them: a
 # matrix with a row for each *word* that the model knows, some fifty thousand rows.
 
 
@@ -96,17 +96,17 @@ total = {model: [sum(own[i] for own in kinds.values()) for i in (0, 1)] for mode
 least = min(parts[model]["words"][0] / total[model][0] for model in parts)
 claim("13-words", "In both models the words are at least 30 % of the parameters.", least, low=0.3, unit="%")
 share = total["RoBERTa-base"][1] / (32 * total["RoBERTa-base"][0])
-sentence = "With 2 bits a code, RoBERTa-base takes 0.8 to 0.9 % at keep ratio 0.1."
+sentence = "With 2 bits per code, RoBERTa-base takes 0.8 to 0.9 % at keep ratio 0.1."
 claim("13-roberta", sentence, share, low=0.008, high=0.009, unit="%")
 xl = json.loads((DATA / "scale.json").read_bytes())["gpt2-xl"]
 sentence = "The file of a GPT-2 XL of 1.5 billion parameters takes less than 0.9 % at keep ratio 0.1."
 claim("13-xl", sentence, xl["delta"]["share"], high=0.009, unit="%")
 
 # %% [markdown]
-# **What you should see:** much of such a model is a dictionary. Of the file it takes less than its share: a long, thin
-# matrix has few components. Counting two bits, you come near the paper's 0.88 %; counting three, as its code does for
-# CLIP, you would not. Which count gives its figure is not established here. (The GPT-2 XL was compressed whole, from
-# random weights: its file says something about size, and nothing about quality.)
+# **What you should see:** much of such a model is a dictionary. In the file it takes less than its share: a long, thin
+# matrix has few components. With two bits per code you come near the paper's 0.88 %; with three, which its program
+# counts for CLIP, you would not. Which count gives its figure is not established here. (The GPT-2 XL was compressed
+# whole, with random weights: its file says something about size, and nothing about quality.)
 
 # %% [markdown]
 # ## Step 2 · A body, and a head of its own
@@ -174,15 +174,15 @@ for kind in HEADS:
     claim(f"13-body-{kind}", sentence, max(storage(d).share("file") for d in small[kind].values()), high=0.03, unit="%")
 
 # %% [markdown]
-# **What you should see:** it works for both, at a few hundredths of the bytes. The answer to the question is mostly
-# *no*. (Mind the scale: the language is simple, the bodies are tiny. No real text has been read in this chapter.)
+# **What you should see:** it works for both, at a few hundredths of the bytes. So the answer to the chapter's question
+# is mostly *no*. (Mind the scale: the language is simple, the bodies are tiny. No real text has been read here.)
 
 # %% [markdown]
 # ## Step 3 · A model that writes
 #
 # A language model guesses the next word. It needs a row for each word twice: to read it, and to score it as a guess.
-# GPT-2 uses *one* matrix for both; its head is *tied* to its embedding. A state dict lists it under two names all the
-# same. Whoever counts by names counts the dictionary twice.
+# GPT-2 uses *one* matrix for both; its head is *tied* to its embedding. A state dict still lists it under two names. If
+# you count by names, you count the dictionary twice.
 #
 # ### Exercise 2 · What is stored twice? (medium, 8 minutes)
 #
@@ -210,9 +210,9 @@ stored_once = check(stored_once)
 # hint("stored_once")
 
 # %% [markdown]
-# A GPT-2-like model reads the whole language; its expert goes on with sentences of four topics. The cell takes about
-# ten seconds. Compress it whole, head and all. How well it reads is the *surprise* at the next word, in nats: less is
-# better.
+# A GPT-2-like model has read the whole language; its expert went on with sentences of four topics. Compress the expert
+# whole, head and all. How well it reads is measured by its *surprise* at the next word, in nats: less is better. The
+# cell takes about ten seconds.
 
 # %%
 reader, topics = language_model(), (0, 1, 2, 3)
@@ -238,11 +238,11 @@ claim("13-tied", "The second name of the tied matrix costs at most 100 bytes.", 
 # expert is coded once, and tied again when you rebuild. Checkpoints differ here: some store both names, some only one.
 
 # %% [markdown]
-# ## Step 4 · Matrices that lie on their side (can be skipped at first)
+# ## Step 4 · Transposed matrices (can be skipped at first)
 #
 # GPT-2 has one more oddity. Its layers, called `Conv1D`, keep a weight as inputs × outputs; everybody else's are
-# outputs × inputs. Does DTS mind? $M = U S V^\top$ says $M^\top = V S U^\top$: the two factors change places, and that
-# is all. Turn the matrices round and try.
+# outputs × inputs. Does that matter to DTS? $M = U S V^\top$ says $M^\top = V S U^\top$: the two factors change places,
+# and that is all. Transpose the matrices and try.
 
 # %%
 turned = [name for name in first["GPT-2-like"] if ".h." in name and name.endswith("weight") and "ln_" not in name]
@@ -250,19 +250,19 @@ turn = lambda state: {name: x.T.contiguous() if name in turned else x for name, 
 base, own = first["GPT-2-like"], bodies["GPT-2-like"]["seen 1"]
 upright, aside = compress(base, own), compress(turn(base), turn(own))
 wrong = lambda state: sum((state[name] - own[name]).square().sum().item() for name in turned) ** 0.5
-print(len(turned), "matrices turned")
+print(len(turned), "matrices transposed")
 
 # %%
 apart = abs(storage(upright).file - storage(aside).file)
 claim(
-    "13-turned-file", "Turned round or not, the file has the same bytes, give or take 50.", apart, high=50, unit="bytes"
+    "13-turned-file", "Transposed or not, the file has the same bytes, give or take 50.", apart, high=50, unit="bytes"
 )
 ratio = wrong(turn(rebuild(turn(base), aside))) / wrong(rebuild(base, upright))
 claim("13-turned", "And the error is the same to 3 %.", ratio, low=0.97, high=1.03)
 
 # %% [markdown]
-# **What you should see:** DTS does not mind. But a *name map* does: whoever moves GPT-2's weights into a library with
-# ordinary layers has to turn them, and a square matrix that was forgotten raises no error.
+# **What you should see:** to DTS it makes no difference. To a *map of names* it does: if you move GPT-2's weights into
+# a library with ordinary layers, you have to transpose them, and a square matrix that you forget raises no error.
 #
 # And words that fine-tuning never saw? Their rows of the embedding do not move. Such a row is noticed, and not coded:
 
@@ -276,8 +276,8 @@ print("rows that did not move come back bit for bit:", same)
 # %% [markdown]
 # ## Step 5 · A task whose body nobody fine-tuned
 #
-# `unseen` has most of its topics in common with `seen 1`. Its head is given, as in the paper's experiments on GLUE,
-# and so is the descriptor there: the *flattened dense layer of the head*. Which seen task do the weights choose?
+# The task `unseen` has most of its topics in common with `seen 1`. As in the paper's experiments on GLUE, its head is
+# given, and the descriptor is the *flattened dense layer of the head*. Which seen task do the weights prefer?
 
 # %%
 seen = [task for task in TASKS if task != "unseen"]
@@ -308,16 +308,15 @@ for kind in HEADS:
     claim(f"13-kin-{kind}", sentence, **points("seen 1"), high=0.0, unit="points")
 
 # %% [markdown]
-# **What you should see:** fusing helps against the pretrained body, but that is mostly the average's doing. The
-# weights are spread over all tasks, although you can tell at once which one is near; its body alone would have been
-# the better choice.
+# **What you should see:** fusing gains on the pretrained body, but hardly more than the plain average does. The weights
+# are spread over all tasks, although one of them is plainly near; its body alone would have been the better choice.
 #
 # Look at how the descriptor is made: all heads start from *one* random layer, so the start is part of every cosine.
 # What would a descriptor say that leaves the start out?
 #
 # ### Exercise 3 · How has it moved? (easy, 6 minutes)
 #
-# Compare not the layers, but their moves away from the start.
+# Compare not the layers, but how each has moved from the start.
 
 
 # %% tags=["exercise"]
@@ -334,7 +333,7 @@ moved_cosines = check(moved_cosines)
 # hint("moved_cosines")
 
 # %% [markdown]
-# **Predict** before you run the next cell: which of `seen 1`, `seen 2` and `seen 3` comes nearest now?
+# **Predict** before you go on: which of `seen 1`, `seen 2` and `seen 3` comes nearest now?
 
 # %%
 cosines, near = {}, {}
@@ -344,37 +343,38 @@ for kind, layer in HEADS.items():
     near[kind] = moved_cosines(new, others, start)
     as_it_is = torch.cosine_similarity(new[None], others, dim=1)
     cosines[kind] = {"the layer": as_it_is.tolist(), "its move from the start": near[kind].tolist()}
+
+# %% tags=["answer"]
 show(figures.descriptor_cosines(seen, cosines))
 
-# %%
+# %% tags=["answer"]
 spread = min((found.max() - found.min()).item() for found in near.values())
-claim("13-moved", "Without the start the largest and the least cosine lie at least 0.2 apart.", spread, low=0.2)
-sentence = (
-    "For the BERT-like body the nearest by moves is not the task that shares its topics: it is behind by 0.1 or more."
-)
+claim("13-moved", "Without the start the largest and the smallest cosine lie at least 0.2 apart.", spread, low=0.2)
+sentence = "For the BERT-like body the task that shares the topics is not the nearest now: it is behind by 0.1 or more."
 claim("13-moved-wrong", sentence, (near["BERT-like"].max() - near["BERT-like"][0]).item(), low=0.1)
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
+# <details><summary>What you should see</summary>
 #
-# The cosines are farther apart, so the weights would be bolder. But they are not *right*: for one of the two bodies
-# another task comes first. A head says how two labels are told apart, not what the sentences are about. Nothing keeps
-# two tasks on the same topics from learning other heads. That a descriptor is decided does not mean that it is
-# informed. Notebook 08 has ones that know what a task is about.
+# The cosines are farther apart, so the weights would differ more. But they are not *right*: for one of the two bodies
+# another task comes first. A head says how two labels are told apart, not what the sentences are about. Two tasks on
+# the same topics may well learn different heads. That a descriptor is clear does not mean that it is right. Those of
+# notebook 08 are made from what a task is about.
 # </details>
 
 # %% [markdown]
 # ## Recap
 #
 # - DTS does for a model that reads what it does for one that sees. At least 30 % of the parameters are words.
-# - Heads stay with their tasks; bodies are merged and compressed. What is tied is stored once; what lies on its side
-#   may.
-# - Heads as descriptors of tasks: near the start they all look alike, without it they are decided, and may be wrong.
+# - Heads stay with their tasks; bodies are merged and compressed. A tied matrix is stored once, and a transposed one
+#   takes the same bytes.
+# - Heads as descriptors of tasks: with the start in them they all look alike; without it they differ clearly, and may
+#   be wrong.
 #
-# **What would change our mind.** Real texts. These bodies are tiny, and so are their tasks. If real experts lost more
+# **What would change our mind.** Real texts: these bodies are tiny, and so are their tasks. If real experts lost more
 # than ours at the same keep ratio, the answer to this chapter's question would be *yes*.
 #
-# **In the paper.** It reports experts of RoBERTa and GPT-2 on GLUE, and 0.88 % a task for RoBERTa-base. Nothing here
+# **In the paper.** It reports experts of RoBERTa and GPT-2 on GLUE, and 0.88 % per task for RoBERTa-base. Nothing here
 # is a number of GLUE. To compress and merge checkpoints of your own, see `docs/how-to/text-models.md`.
 
 # %% [markdown]
@@ -395,12 +395,12 @@ claim("13-moved-wrong", sentence, (near["BERT-like"].max() - near["BERT-like"][0
 # It counted a tied matrix twice: once as the embedding and once as the head.
 # </details>
 #
-# **3.** All descriptors have cosines near one another. Can fusion weights help?
+# **3.** The cosines of all descriptors are nearly the same. Can fusion weights help?
 #
 # <details><summary>Answer</summary>
 #
-# Hardly: the weights are nearly equal then, and the fused model is the average. And if you make the descriptors differ
-# more, they need not say more about what a task is about.
+# Hardly: the weights are nearly equal then, and the fused model is nearly the average. And if you make the descriptors
+# differ more, they do not necessarily say more about the tasks.
 # </details>
 #
 # **Next:** this is the last notebook. The [start](00_start_here.ipynb) has the suite to try your own ideas on.

@@ -34,7 +34,7 @@ def test_serving_costs_are_per_token_and_meet_where_the_rank_cancels():
     assert legend(figure)[-1] == "where both cost the same" and len(legend(figure)) == 5
     (axis,) = figure.axes
     assert axis.get_xscale() == axis.get_yscale() == "log"
-    assert "tokens" in axis.get_xlabel() and "multiplications a token" in axis.get_ylabel()
+    assert "tokens" in axis.get_xlabel() and "multiplications per token" in axis.get_ylabel()
     assert len(cues(axis, "line")) == 5 and okabe_ito(axis)
 
 

@@ -1,10 +1,15 @@
 """The figures of the suite: data, labels, intervals, and a second cue beside the colour."""
 
+import ast
+import math
+from pathlib import Path
+
 import pytest
 import torch
 from looks import legend
 
 from dts_mini.course import figures
+from dts_mini.course.figures.shared import intervals, reach
 from dts_mini.course.style import MARKERS, PALETTE
 from dts_mini.suites.mini.task import Task, drawn
 
@@ -39,7 +44,7 @@ def test_storage_bars_are_in_mib_and_hatched():
     assert "all 3.0 MiB, one 1.0 MiB" in figure.alt
 
 
-def test_size_and_accuracy_stand_side_by_side_for_each_model():
+def test_size_and_accuracy_have_a_row_for_each_model():
     outcomes = {"base": right(0.5), "expert": right(0.9), "rebuilt": right(1.0)}
     figure, data = figures.size_and_accuracy({"base": 0, "expert": 2**20, "rebuilt": 2**10}, outcomes)
     assert data["name"] == ["base", "expert", "rebuilt"] and data["kib"] == [0, 1024, 1]
@@ -86,3 +91,62 @@ def test_accuracies_come_with_intervals_and_their_mean_last():
     assert "accuracy (%)" in axis.get_ylabel() and "95 %" in axis.get_ylabel()
     drawn_with = [(box[0].get_color(), box[0].get_marker()) for box in axis.containers]
     assert drawn_with == [(PALETTE[0], MARKERS[0]), (PALETTE[1], MARKERS[1])]
+
+
+# --- what every figure keeps to ---
+
+
+def modules():
+    folder = Path(figures.__file__).parent
+    return sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+
+
+# Pictures of single images or of one matrix, which stay small side by side.
+BESIDE = {"contact_sheet", "described", "component"}
+
+
+def beside(code: str) -> set[str]:
+    """The functions whose panels stand in more than one column."""
+    found = set()
+    for function in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.FunctionDef)):
+        for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) == "plt.subplots" and len(call.args) > 1 and ast.unparse(call.args[1]) != "1":
+                found.add(function.name)
+    return found
+
+
+def test_panels_of_a_figure_stand_one_below_the_other_for_a_phone():
+    assert set().union(*(beside(path.read_text()) for path in modules())) == BESIDE
+    assert beside("def two():\n    figure, axes = plt.subplots(1, len(x))") == {"two"}
+
+
+def test_every_error_bar_comes_from_the_one_function_that_draws_no_bar_of_no_length():
+    for path in modules():
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        for call in (call for call in calls if getattr(call.func, "attr", "") == "errorbar"):
+            given = ast.unparse(
+                call.args[2] if len(call.args) > 2 else next(k.value for k in call.keywords if "err" in k.arg)
+            )
+            assert given.startswith("reach(") or given == "around", (
+                f"{path.name}: {given}"
+            )  # around: quartiles of times
+
+
+def test_a_value_without_any_interval_has_no_bar_and_others_keep_theirs():
+    down, up = reach({"value": [1.0, 2.0], "low": [1.0, 1.5], "high": [1.0, 3.0]})
+    assert math.isnan(down[0]) and math.isnan(up[0]) and (down[1], up[1]) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_where_all_images_are_right_or_none_the_interval_is_not_certain(share):
+    sure, n = right(share), 200
+    rows = {"a": {"task": sure, "other": right(0.5)}}
+    drawn = [
+        figures.accuracies(rows, draws=50)[1]["rows"]["a"],
+        figures.size_and_accuracy({"a": 1}, {"a": sure})[1],
+        intervals([sure], 100),
+        figures.similarity_scatter({"p": sure}, {"m": {"p": 0.5}}, {}, "task")[1]["measures"]["m"],
+    ]
+    for entry in drawn:
+        assert entry["value"][0] == pytest.approx(100 * share)
+        assert entry["high"][0] - entry["low"][0] == pytest.approx(100 * 3.84 / (n + 3.84), rel=0.01)

@@ -24,7 +24,7 @@ from dts_mini.course.sandbox import ALLOW, engine
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (NOTEBOOKS / "instructor.md").read_text()
-ROUTES = re.findall(r"^\[route (\d+: .+?)\]$", TEXT, re.MULTILINE | re.DOTALL)
+ROUTES = re.findall(r"^<!-- route (\d+: .+?) -->$", TEXT, re.MULTILINE | re.DOTALL)
 SOLVED = sorted((NOTEBOOKS / "solved").glob("[0-9]*.ipynb"))
 
 PROSE = """# 03 · Toy

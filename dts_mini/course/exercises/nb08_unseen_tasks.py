@@ -161,6 +161,7 @@ EXERCISES = (
             ),
         ),
         wrong=WEIGHTS_WRONG,
+        pace=(torch.linspace(-1, 1, 8), torch.linspace(-9, 9, 80_000).sin().view(10_000, 8)),
         start="First the cosine of the unseen descriptor with each row of seen, a tensor (N,). What do negative ones "
         "become?",
         skeleton=(
@@ -247,6 +248,7 @@ EXERCISES = (
             ("Better and worse are the wrong way round", "Better is said of ours: subtract the other one from it."),
         ),
         wrong=TOLD_WRONG,
+        pace=(torch.linspace(0, 1, 40_000), torch.linspace(1, 0, 40_000)),
         start="What is the difference of the two rows in one draw? Take it in all draws. Where do 95 % of these "
         "differences lie?",
         skeleton=(

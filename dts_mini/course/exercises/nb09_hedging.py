@@ -53,8 +53,8 @@ def a_high_power_leaves_the_nearest(candidate):
 def fuse_from(near: list[float], gains: list[float]) -> float:
     """Nearness and gain of fusing, one number per task -> the threshold t: fuse where nearness >= t.
 
-    The one with the largest summed gain of the tasks that are fused; of equally good ones the least. The candidates are
-    the nearnesses themselves and, for fusing none of these tasks, the largest of them plus 0.01.
+    The one with the largest summed gain of the tasks that are fused; of equally good ones the smallest. The candidates
+    are the nearnesses themselves and, for fusing none of these tasks, the largest of them plus 0.01.
     """
     candidates = sorted([*near, max(near) + 0.01])
     return max(candidates, key=lambda t: sum(gain for n, gain in zip(near, gains, strict=True) if n >= t))
@@ -78,7 +78,7 @@ FUSE_WRONG = {
         sorted([*near, max(near) + 0.01]),
         key=lambda t: _gained(near, gains, t) / max(1, sum(n >= t for n in near)),
     ),
-    "I take the least nearness that gained": lambda near, gains: min(
+    "I take the smallest nearness that gained": lambda near, gains: min(
         [n for n, g in zip(near, gains, strict=True) if g > 0], default=max(near) + 0.01
     ),
 }
@@ -94,7 +94,7 @@ def safest(accuracies: dict[float, list[float]], better: list[float]) -> float:
     """{share: accuracy on each task}, and each task's better model's accuracy -> the share that falls least below it.
 
     What counts is the task on which a share falls furthest; a gain elsewhere does not make up for it. Where a share
-    falls nowhere, the task counts on which it is least above.
+    falls nowhere, its smallest gain counts.
     """
     fall = lambda share: max(b - a for a, b in zip(accuracies[share], better, strict=True))
     return min(accuracies, key=fall)
@@ -156,6 +156,7 @@ EXERCISES = (
             ("I get nan", "Where no cosine is positive you divide zero by zero. By the rule all weigh the same then."),
         ),
         wrong=SHARPENED_WRONG,
+        pace=(torch.linspace(-1, 1, 8), torch.linspace(-9, 9, 80_000).sin().view(10_000, 8), 2.0),
         start="Begin as in notebook 08, with the cosines (N,), none below zero. Where does the power stand in the "
         "formula?",
         skeleton=(
@@ -188,7 +189,7 @@ EXERCISES = (
             ),
             ("I fuse only what is nearer than the threshold", "A task exactly at the threshold is fused: use >=."),
             (
-                "I take the least nearness that gained",
+                "I take the smallest nearness that gained",
                 "All tasks above a threshold are fused, the losing ones too. Sum their gains for every candidate.",
             ),
             (
@@ -201,7 +202,7 @@ EXERCISES = (
         start="List the candidates first. For one candidate t: which tasks are fused, and what do they gain together?",
         skeleton=(
             "def fuse_from(near, gains):\n"
-            "    candidates = ...  # rising, so that of equals the least comes first\n"
+            "    candidates = ...  # rising, so that of equals the smallest comes first\n"
             "    def gained(t):\n"
             "        return sum(gain for n, gain in zip(near, gains) if ...)\n"
             "    return max(candidates, key=gained)"

@@ -194,6 +194,7 @@ EXERCISES = (
             ),
         ),
         wrong=FORWARD_WRONG,
+        pace=(torch.ones(20_000, 3), *TALL[1:]),
         start="Go through the formula from the right, with shapes: x is (tokens, n). What is V^T x, for all rows?",
         skeleton="""def low_rank_forward(x, w, u, s, vh):
     thin = ...  # V^T x of every token: (tokens, r)
@@ -261,6 +262,7 @@ EXERCISES = (
             ("Positive and negative cancel", "Square each product before you sum over the vectors."),
         ),
         wrong=SHARE_WRONG,
+        pace=(torch.ones(20_000, 4), ALONG),
         start="Take one input and one unit vector v: the share of x along v is (v x)^2 / ||x||^2. Then sum over all v.",
         skeleton="""def subspace_share(x, vectors):
     products = x @ vectors.T  # (batch, r)

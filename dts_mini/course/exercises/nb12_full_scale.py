@@ -9,7 +9,7 @@ NOTEBOOK = "12_full_scale"
 
 
 def attention_bits(d: int, rank: int, fused: bool) -> int:
-    """Bits of the q, k and v weights of one block, each d x d: 2 a code, 32 a singular value, rank the same for both.
+    """Bits of the q, k and v weights of one block, each d x d: 2 per code, 32 per singular value, one rank for both.
 
     Fused they are one 3d x d matrix, split they are three matrices.
     """
@@ -200,6 +200,8 @@ EXERCISES = (
             ),
         ),
         wrong=LEAKED_WRONG,
+        pace=([number.to_bytes(4) for number in range(6_000)], [number.to_bytes(4) for number in range(3_000, 9_000)]),
+        faster="look each image up in a set, not in a list",
         start="Take one test image: does it stand anywhere in the training split? Then count over all test images.",
         skeleton="""def leaked(train, test):
     seen = set(train)

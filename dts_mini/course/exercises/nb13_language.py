@@ -234,6 +234,7 @@ EXERCISES = (
             ),
         ),
         wrong=MOVED_WRONG,
+        pace=(torch.ones(3), torch.linspace(-9, 9, 30_000).sin().view(10_000, 3), START),
         start="How has the new task's descriptor moved? Subtract. Do the same for each row of the seen ones.",
         skeleton="""def moved_cosines(unseen, seen, start):
     new = ...  # (d,)

@@ -12,7 +12,7 @@ from torch import Tensor
 from dts_mini.core.dts import rank_of
 from dts_mini.core.state import State
 from dts_mini.core.svd import decompose
-from dts_mini.course.figures.shared import KINDS, intervals, layer_of, whiskers
+from dts_mini.course.figures.shared import KINDS, intervals, layer_of, reach, whiskers
 from dts_mini.course.style import PALETTE, SIGNS, cue, styled
 
 
@@ -222,10 +222,9 @@ def same_error(rows: Mapping[str, Mapping[str, Tensor]], levels: Mapping[str, Te
     }
     for axes, key in ((above, "accuracy"), (below, "kl")):
         for number in range(len(names)):
-            value, low, high = (data[key][end][number] for end in ("value", "low", "high"))
-            bar = [[max(0.0, value - low)], [max(0.0, high - value)]]
+            one = {end: [numbers[number]] for end, numbers in data[key].items()}
             look = {**cue(number), "linestyle": "none", "capsize": 3, "markersize": 7}
-            axes.errorbar([value], [number], xerr=bar, **look)
+            axes.errorbar(one["value"], [number], xerr=reach(one), **look)
         axes.grid(axis="x", color="0.9")
     _levels(above, levels, data, above.axvline, above.axvspan)
     above.set_yticks(range(len(names)), names)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
+from dts_mini.course.figures.shared import reach
 from dts_mini.course.style import PALETTE
 
 KEYS = ("value", "low", "high")
@@ -53,11 +54,8 @@ def spread(axes: Axes, y: float, entries: Mapping[str, Sequence[float]], family:
     """The estimates of one family on the strip at height ``y``, in its look; several lie a little above each other."""
     count = len(entries["value"])
     heights = [y + 0.32 * (number / max(1, count - 1) - 0.5) * (count > 1) for number in range(count)]
-    low, high = (
-        [abs(end - value) for end, value in zip(entries[key], entries["value"], strict=True)] for key in ("low", "high")
-    )
     looks = look(family) | {"markersize": size, "elinewidth": 0.8, "alpha": 0.9} | looks
-    axes.errorbar(entries["value"], heights, xerr=[low, high], **looks)
+    axes.errorbar(entries["value"], heights, xerr=reach(entries), **looks)
 
 
 def name_strips(axes: Axes, names: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ def where_bytes_go(parts: Mapping[str, Mapping[str, tuple[float, float]]]) -> tu
         for model, kinds in data.items()
     )
     figure.alt = (
-        "Two stacked bars a model: what each kind of tensor takes of the parameters, and of a task's file, in %. "
+        "Two stacked bars for each model: what each kind of tensor takes of the parameters, and of a task's file, in %. "
         f"{told}."
     )
     return figure, data
@@ -70,5 +70,7 @@ def descriptor_cosines(
         for model, ways in data.items()
         for way, row in ways.items()
     )
-    figure.alt = f"Bars of the cosine of the new task's descriptor with each seen task's, a panel a model. {told}."
+    figure.alt = (
+        f"Bars of the cosine of the new task's descriptor with each seen task's, a panel for each model. {told}."
+    )
     return figure, data

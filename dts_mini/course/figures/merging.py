@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dts_mini.course.figures.kinds import KEYS, in_percent, look, name_strips, range_of, spread
+from dts_mini.course.figures.shared import reach
 from dts_mini.course.style import DASHES, MARKERS, PALETTE, styled
 from dts_mini.measures import tables
 from dts_mini.measures.tables import FAMILIES, by_variant, rows_of
@@ -23,8 +24,8 @@ def mean_accuracies(table: Mapping) -> tuple[Figure, dict]:
     words = []
     for family in (each for each in FAMILIES if each in of):
         here = [place for place, each in enumerate(of) if each == family]
-        reach = [[value[i] - low[i] for i in here], [high[i] - value[i] for i in here]]
-        axes.errorbar([value[i] for i in here], here, xerr=reach, **look(family), capsize=3, label=family)
+        own = {key: [ends[i] for i in here] for key, ends in zip(KEYS, (value, low, high), strict=True)}
+        axes.errorbar(own["value"], here, xerr=reach(own), **look(family), capsize=3, label=family)
         words.append(f"{family} {range_of([value[i] for i in here])} %")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -117,12 +118,10 @@ def two_measures(table: Mapping) -> tuple[Figure, dict]:
         size = [100 * row["storage"] for row in points]
         share = in_percent([row["share of experts"] for row in points])
         apart = [row["kl from experts"] for row in points]
-        reach = [[v - e for v, e in zip(share["value"], share["low"], strict=True)]]
-        reach += [[e - v for v, e in zip(share["value"], share["high"], strict=True)]]
         moved = [s * 1.04 ** (number - 1) for s in size]
         looks = look(tables.family(points[0])) | {"linestyle": DASHES[number], "label": name}
         looks |= {"marker": MARKERS[1 + number]} if number > 1 else {}  # DTS-D over another merge: the same colour
-        top.errorbar(moved, share["value"], reach, capsize=2, **looks)
+        top.errorbar(moved, share["value"], reach(share), capsize=2, **looks)
         bottom.plot(moved, apart, **looks)
         data[name] = {"storage": size, "share": share, "kl": apart}
     for row in single:

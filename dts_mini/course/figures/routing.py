@@ -41,7 +41,9 @@ def routing_maps(choices: Mapping[str, Tensor], truth: Tensor, tasks: Sequence[s
         f"{name}: at least {min(data[name][i][i] for i in range(k)):.0f} % of a task's images on the diagonal"
         for name in choices
     )
-    figure.alt = f"Heat maps of the share of each task's images that is sent to each task, a panel a router. {told}."
+    figure.alt = (
+        f"Heat maps of the share of each task's images that is sent to each task, a panel for each router. {told}."
+    )
     return figure, data
 
 

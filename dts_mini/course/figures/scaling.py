@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dts_mini.core.delta import TaskDelta, storage
 from dts_mini.core.dts import Flat, LowRank
-from dts_mini.course.figures.shared import whiskers
+from dts_mini.course.figures.shared import reach, whiskers
 from dts_mini.course.figures.thresholding import GROUP_NAMES
 from dts_mini.course.style import GROUPS, PALETTE, bar_cue, cue, styled
 from dts_mini.suites.evaluation import interval
@@ -197,12 +197,12 @@ def scaling_costs(lost: Mapping[str, Tensor], kl: Mapping[str, Tensor], tasks: S
     for axis, (kind, rows, factor) in zip(axes, (("lost", lost, 100), ("kl", kl, 1)), strict=True):
         for number, (name, draws) in enumerate(rows.items()):
             draws = factor * torch.cat([draws, draws.mean(1, keepdim=True)], 1)
-            low, high = torch.tensor([interval(column) for column in draws.T]).T
-            value = draws.mean(0)
+            low, high = zip(*(interval(column) for column in draws.T), strict=True)
+            entry = {"value": draws.mean(0).tolist(), "low": list(low), "high": list(high)}
             place = torch.arange(len(columns)) + (number - (len(rows) - 1) / 2) * 0.22
             look = {**cue(number), "linestyle": "", "markersize": 6, "capsize": 2}
-            axis.errorbar(value, place, xerr=torch.stack([value - low, high - value]).clamp(min=0), **look, label=name)
-            data[kind][name] = {"value": value.tolist(), "low": low.tolist(), "high": high.tolist()}
+            axis.errorbar(entry["value"], place, xerr=reach(entry), **look, label=name)
+            data[kind][name] = entry
         axis.axhline(len(tasks) - 0.5, color="0.6", linewidth=0.8)
         axis.grid(axis="x", alpha=0.3)
         axis.set_yticks(range(len(columns)), columns)
@@ -230,11 +230,13 @@ def trial_rows(trials: Mapping[str, Tensor]) -> tuple[Figure, dict]:
     figure, axes = plt.subplots(figsize=(6.4, 1.2 + 0.42 * len(trials)))
     data = {"trial": list(trials), "value": [], "low": [], "high": []}
     for place, draws in enumerate(trials.values()):
-        value, (low, high) = draws.mean().item(), interval(draws)
+        one = {
+            key: [x] for key, x in zip(("value", "low", "high"), (draws.mean().item(), *interval(draws)), strict=True)
+        }
         look = {**cue(0 if place else 6), "linestyle": "", "markersize": 6, "capsize": 3}
-        axes.errorbar([value], [place], xerr=[[max(0, value - low)], [max(0, high - value)]], **look)
-        for key, number in (("value", value), ("low", low), ("high", high)):
-            data[key].append(number)
+        axes.errorbar(one["value"], [place], xerr=reach(one), **look)
+        for key, number in one.items():
+            data[key] += number
     axes.axvline(data["value"][0], color="0.6", linestyle=":", linewidth=1)
     axes.set_yticks(range(len(trials)), list(trials))
     axes.invert_yaxis()

@@ -35,7 +35,7 @@ def drift(errors: Mapping[str, Sequence[float]]) -> tuple[Figure, dict]:
 
 @styled
 def serving_cost(shape: tuple[int, int], ranks: Sequence[int], tokens: Sequence[int]) -> tuple[Figure, dict]:
-    """Multiplications a token for one m x n matrix against the tokens served between two swaps, plain W x being 1.
+    """Multiplications per token for one m x n matrix against the tokens served between two swaps, plain W x being 1.
 
     Rebuilding costs m n r once for each swap; the side path costs r (m + n) for each token.
     """
@@ -49,11 +49,11 @@ def serving_cost(shape: tuple[int, int], ranks: Sequence[int], tokens: Sequence[
         axis.plot(tokens, data["side"][rank], **cue(2 * number + 1), label=f"side path, rank {rank}")
     axis.axvline(data["even"], color="0.35", linewidth=1, label="where both cost the same")
     axis.set(xscale="log", yscale="log", xlabel="tokens served between two swaps")
-    axis.set_ylabel("multiplications a token\n(plain $W x$ is 1)")
+    axis.set_ylabel("multiplications per token\n(plain $W x$ is 1)")
     axis.grid(color="0.9")
     figure.legend(loc="outside upper center", ncols=3)
     figure.alt = (
-        "Multiplications a token against the tokens served between two swaps, on log axes. Rebuilding falls, the side "
+        "Multiplications per token against the tokens served between two swaps, on log axes. Rebuilding falls, the side "
         f"path is level; for every rank the two lines meet at {data['even']:.0f} tokens."
     )
     return figure, data
@@ -93,7 +93,7 @@ def serving_times(runs: Sequence[Mapping], ways: Sequence[str]) -> tuple[Figure,
         for way, by in ways_of.items()
     )
     figure.alt = (
-        f"Bars of a request's time as a multiple of the base's, by images in a request, a panel a model. {told}."
+        f"Bars of a request's time as a multiple of the base's, by images in a request, a panel for each model. {told}."
     )
     return figure, data
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from dts_mini.course.style import cue
-from dts_mini.suites.evaluation import bootstrap, interval
+from dts_mini.suites.evaluation import accuracy_interval, bootstrap, interval
 
 KINDS = {
     "attention, in": "attn.in_proj_weight",
@@ -34,13 +34,25 @@ def estimates(values: list[float], intervals: list[tuple[float, float]]) -> dict
 def intervals(samples: Sequence[Tensor], unit: float = 1) -> dict[str, list[float]]:
     """Means of samples (n) and their 95 % bootstrap intervals, all times ``unit``."""
     drawn = bootstrap({str(number): {"task": sample} for number, sample in enumerate(samples)}).values()
-    low, high = zip(*(interval(draws[:, 0]) for draws in drawn), strict=True)
+    ends = [
+        accuracy_interval(sample, draws[:, 0]) if sample.dtype == torch.bool else interval(draws[:, 0])
+        for sample, draws in zip(samples, drawn, strict=True)
+    ]
+    low, high = zip(*ends, strict=True)
     found = {"value": [sample.float().mean().item() for sample in samples], "low": low, "high": high}
     return {end: [unit * x for x in values] for end, values in found.items()}
 
 
 def whiskers(axis: Axes, x: Sequence[float], entry: Mapping[str, list[float]], index: int, label, **look) -> None:
     """Estimates with their intervals, in the colour and marker of series ``index``."""
+    axis.errorbar(x, entry["value"], yerr=reach(entry), capsize=2, markersize=6, label=label, **{**cue(index), **look})
+
+
+def reach(entry: Mapping[str, Sequence[float]]) -> list[list[float]]:
+    """How far estimates' intervals reach down and up, for error bars; of one without any width nothing is drawn.
+
+    Its caps would look like certainty, where it is only no estimate: what is compared with itself, or fixed.
+    """
     value, low, high = (torch.tensor(entry[key]) for key in ("value", "low", "high"))
-    error = torch.stack([value - low, high - value]).clamp(min=0).numpy()
-    axis.errorbar(x, value.numpy(), yerr=error, capsize=2, markersize=6, label=label, **{**cue(index), **look})
+    bars = torch.stack([value - low, high - value]).clamp(min=0)
+    return bars.masked_fill(low == high, float("nan")).tolist()

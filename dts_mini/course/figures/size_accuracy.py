@@ -6,6 +6,8 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from dts_mini.course.figures.kinds import in_percent
+from dts_mini.course.figures.shared import reach
 from dts_mini.course.style import MARKERS, PALETTE, bar_cue, cue, styled
 from dts_mini.measures.tables import by_variant
 
@@ -21,13 +23,12 @@ def size_curves(table: Mapping) -> tuple[Figure, dict]:
     data = {}
     for number, (name, rows) in enumerate(by_variant(table).items()):
         size = [100 * row["storage"] for row in rows]
-        value, low, high = ([100 * row["share of experts"][key] for row in rows] for key in ("value", "low", "high"))
+        share = in_percent([row["share of experts"] for row in rows])
         kl = [row["kl from experts"] for row in rows]
-        reach = [[v - l for v, l in zip(value, low, strict=True)], [h - v for v, h in zip(value, high, strict=True)]]
         apart = [s * 1.04 ** (number - 1) for s in size]  # so that the intervals can be told apart
-        above.errorbar(apart, value, reach, capsize=3, **cue(number), label=name)
+        above.errorbar(apart, share["value"], reach(share), capsize=3, **cue(number), label=name)
         below.plot(size, kl, **cue(number))
-        data[name] = {"storage": size, "value": value, "low": low, "high": high, "kl": kl}
+        data[name] = {"storage": size, **share, "kl": kl}
     ticks = next(iter(data.values()))["storage"]  # the other curves' files are as large, but for a few zeros
     for axis in (above, below):
         axis.set_xscale("log")
@@ -239,7 +240,7 @@ def layer_ranks(ranks: Mapping[str, Mapping[str, int]]) -> tuple[Figure, dict]:
     figure.supylabel("components kept", fontsize="medium")
     most = {m: max((r, kind) for kind, own in given.items() for r in own) for m, given in data.items()}
     told = "; ".join(f"{m}: {r} at most, in {' '.join(kind.split())}" for m, (r, kind) in most.items())
-    figure.alt = f"Bars of the components that each matrix keeps, by kind of matrix, a panel a method. {told}."
+    figure.alt = f"Bars of the components that each matrix keeps, by kind of matrix, a panel for each method. {told}."
     return figure, data
 
 
@@ -282,7 +283,7 @@ def rate_distortion(
 ) -> tuple[Figure, dict]:
     """What one expert's bytes leave: squared error (share of the task vector's) and KL (nats), one below the other.
 
-    ``measured``: {method: (bits a parameter, error, KL) a size}. ``limit``: (bits, errors) of the best possible code,
+    ``measured``: {method: (bits per parameter, error, KL), one for each size}. ``limit``: (bits, errors) of the best possible code,
     drawn in the upper panel without points: of the KL no limit is known. All axes are logarithmic.
     """
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.2, 6.4), sharex=True)
@@ -307,14 +308,14 @@ def rate_distortion(
     above.set_ylim(bottom=0.6 * min(min(entry["error"]) for entry in data.values()))
     above.set_xlim(0.8 * min(lows), 1.25 * max(max(entry["bits"]) for entry in data.values()))
     above.set_ylabel("squared error\n(share of the task vector's)")
-    below.set(xlabel="bits a parameter", ylabel="KL divergence\nfrom the expert (nats)")
+    below.set(xlabel="bits per parameter", ylabel="KL divergence\nfrom the expert (nats)")
     figure.legend(loc="outside upper center", ncols=3)
     told = "; ".join(
         f"{m}: error {e['error'][0]:.2f} to {e['error'][-1]:.2f}, KL {_short(e['kl'][0])} to {_short(e['kl'][-1])}"
         for m, e in data.items()
     )
     figure.alt = (
-        "Two panels, one below the other, against bits a parameter, all on log axes. Above: the squared error that is "
+        "Two panels, one below the other, against bits per parameter, all on log axes. Above: the squared error that is "
         f"left, and in grey what no code reaches. Below: KL divergence. From the fewest to the most bits, {told}."
     )
     return figure, data

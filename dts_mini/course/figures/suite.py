@@ -7,9 +7,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dts_mini.course.figures.shared import estimates, whiskers
+from dts_mini.course.figures.shared import estimates, reach, whiskers
 from dts_mini.course.style import PALETTE, bar_cue, cue, styled
-from dts_mini.suites.evaluation import bootstrap, interval
+from dts_mini.suites.evaluation import accuracy_interval, bootstrap, interval
 from dts_mini.suites.mini.task import Task
 
 
@@ -51,29 +51,32 @@ def size_and_accuracy(sizes: Mapping[str, int], outcomes: Mapping[str, Tensor]) 
     names = list(sizes)
     resampled = bootstrap({name: {"task": outcomes[name]} for name in names})
     values = [100 * outcomes[name].float().mean().item() for name in names]
-    entry = estimates(values, [interval(resampled[name][:, 0]) for name in names])
+    entry = estimates(values, [accuracy_interval(outcomes[name], resampled[name][:, 0]) for name in names])
     kib = [size / 2**10 for size in sizes.values()]
-    figure, (bars, points) = plt.subplots(1, 2, figsize=(9, 0.62 * len(names) + 1.2), sharey=True)
+    figure, (bars, points) = plt.subplots(2, 1, figsize=(6.4, 1.1 * len(names) + 1.8))
     for number, (bar, size) in enumerate(zip(bars.barh(range(len(names)), kib), kib, strict=True)):
         bar.set(**bar_cue(number))
         bars.annotate(f" {size:,.0f}", (size, number), va="center")
-        low, high = (abs(values[number] - entry[end][number]) for end in ("low", "high"))
-        points.errorbar(values[number], number, xerr=[[low], [high]], capsize=3, markersize=7, **cue(number))
+        one = {key: [ends[number]] for key, ends in entry.items()}
+        points.errorbar(one["value"], [number], xerr=reach(one), capsize=3, markersize=7, **cue(number))
         points.annotate(
             f"{values[number]:.1f}", (values[number], number), (0, 9), textcoords="offset points", ha="center"
         )
-    bars.set_yticks(range(len(names)), names)
-    bars.invert_yaxis()
+    for axis in (bars, points):
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.5, -0.5)
     bars.margins(x=0.18)
     bars.set_xlabel("on disk beside the shared model (KiB)")
-    points.set(xlabel="accuracy (%), 95 % interval", xlim=(0, 102), ylim=(len(names) - 0.5, -0.5))
+    points.set(xlabel="accuracy (%), 95 % interval", xlim=(0, 102))
     points.grid(axis="x", color="0.9")
     told = [
         f"{name} takes {size:,.0f} KiB and gets {value:.1f} % right"
         for name, size, value in zip(names, kib, values, strict=True)
     ]
     figure.alt = (
-        "Two panels, a row for each model: size beside the shared model, and accuracy. " + "; ".join(told) + "."
+        "Two panels, one below the other, a row for each model: size beside the shared model, and accuracy. "
+        + "; ".join(told)
+        + "."
     )
     return figure, {"name": names, "kib": kib, **entry}
 
@@ -136,7 +139,8 @@ def accuracies(outcomes: Mapping[str, Mapping[str, Tensor]], draws: int = 2_000)
     for number, (row, right) in enumerate(outcomes.items()):
         values = [100 * right[task].float().mean().item() for task in tasks]
         spread = torch.cat([resampled[row], resampled[row].mean(1, keepdim=True)], 1)
-        entry = estimates([*values, sum(values) / len(values)], [interval(column) for column in spread.T])
+        ends = [accuracy_interval(right[task], column) for task, column in zip(tasks, spread.T, strict=False)]
+        entry = estimates([*values, sum(values) / len(values)], [*ends, interval(spread[:, -1])])
         data["rows"][row] = entry
         shift = 0.12 * (number - (len(outcomes) - 1) / 2)
         where = [*(i + shift for i in range(len(tasks))), len(tasks) + 0.4 + shift]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dts_mini.core.state import State
 from dts_mini.course.figures.kinds import in_percent, look, name_strips, range_of, spread
+from dts_mini.course.figures.shared import reach
 from dts_mini.course.style import DASHES, HATCHES, MARKERS, PALETTE, styled
 from dts_mini.measures.tables import rows_of
 
@@ -92,12 +93,10 @@ def sharpness_curves(curves: Mapping[str, Mapping[str, list[float]]], stops: Seq
     figure, axes = plt.subplots(figsize=(7.4, 3.6))
     data = {}
     for number, (name, curve) in enumerate(curves.items()):
-        value, low, high = ([100 * x for x in curve[key]] for key in ("value", "low", "high"))
-        reach = [[v - e for v, e in zip(value, low, strict=True)], [e - v for v, e in zip(value, high, strict=True)]]
+        data[name] = {key: [100 * x for x in curve[key]] for key in ("value", "low", "high")}
         place = [i + 0.06 * (number - (len(curves) - 1) / 2) for i in range(len(stops))]
         looks = {"color": GREYS[number % 3], "marker": MARKERS[number % 7], "linestyle": DASHES[number % 7]}
-        axes.errorbar(place, value, reach, capsize=3, **looks, label=name)
-        data[name] = {"value": value, "low": low, "high": high}
+        axes.errorbar(place, data[name]["value"], reach(data[name]), capsize=3, **looks, label=name)
     axes.axhline(0, color=look("base merge")["color"], linewidth=1, label="the base (equal weights)")
     axes.set_xticks(range(len(stops)), [f"{stop:g}" for stop in stops])
     axes.set_xlabel("sharpness p of the weights (0: equal, 1: the paper's)")
@@ -236,13 +235,14 @@ def unseen_gains(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
     """
     names = [row["name"] for row in rows]
     gains = [row["gain on base merge"] for row in rows]
-    value, low, high = ([100 * gain[key] for gain in gains] for key in ("value", "low", "high"))
+    found = in_percent(gains)
     worst = [100 * row["worst"]["value"] for row in rows]
     figure, axes = plt.subplots(figsize=(6.6, 0.3 * len(rows) + 1.9))
     at = range(len(rows))
-    reach = [[v - e for v, e in zip(value, low, strict=True)], [e - v for v, e in zip(value, high, strict=True)]]
     looks = {"color": PALETTE[6], "fmt": MARKERS[0], "capsize": 3}
-    axes.errorbar(value, at, xerr=reach, **looks, label="mean gain on the base merge\nbars: 95 % intervals")
+    axes.errorbar(
+        found["value"], at, xerr=reach(found), **looks, label="mean gain on the base merge\nbars: 95 % intervals"
+    )
     looks = {"color": "0.5", "marker": MARKERS[3], "linestyle": "none"}
     axes.plot(worst, at, **looks, label="worst case against the better\nof zero-shot and base merge")
     axes.axvline(0, color="0.5", linewidth=1)
@@ -253,7 +253,7 @@ def unseen_gains(rows: Sequence[Mapping]) -> tuple[Figure, dict]:
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside lower center")
     figure.alt = "Mean gain on the base merge, and the worst case, in points" + "".join(
-        f"; {name} {v:.1f} and {w:.1f}" for name, v, w in zip(names, value, worst, strict=True)
+        f"; {name} {v:.1f} and {w:.1f}" for name, v, w in zip(names, found["value"], worst, strict=True)
     )
     figure.alt += "."
-    return figure, {"row": names, "value": value, "low": low, "high": high, "worst": worst}
+    return figure, {"row": names, **found, "worst": worst}

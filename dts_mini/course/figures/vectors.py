@@ -10,7 +10,7 @@ from torch import Tensor
 from dts_mini.core.state import State
 from dts_mini.course.figures.shared import KINDS, estimates, layer_of, whiskers
 from dts_mini.course.style import cue, styled
-from dts_mini.suites.evaluation import bootstrap, interval
+from dts_mini.suites.evaluation import accuracy_interval, bootstrap
 
 
 @styled
@@ -116,14 +116,14 @@ def similarity_scatter(
     """
     resampled = bootstrap({name: {task: right} for name, right in {**partners, **levels}.items()})
     at = {
-        name: estimates([100 * right.float().mean().item()], [interval(resampled[name][:, 0])])
+        name: estimates([100 * right.float().mean().item()], [accuracy_interval(right, resampled[name][:, 0])])
         for name, right in {**partners, **levels}.items()
     }
     figure, panels = plt.subplots(
-        1, len(similarities), figsize=(4.6 * len(similarities), 4.6), sharey=True, squeeze=False
+        len(similarities), 1, figsize=(6.4, 3.3 * len(similarities) + 1), sharey=True, squeeze=False
     )
     data = {"measures": {}, "levels": {name: at[name] for name in levels}}
-    for axis, (measure, alike) in zip(panels[0], similarities.items(), strict=True):
+    for axis, (measure, alike) in zip(panels[:, 0], similarities.items(), strict=True):
         names = sorted(partners, key=alike.__getitem__)
         for name in names:
             look = list(partners).index(name)
@@ -134,9 +134,9 @@ def similarity_scatter(
             axis.axhline(at[name]["value"][0], label=name if not data["measures"] else None, **look)
             axis.axhspan(at[name]["low"][0], at[name]["high"][0], color=look["color"], alpha=0.12, linewidth=0)
         axis.set_xlabel(f"{measure} (cosine)")
+        axis.set_ylabel(f"accuracy on {task} (%),\n95 % interval")
         entry = {key: [at[name][key][0] for name in names] for key in ("value", "low", "high")}
         data["measures"][measure] = {"partner": names, "similarity": [alike[name] for name in names], **entry}
-    figure.axes[0].set_ylabel(f"accuracy on {task} (%), 95 % interval")
     figure.legend(loc="outside upper center", ncols=4)
     level = "; ".join(f"{name} {at[name]['value'][0]:.0f} %" for name in levels)
     best, worst = (choose(partners, key=lambda name: at[name]["value"][0]) for choose in (max, min))

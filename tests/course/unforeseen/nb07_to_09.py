@@ -576,7 +576,7 @@ wrong(
 )
 
 
-@wrong("fuse_from", "the nearest that gained", hint="I take the least nearness that gained")
+@wrong("fuse_from", "the nearest that gained", hint="I take the smallest nearness that gained")
 def _(near, gains):
     return min([x for x, g in zip(near, gains, strict=True) if g > 0], default=max(near) + 0.01)
 
