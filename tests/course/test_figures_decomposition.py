@@ -161,7 +161,7 @@ def test_layer_errors_are_those_of_the_truncated_task_vectors():
         for name in (name for name, x in base.items() if x.dim() == 2):
             experts[expert][name][0, 0] += 4
             experts[expert][name][1, 1] += second
-    figure, data = figures.layer_errors(base, experts, keep_ratio=0.25)
+    figure, data = figures.layer_errors(base, experts, lambda tau: (svdvals(tau)[1:].norm() / svdvals(tau).norm()).item())
     assert data["layers"] == ["input", "block 1", "block 2", "output"]
     assert set(data["kinds"]) == {"positions", "MLP, in", "projection"} == set(legend(figure))
     inner = data["kinds"]["MLP, in"]

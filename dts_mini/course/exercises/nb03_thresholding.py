@@ -15,12 +15,12 @@ NOTEBOOK = "03_thresholding"
 def threshold(x: torch.Tensor) -> torch.Tensor:
     """Elements of any shape -> their codes, integers in that shape: 0 and 1 negative, 2 and 3 positive, 4 zero."""
     flat = x.flatten()
-    codes = torch.full(flat.shape, 4)
+    codes = torch.full(flat.shape, 4, device=x.device)
     for sign, weak, strong in ((1, 2, 3), (-1, 1, 0)):
         order = (sign * flat).argsort(descending=True, stable=True)[: int((sign * flat > 0).sum())]
         half = len(order) // 2
         codes[order[:half]], codes[order[half:]] = strong, weak
-    return codes.view(x.shape)
+    return codes.view_as(x)
 
 
 def _threshold(x, *, strong=lambda n: n // 2, zeros=4, last=False):
@@ -215,7 +215,7 @@ def no_more_bits_and_no_rank_left(candidate):
 def best_cut(sizes: torch.Tensor) -> int:
     """Sizes (n,) of one sign's elements, n > 1 -> how many, counted from the largest, to call strong.
 
-    Strong and weak elements each become the mean of their group; the sum of squared errors is to be least.
+    Strong and weak elements each become the mean of their group; the sum of squared errors is to be smallest.
     """
     x = sizes.double().sort(descending=True).values
     n, strong = len(x), torch.arange(1, len(x))
@@ -323,13 +323,13 @@ EXERCISES = (
         skeleton=(
             "def threshold(x):\n"
             "    flat = x.flatten()\n"
-            "    codes = torch.full(flat.shape, 4)\n"
+            "    codes = torch.full(flat.shape, 4, device=x.device)\n"
             "    for sign, weak, strong in ((1, 2, 3), (-1, 1, 0)):\n"
             "        count = int((sign * flat > 0).sum())\n"
             "        order = (sign * flat).argsort(descending=True, stable=True)[:count]  # places, the largest first\n"
             "        codes[order] = ...\n"
             "        codes[order[...]] = strong\n"
-            "    return codes.view(x.shape)"
+            "    return codes.view_as(x)"
         ),
         pace=(torch.randn(10_000, generator=torch.Generator().manual_seed(2)),),
         wrong=CODES_WRONG,
@@ -352,7 +352,7 @@ EXERCISES = (
             ("I get four numbers", "Every element gets its group's number: the result has the shape of x."),
             (
                 "My negative elements have become positive",
-                "Take the mean of the elements as they are, with their sign.",
+                "Take the mean of the elements as they are, with their signs.",
             ),
             ("Weak and strong have become alike", "There are four groups, each with a mean of its own."),
             ("My values are far too small", "Divide by the number of elements in the group, not in x."),
@@ -369,6 +369,7 @@ EXERCISES = (
             "        values[codes == code] = ...\n"
             "    return values"
         ),
+        pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
         wrong=AVERAGED_WRONG,
     ),
     Exercise(
@@ -386,7 +387,7 @@ EXERCISES = (
         start="Turn the counts into shares: each count divided by the sum of all. Then go through the formula from the "
         "inside.",
         hints=(
-            ("My entropy is negative", "The logarithm of a share below one is negative. Turn the sign of the sum."),
+            ("My entropy is negative", "The logarithm of a share below one is negative. Flip the sign of the sum."),
             ("My four equal codes need 1.386", "That is in nats: you took the natural logarithm. Bits need base two."),
             (
                 "My entropy stays the same, however uneven the counts are",

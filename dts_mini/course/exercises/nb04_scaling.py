@@ -10,7 +10,7 @@ NOTEBOOK = "04_scaling"
 
 def group_value(x: torch.Tensor) -> torch.Tensor:
     """Elements (n,) of one sign -> their root mean square with that sign, one number."""
-    return x.sign()[0] * x.square().mean().sqrt()
+    return x.sign()[0] * x.norm() / len(x) ** 0.5
 
 
 VALUE_WRONG = {
@@ -30,11 +30,11 @@ def the_length_is_kept(candidate):
 
 def scale(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """x and its codes, of one shape -> the values (5,) of the codes 0 to 4; 0 for an empty group and for the code 4."""
-    values = torch.zeros(5)
-    for code, sign in enumerate((-1, -1, 1, 1)):
+    values = x.new_zeros(5)
+    for code in range(4):
         group = x[codes == code]
         if len(group):
-            values[code] = sign * group.square().mean().sqrt()
+            values[code] = group_value(group)
     return values
 
 
@@ -75,6 +75,8 @@ def dts(x: torch.Tensor, keep_ratio: float = 0.1) -> torch.Tensor:
         codes = threshold(part)
         return scale(part, codes)[codes]
 
+    if x.dim() == 0:
+        return x
     if x.dim() != 2:
         return coarse(x)
     U, s, Vt = decompose(x, keep_ratio)
@@ -164,7 +166,7 @@ def its_rank_is_that_of_the_keep_ratio(candidate):
 
 
 def best_value(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Elements (n,) and their weights (n,), not negative -> the v that makes sum(weight * (x - v)^2) least."""
+    """Elements (n,) and their weights (n,), not negative -> the v that minimises sum(weight * (x - v)^2)."""
     return (weight * x).sum() / weight.sum()
 
 
@@ -187,7 +189,7 @@ def no_value_is_better(candidate):
     found = float(candidate(x, weight))
     for other in (found - 0.05, found + 0.05):
         if error(other) < error(found):
-            raise Wrong(f"expected the value of least weighted error, got {found:.4g}: {other:.4g} has a smaller one")
+            raise Wrong(f"expected the value with the smallest weighted error, got {found:.4g}: {other:.4g} has a smaller one")
 
 
 EXERCISES = (
@@ -222,6 +224,7 @@ EXERCISES = (
             "    size = ...  # of x.square(): the mean, then the root\n"
             "    return x.sign()[0] * size"
         ),
+        pace=(torch.linspace(0.1, 2, 40_000),),
         wrong=VALUE_WRONG,
     ),
     Exercise(
@@ -237,7 +240,7 @@ EXERCISES = (
             x_keeps_its_length,
         ),
         start="Write it for one group first: x[codes == 3] holds its elements. Then go over the codes 0 to 3, and "
-        "put what you get into a tensor of five zeros.",
+        "put the group_value of each into a tensor of five zeros.",
         hints=(
             (
                 "I have a value for each element",
@@ -255,10 +258,10 @@ EXERCISES = (
         ),
         skeleton=(
             "def scale(x, codes):\n"
-            "    values = torch.zeros(5)\n"
-            "    for code, sign in enumerate((-1, -1, 1, 1)):\n"
+            "    values = x.new_zeros(5)\n"
+            "    for code in range(4):\n"
             "        group = x[codes == code]\n"
-            "        ...  # where the group has elements, values[code] is their signed root mean square\n"
+            "        ...  # where the group has elements, values[code] is its group_value\n"
             "    return ..."
         ),
         pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
@@ -275,7 +278,7 @@ EXERCISES = (
             case(dts, WIDE, 0.5),
             case(dts, FEW, 0.1),  # a bias: its zero stays
             case(dts, CONVOLUTION, 0.1),
-            case(dts, torch.tensor(-0.7), 0.1),  # a tensor without dimensions is its own group
+            case(dts, torch.tensor(-0.7), 0.1),  # a single number
             its_rank_is_that_of_the_keep_ratio,
         ),
         start="Begin with what is no matrix: find the codes of x, then the values of the codes, then values[codes]. "
@@ -309,6 +312,8 @@ EXERCISES = (
             "        codes = ...\n"
             "        return ...  # part with the group's value in each place\n"
             "\n"
+            "    if x.dim() == 0:\n"
+            "        return x\n"
             "    if x.dim() != 2:\n"
             "        return ...\n"
             "    U, s, Vt = decompose(x, keep_ratio)\n"
@@ -349,6 +354,7 @@ EXERCISES = (
             ("Elements of weight zero still count", "An element of weight zero adds nothing to the error, whatever v."),
         ),
         skeleton=("def best_value(x, weight):\n    return ... / ..."),
+        pace=(torch.linspace(0.1, 2, 40_000), torch.linspace(1, 3, 40_000)),
         wrong=BEST_WRONG,
     ),
 )

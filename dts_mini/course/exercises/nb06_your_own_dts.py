@@ -138,7 +138,7 @@ def rebuilt(base: dict, file: dict) -> dict:
         nonlocal codes, values
         mine, codes = codes[: math.prod(shape)], codes[math.prod(shape) :]
         four, values = values[:4], values[4:]
-        return torch.cat([four, torch.zeros(1)])[mine].view(shape)
+        return torch.cat([four, four.new_zeros(1)])[mine].view(shape)
 
     for name in sorted(base):
         shape = base[name].shape
