@@ -163,16 +163,18 @@ rebuilt = check(rebuilt)
 folder = TemporaryDirectory()
 
 
-def through_a_file(task):
-    """The expert of a task, written to a file of your own and rebuilt from it; and the file's bytes."""
+def written(task):
+    """Where the expert of a task stands, in a file of your own."""
     path = Path(folder.name) / f"{task}.safetensors"
     save_file(compressed(theta_0, experts[task], 0.1), path)
-    return rebuilt(theta_0, load_file(path)), path.stat().st_size
+    return path
 
 
 # %% tags=["answer"]
 task = suite.example
-mine, size = through_a_file(task)
+path = written(task)
+size = path.stat().st_size
+mine = rebuilt(theta_0, load_file(path))
 delta = dts_mini.compress(theta_0, experts[task], keep_ratio=0.1)
 counts, library = dts_mini.storage(delta), dts_mini.rebuild(theta_0, delta)
 writes = ("decompose", "threshold", "scale", "pack", "compressed")  # the functions that a file rests on
@@ -199,7 +201,8 @@ far, length = {how: {} for how in ("library", "yours")}, {how: {} for how in ("l
 def compare(task):
     """Fills in, for one task, the bytes of both files, which test images are right, and the KL divergences."""
     delta = dts_mini.compress(theta_0, experts[task], keep_ratio=0.1)
-    mine, length["yours"][task] = through_a_file(task)
+    path = written(task)
+    mine, length["yours"][task] = rebuilt(theta_0, load_file(path)), path.stat().st_size
     library, length["library"][task] = dts_mini.rebuild(theta_0, delta), dts_mini.storage(delta).file
     labels, answers = suite.images(task, "test")[1], logits(suite, experts[task], task)
     right["expert"][task] = answers.argmax(1) == labels

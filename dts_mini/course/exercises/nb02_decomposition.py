@@ -149,7 +149,9 @@ SIGNS_WRONG = {
     "Rows of mine keep a large negative element": lambda U, Vt: _flipped(U, Vt, Vt.amax(1)),
     "I look at U": lambda U, Vt: _flipped(U, Vt, U.gather(0, U.abs().argmax(0, keepdim=True))[0]),
     "I look at the sum of a row": lambda U, Vt: _flipped(U, Vt, Vt.sum(1)),
-    "I flip all components as the first one": lambda U, Vt: _flipped(U, Vt, Vt[0, Vt[0].abs().argmax()].expand(len(Vt))),
+    "I flip all components as the first one": lambda U, Vt: _flipped(
+        U, Vt, Vt[0, Vt[0].abs().argmax()].expand(len(Vt))
+    ),
 }
 SIDES = torch.tensor([[0.6, 0.0, 0.8], [-0.8, 0.0, 0.6], [0.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
 ACROSS = torch.tensor([[0.5, 0.5, -0.7, 0.1], [0.2, 0.4, 0.1, 0.9], [-0.6, -0.5, -0.4, 0.5]])

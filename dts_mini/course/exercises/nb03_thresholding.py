@@ -1,4 +1,4 @@
-"""The exercises of notebook 03: four groups, their means, the bits of codes, the best cut, ranks for the same bits."""
+"""The exercises of notebook 03: groups, their means, the bits of codes, the best cut, what other groups would cost."""
 
 import math
 
@@ -170,6 +170,53 @@ def no_code_needs_more_than_equal_shares(candidate):
         most, got = math.log2(len(counts)), candidate(counts)
         if not 0 < got < most:
             raise Wrong(f"expected between 0 and {most:g} bits for {len(counts)} codes, got {got:.4g}")
+
+
+# --- grouped ---
+
+
+def grouped(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """Elements of any shape -> each replaced by the mean of its group, of 2, 4 or 8 groups; zero stays zero."""
+    codes = threshold(x)
+    if groups == 2:
+        return averaged(x, codes // 2)
+    if groups == 4:
+        return averaged(x, codes)
+    parts = [x.where(codes == code, 0) for code in range(4)]
+    return sum(averaged(part, threshold(part)) for part in parts)
+
+
+def _by_size(x, groups):
+    codes = threshold(x)
+    return averaged(x, torch.where((codes == 0) | (codes == 3), 3, torch.where(codes == 4, 4, 2)))
+
+
+def _mean_of_all(x, groups):
+    """Eight groups whose sums are divided by the number of elements of x."""
+    found = grouped(x, groups)
+    if groups < 8:
+        return found
+    count = (found.flatten()[:, None] == found.flatten()).sum(1).view_as(found)  # of the elements in the same group
+    return found * count / x.numel()
+
+
+GROUPED_WRONG = {
+    "My two groups are strong and weak": lambda x, groups: _by_size(x, 2) if groups == 2 else grouped(x, groups),
+    "My eight groups are the four again": lambda x, groups: grouped(x, min(groups, 4)),
+    "The number of groups changes nothing": lambda x, groups: grouped(x, 4),
+    "I get codes": lambda x, groups: threshold(x),
+    "With eight groups my values are far too small": _mean_of_all,
+}
+
+
+def more_groups_are_nearer(candidate):
+    x = torch.randn(60, generator=torch.Generator().manual_seed(4))
+    far = {groups: (x - candidate(x, groups)).norm().item() for groups in (2, 4, 8)}
+    if not far[8] < far[4] < far[2]:
+        raise Wrong(f"expected a smaller error with more groups, got {', '.join(f'{e:.3g}' for e in far.values())}")
+    for groups, wanted in ((2, 2), (4, 4), (8, 8)):
+        if (got := len(torch.as_tensor(candidate(x, groups)).unique())) != wanted:
+            raise Wrong(f"expected {wanted} different values, got {got}")
 
 
 # --- same_bits_rank ---
@@ -408,6 +455,55 @@ EXERCISES = (
             "    return -sum(... for p in shares)"
         ),
         wrong=ENTROPY_WRONG,
+    ),
+    Exercise(
+        name="grouped",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=grouped,
+        checks=(
+            case(grouped, NARROW, 2),
+            case(grouped, TABLE, 4),
+            case(grouped, LONG, 8),
+            case(grouped, TABLE, 2),
+            case(grouped, TABLE, 8),
+            case(grouped, ZEROS.abs(), 8),  # most groups are empty
+            more_groups_are_nearer,
+        ),
+        start="Four groups are `averaged` of x and its codes. For two, which codes belong together? Write these two cases "
+        "first.",
+        hints=(
+            ("I get codes", "Codes say which group an element is in. Return the elements, each with its group's mean."),
+            (
+                "The number of groups changes nothing",
+                "You always make four. With two groups, a code of 0 or 1 says the same: negative.",
+            ),
+            (
+                "My two groups are strong and weak",
+                "Then positive and negative elements cancel in the mean. Keep the signs apart, and forget the sizes.",
+            ),
+            (
+                "My eight groups are the four again",
+                "Take one of the four groups alone: x.where(codes == 3, 0). What are its codes?",
+            ),
+            (
+                "With eight groups my values are far too small",
+                "The mean of a group is over its own elements, not over all of x. averaged leaves zeros out.",
+            ),
+        ),
+        skeleton=(
+            "def grouped(x, groups):\n"
+            "    codes = threshold(x)\n"
+            "    if groups == 2:\n"
+            "        return averaged(x, ...)\n"
+            "    if groups == 4:\n"
+            "        return ...\n"
+            "    parts = [x.where(codes == code, 0) for code in range(4)]  # each group alone\n"
+            "    return sum(averaged(part, ...) for part in parts)"
+        ),
+        pace=(torch.linspace(-1, 1, 10_000).sin(), 8),
+        wrong=GROUPED_WRONG,
     ),
     Exercise(
         name="same_bits_rank",

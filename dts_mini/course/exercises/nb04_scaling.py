@@ -189,7 +189,9 @@ def no_value_is_better(candidate):
     found = float(candidate(x, weight))
     for other in (found - 0.05, found + 0.05):
         if error(other) < error(found):
-            raise Wrong(f"expected the value with the smallest weighted error, got {found:.4g}: {other:.4g} has a smaller one")
+            raise Wrong(
+                f"expected the value with the smallest weighted error, got {found:.4g}: {other:.4g} has a smaller one"
+            )
 
 
 EXERCISES = (

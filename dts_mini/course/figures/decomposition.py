@@ -238,9 +238,7 @@ def same_error(rows: Mapping[str, Mapping[str, Tensor]], levels: Mapping[str, Te
 
 
 @styled
-def layer_errors(
-    base: State, experts: Mapping[str, State], error_of: Callable[[Tensor], float]
-) -> tuple[Figure, dict]:
+def layer_errors(base: State, experts: Mapping[str, State], error_of: Callable[[Tensor], float]) -> tuple[Figure, dict]:
     """Truncation error of each task vector's matrices at one keep ratio, by layer and kind: mean and range, in %.
 
     ``error_of`` gives the relative error, in [0, 1], of a task vector's matrix (m x n).
