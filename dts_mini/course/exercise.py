@@ -9,7 +9,7 @@ import dis
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -356,11 +356,17 @@ def _show(value: Any, most: int = 120) -> str:
             text = f"{type(value).__name__}: {value}".rstrip(": ")
             notes = getattr(value, "__notes__", ())
             return " ".join([text if len(text) <= most else text[:most] + " ...", *(f"({note})" for note in notes)])
+        elif isinstance(value, tuple | list | Mapping) and any(isinstance(each, Tensor) for each in _parts(value)):
+            text = _argument(value)
         else:
             text = repr(_rounded(value))
     except Exception:
         text = _kind(value)
     return text if len(text) <= most else text[:most] + " ..."
+
+
+def _parts(value: tuple | list | Mapping) -> Iterable:
+    return value.values() if isinstance(value, Mapping) else value
 
 
 def _argument(value: Any) -> str:

@@ -116,8 +116,7 @@ sentence = "At rank 19 the factors hold about an eighth as many numbers as M."
 claim("02-numbers", sentence, numbers, low=0.12, high=0.13, unit="%")
 
 # %% [markdown]
-# That is a start, but not nearly enough: each of these numbers still has 32 bits. The next two notebooks take care of
-# those.
+# Each of these numbers still has 32 bits. The next two notebooks take care of those.
 
 # %% [markdown]
 # ## Step 2 · Energy: is a task vector of low rank?
@@ -409,7 +408,7 @@ claim("02-random-error", sentence, low=0, unit="nats", **trial.gap(same["truncat
 # nothing of the images that go through it: nearest in length is not nearest in answers.
 
 # %% [markdown]
-# ## Step 6 · Why the task vector, and not the model?
+# ## Step 6 · Why the task vector, and not the model? (can be skipped at first)
 #
 # Why: you could truncate the expert $\theta_n$ itself. Same number of components, same bytes, and no $\theta_0$ to
 # keep. The next cell evaluates five more models, in five to ten seconds.
@@ -467,8 +466,7 @@ claim("02-uneven", sentence, max(errors) / min(errors), low=2, unit="times")
 # - Truncate the task vector, never the model: a model is long and its singular values are flat.
 #
 # **What would change our mind.** If what truncation drops had answered as well as what it keeps, energy would be the
-# wrong guide. And all accuracies here are those of one task and one training seed; a task whose accuracy stayed low at
-# this keep ratio would show that the middle panel was luck. Notebook 07 looks at all tasks.
+# wrong guide. All accuracies here are those of one task and one training seed; notebook 07 looks at all tasks.
 #
 # **In the paper.** This is the first of the three steps of DTS, *decomposition*, in its method section. The paper's
 # keep ratios are 0.3 for CLIP and 0.1 for RoBERTa. Rules 2 to 5 of your `decompose` are the course's: the paper
