@@ -127,7 +127,7 @@ def pace(exercise: Exercise, candidate: Candidate, slow: float = 100, seconds: f
     if mine < seconds or (ratio := mine / max(taken(exercise.reference), 1e-7)) < slow:
         return ""
     ratio = float(f"{ratio:.1g}")
-    return f"  right, but about {ratio:,.0f} times slower than it can be: let torch go over the elements, not a loop"
+    return f"  right, but about {ratio:,.0f} times slower than it can be: use operations on whole tensors, not a loop"
 
 
 def _seconds(function: Candidate, arguments: tuple) -> float:
@@ -260,6 +260,8 @@ def _inputs(exercise: Exercise) -> list[tuple]:
 
 # --- for writing checks ---
 
+CHANGED = "expected the inputs to stay as they are, got changed ones: write into a copy, x.clone(), or a new tensor"
+
 
 def case(reference: Candidate, *inputs: Any) -> Callable[[Candidate], None]:
     """A check: on ``inputs`` the candidate gives what the reference gives, and leaves them as they are."""
@@ -269,7 +271,7 @@ def case(reference: Candidate, *inputs: Any) -> Callable[[Candidate], None]:
         found, after = _outcome(asked, inputs)
         problem = difference(found, _outcome(Asked(reference), inputs)[0])
         if not problem and difference(after, inputs):
-            problem = "expected the inputs to stay as they are, got changed ones"
+            problem = CHANGED
         if problem:
             raise Wrong(problem)
 
@@ -298,7 +300,8 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
         if found.shape != wanted.shape:
             return tell(f"shape {tuple(wanted.shape)}", tuple(found.shape))
         if found.is_floating_point() != wanted.is_floating_point():
-            return tell(f"{wanted.dtype}", found.dtype)
+            kind = "floats" if wanted.is_floating_point() else "whole numbers"
+            return tell(f"{kind}, {wanted.dtype}", found.dtype)
         close = isclose(found.double(), wanted.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
         if close.all():
             return ""
@@ -338,7 +341,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    name = type(value).__name__
+    name = type(value).__name__.replace("ndarray", "numpy array")
     return "None" if value is None else f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 

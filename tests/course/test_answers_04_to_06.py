@@ -174,7 +174,7 @@ WRONG = (
         "full = codes.view(-1, 4)\n    return (full * torch.tensor([1, 4, 16, 64])).sum(1).to(torch.uint8)",
         "expected",
     ),
-    ("pack", "return torch.zeros(-(-len(codes) // 4))", "expected torch.uint8, got torch.float32"),
+    ("pack", "return torch.zeros(-(-len(codes) // 4))", "expected whole numbers, torch.uint8, got torch.float32"),
     ("unpack", "return packed % 4", "expected shape"),
     (
         "unpack",

@@ -2,7 +2,7 @@
 
 import torch
 
-from dts_mini.course.exercise import Candidate, Exercise, Wrong, case, difference
+from dts_mini.course.exercise import CHANGED, Candidate, Exercise, Wrong, case, difference
 
 NOTEBOOK = "02_decomposition"
 
@@ -46,7 +46,7 @@ def with_any_signs(reference: Candidate, M: torch.Tensor, *rest) -> Candidate:
         found = candidate(M, *rest)
         problem = difference(_one_way(found), _one_way(reference(M, *rest)))
         if not problem and difference(candidate.after, (M, *rest)):
-            problem = "expected the inputs to stay as they are, got changed ones"
+            problem = CHANGED
         if problem:
             raise Wrong(problem)
 

@@ -159,6 +159,9 @@ ENTROPY_WRONG = {
     "I get an error when a code never occurs": lambda counts: (
         -sum(c / sum(counts) * math.log2(c / sum(counts)) for c in counts)
     ),
+    "My entropy is nan when a code never occurs": lambda counts: (
+        math.nan if 0 in counts else _entropy(counts)  # as numpy's and torch's logarithms have it
+    ),
     "My entropy is above what equal codes need": lambda counts: (
         -sum(math.log2(c / sum(counts)) for c in counts if c) / max(1, sum(1 for c in counts if c))
     ),
@@ -205,6 +208,9 @@ GROUPED_WRONG = {
     "My eight groups are the four again": lambda x, groups: grouped(x, min(groups, 4)),
     "The number of groups changes nothing": lambda x, groups: grouped(x, 4),
     "I get codes": lambda x, groups: threshold(x),
+    "With two groups my zeros are positive": lambda x, groups: (
+        averaged(x, (threshold(x) > 1).int()) if groups == 2 else grouped(x, groups)
+    ),
     "With eight groups my values are far too small": _mean_of_all,
 }
 
@@ -445,6 +451,10 @@ EXERCISES = (
                 "Zero has no logarithm. A code that never occurs adds nothing to the sum: leave it out.",
             ),
             (
+                "My entropy is nan when a code never occurs",
+                "The logarithm of zero is minus infinity, and zero times that is nan. Leave such codes out.",
+            ),
+            (
                 "My entropy is above what equal codes need",
                 "You averaged over the codes. Weigh the logarithm of each share with the share itself.",
             ),
@@ -482,6 +492,10 @@ EXERCISES = (
             (
                 "My two groups are strong and weak",
                 "Then positive and negative elements cancel in the mean. Keep the signs apart, and forget the sizes.",
+            ),
+            (
+                "With two groups my zeros are positive",
+                "A zero has the code 4, which is above 1 as well. Keep it in a group of its own.",
             ),
             (
                 "My eight groups are the four again",

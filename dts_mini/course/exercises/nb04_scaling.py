@@ -4,6 +4,7 @@ import torch
 
 from dts_mini.core.paper import decompose, threshold
 from dts_mini.course.exercise import Exercise, Wrong, case
+from dts_mini.course.exercises.nb03_thresholding import averaged
 
 NOTEBOOK = "04_scaling"
 
@@ -45,6 +46,7 @@ def _values(x, codes, *, value=group_value, empty=0.0, number=5):
 
 
 SCALE_WRONG = {
+    "I get an IndexError": lambda x, codes: torch.tensor([float(group_value(x[codes == code])) for code in range(5)]),
     "An empty group's value is nan": lambda x, codes: _values(x, codes, empty=float("nan")),
     "My negative groups have positive values": lambda x, codes: _values(x, codes).abs(),
     "My values are too small in size": lambda x, codes: _values(x, codes, value=torch.mean),
@@ -106,6 +108,13 @@ def _no_strengths(x, keep_ratio=0.1):
     return _coarse(U) @ _coarse(Vt)
 
 
+def _of_means(x, keep_ratio=0.1):
+    if x.dim() != 2:
+        return averaged(x, threshold(x))
+    U, s, Vt = decompose(x, keep_ratio)
+    return averaged(U, threshold(U)) * s @ averaged(Vt, threshold(Vt))
+
+
 def _exact_factor(x, keep_ratio=0.1):
     if x.dim() != 2:
         return _coarse(x)
@@ -147,6 +156,7 @@ DTS_WRONG = {
     "I get an error, or a wrong answer, for a bias or a convolution": _all_decomposed,
     "My biases come back exact": _others_exact,
     "My matrix has the wrong length": _no_strengths,
+    "I took the mean of each group": _of_means,
     "One of my factors is still exact": _exact_factor,
     "My singular values have become coarse": _coarse_strengths,
     "I multiply by s before I threshold": _strengths_first,
@@ -256,6 +266,10 @@ EXERCISES = (
                 "The mean of a group's squares is over the elements of that group, not over all of x.",
             ),
             ("My values come in another order", "values[0] belongs to the code 0, which is strong negative."),
+            (
+                "I get an IndexError",
+                "A group may be empty, and then it has no first element: x.sign()[0] fails. Its value is 0: ask with len.",
+            ),
             ("An empty group's value is nan", "The mean of nothing is nan. A group without elements has the value 0."),
         ),
         skeleton=(
@@ -294,6 +308,10 @@ EXERCISES = (
             ("My biases come back exact", "They are not decomposed, but they are thresholded and scaled as well."),
             ("The keep ratio changes nothing", "Hand keep_ratio on to decompose."),
             ("My matrix has the wrong length", "Where are the singular values? U diag(s) is U * s."),
+            (
+                "I took the mean of each group",
+                "averaged was for notebook 03. Here each code has the value that scale gives.",
+            ),
             ("One of my factors is still exact", "Both factors are thresholded and scaled, each by itself."),
             (
                 "My singular values have become coarse",

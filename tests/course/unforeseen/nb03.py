@@ -335,6 +335,19 @@ def _(sizes):
     return x[int(np.argmin(_errors(x)))].item()
 
 
+@wrong("entropy_bits", "numpy, nan for a code that never occurs", hint="My entropy is nan when a code never occurs")
+def _(counts):
+    p = np.array(counts) / np.sum(counts)
+    with np.errstate(all="ignore"):
+        return -np.sum(p * np.log2(p))
+
+
+@right("entropy_bits", "torch, nan left out")
+def _(counts):
+    p = torch.tensor(counts) / sum(counts)
+    return -(p * p.log2()).nansum()
+
+
 # --- grouped ---
 
 
@@ -414,6 +427,15 @@ def _(x, groups):
 @wrong("grouped", "the group's number", hint="I get codes")
 def _(x, groups):
     return threshold(x)
+
+
+@wrong("grouped", "the sign as True and False", hint="With two groups my zeros are positive")
+def _(x, groups):
+    if groups > 2:
+        return _sorted_parts(x, groups.bit_length() - 2)
+    out, low = x.clone(), x < 0
+    out[low], out[~low] = x[low].mean(), x[~low].mean()
+    return out
 
 
 @wrong("grouped", "zeros taken for positive")
