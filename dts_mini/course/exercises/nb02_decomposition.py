@@ -274,7 +274,7 @@ EXERCISES = (
             case(rank_for_energy, FALLING, 0.0),
             the_rank_holds_the_share_and_no_smaller_one_does,
         ),
-        pace=(torch.linspace(2, 1, 100_000), 0.9),
+        pace=(torch.linspace(2, 1, 20_000), 0.9),
         start="Square the singular values and add them up from the front: `cumsum` gives the energy of the first 1, 2, "
         "3, ... components. Which of these sums are not enough?",
         hints=(
@@ -319,7 +319,7 @@ EXERCISES = (
             case(truncation_error, torch.zeros(3), 1),
             it_is_the_error_of_the_rebuilt_matrix,
         ),
-        pace=(torch.linspace(2, 1, 100_000), 1_000),
+        pace=(torch.linspace(2, 1, 50_000), 1_000),
         start="Write down which entries of s are dropped at rank r. Their squares stand above the line of the formula, "
         "all squares below it.",
         hints=(

@@ -422,7 +422,7 @@ EXERCISES = (
             "        values[codes == code] = ...\n"
             "    return values"
         ),
-        pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
+        pace=(torch.linspace(-1, 1, 10_000), torch.arange(10_000) // 2_500),
         wrong=AVERAGED_WRONG,
     ),
     Exercise(
@@ -516,7 +516,6 @@ EXERCISES = (
             "    parts = [x.where(codes == code, 0) for code in range(4)]  # each group alone\n"
             "    return sum(averaged(part, ...) for part in parts)"
         ),
-        pace=(torch.linspace(-1, 1, 10_000).sin(), 8),
         wrong=GROUPED_WRONG,
     ),
     Exercise(

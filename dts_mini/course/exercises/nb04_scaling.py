@@ -374,7 +374,7 @@ EXERCISES = (
             ("Elements of weight zero still count", "An element of weight zero adds nothing to the error, whatever v."),
         ),
         skeleton=("def best_value(x, weight):\n    return ... / ..."),
-        pace=(torch.linspace(0.1, 2, 40_000), torch.linspace(1, 3, 40_000)),
+        pace=(torch.linspace(0.1, 2, 20_000), torch.linspace(1, 3, 20_000)),
         wrong=BEST_WRONG,
     ),
 )
