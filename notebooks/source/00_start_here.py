@@ -59,7 +59,7 @@ for package in ("dts_mini", "torch", "open_clip_torch", "safetensors", "matplotl
 
 # %% [markdown]
 # The course ships its trained models: $\theta_0$ and the experts. A manifest lists the digest (sha256) of every
-# file. If a download was cut short, you learn it here and not from a strange accuracy later.
+# file. If a download was cut short, you find out here, and not from a strange accuracy later.
 
 
 # %%
@@ -215,9 +215,10 @@ show(figures.tower(theta_0))
 # %% [markdown]
 # **What you should see:** a *transformer*. It cuts the image into *patches*, and each becomes a *token*, a row of
 # numbers; one token more is added, for the image as a whole. The tokens pass *blocks* that are all alike. In a block
-# *attention* lets tokens look at each other, then an *MLP* (two matrices with a bend in between) works on each token by
-# itself. Both add what they find to the tokens. At the end the *projection* turns the added token into the vector
-# $f(x)$. Nearly all parameters lie in matrices: four in each block. It is these matrices that the course compresses.
+# *attention* lets tokens look at each other, then an *MLP* (two matrices with a nonlinear function between them) works
+# on each token by itself. Both add what they find to the tokens. At the end the *projection* turns the added token into
+# the vector $f(x)$. Nearly all parameters lie in matrices: four in each block. It is these matrices that the course
+# compresses.
 
 # %% [markdown]
 # ### Exercise 1 · From prompts to a head (easy, 5 minutes)
@@ -358,7 +359,7 @@ claim("00-gain", sentence, gain, interval=interval(gains[worst]), low=0.20, unit
 
 # %% [markdown]
 # **What you should see:** two rows of points that never touch. Between them lie the merged models of the next notebook;
-# up to the upper row is where DTS has to come.
+# DTS has to reach the upper row.
 
 # %% [markdown]
 # ### Exercise 2 · How sure is an accuracy? (easy, 5 minutes)

@@ -131,7 +131,7 @@ claim("01-chance", sentence, others.min().item() / chance, low=20)
 # **What you should see:** off the diagonal the cosines are far from one: most of what an expert learnt is its own. But
 # they are no matter of chance either. Two random directions in a space of $n$ dimensions have a cosine of about zero,
 # spread by $1/\sqrt n$, and $n$ is the number of parameters here. Every pair of experts is many times closer than that.
-# So experts share a little. Why, these numbers do not tell; all of them started from one model, and were trained by one
+# So experts share a little. These numbers do not tell why; all of them started from one model, and were trained by one
 # recipe.
 #
 # Now think about averaging $N$ such vectors. The average is $\theta_0 + \frac1N\sum_n \tau_n$. Along $\tau_n$ it goes

@@ -60,7 +60,7 @@ show(figures.stairs(U, codes))
 
 # %% [markdown]
 # **What you should see:** a smooth curve becomes four steps. The codes say which step an element stands on. How high
-# should each step be? That is this notebook's subject: four numbers, and everything hangs on them.
+# should each step be? That is this notebook's subject: four numbers, and everything depends on them.
 
 # %% [markdown]
 # ## Step 1 · One value for a group
@@ -270,8 +270,8 @@ kl = {which: {task: divergence(answers, logits(suite, state, task))} for which, 
 # <details><summary>What do you expect? Then open this</summary>
 #
 # Two curves, two minima. The error is smallest for a *shortened* remainder. That is what least squares always does when
-# it is unsure: where the direction is wrong, going less far errs less. The answers want a longer one. A likely reason:
-# what counts for them is how far the model gets along $\tau$, and a shortened remainder stops too early.
+# it is unsure: where the direction is wrong, a shorter step is less wrong. The answers want a longer one. A likely
+# reason: what counts for them is how far the model gets along $\tau$, and a shortened remainder stops too early.
 # </details>
 
 

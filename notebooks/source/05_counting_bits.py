@@ -45,8 +45,8 @@ show(figures.file_bytes(delta))
 claim("05-file", "The file takes less than 1.2 % of the expert's bytes.", counts.share("file"), high=0.012, unit="%")
 
 # %% [markdown]
-# **What you should see:** nearly the whole file is codes. The scales, on which everything hung in notebook 04, are a
-# stripe that you can hardly see.
+# **What you should see:** nearly the whole file is codes. The scales, on which everything depended in notebook 04, are
+# a stripe that you can hardly see.
 
 # %% [markdown]
 # ## Step 1 · What is there, and who counts?
