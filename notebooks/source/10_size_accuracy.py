@@ -385,7 +385,9 @@ sentence = "By KL, DRC over theta_0, where all peers start, is at or ahead of ev
 claim("10-peers-kl", sentence, sum(goal["reached"] for goal in goals) / len(goals), low=1, unit="%")
 ahead = [goal["value"] for goal in curves["goals"] if goal["goal"].startswith("KL divergence of the nearest peer")]
 if ahead:
-    sentence = "At 1, 2 and 3.7 % the nearest peer has at least 1.15 times the KL of DRC over theta_0 (1.5 was the goal)."
+    sentence = (
+        "At 1, 2 and 3.7 % the nearest peer has at least 1.15 times the KL of DRC over theta_0 (1.5 was the goal)."
+    )
     claim("10-ahead", sentence, min(ahead), low=1.15)
 row = found["DRC-D, average", "1%"]
 sentence = "At 1 % of the bytes DRC over the average keeps at least 99 % of the experts' accuracy."

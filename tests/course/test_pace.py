@@ -49,7 +49,43 @@ def moved_cosines(unseen, seen, start):
     return torch.stack([torch.cosine_similarity(unseen - start, row - start, dim=0) for row in seen])
 
 
-LOOPS = (weights, sharpened, told_apart, low_rank_forward, subspace_share, leaked, moved_cosines)
+def rank_for_energy(s, share):
+    energy, rank = s**2, 1
+    while energy[:rank].sum() < share * energy.sum():
+        rank += 1
+    return rank
+
+
+def truncation_error(s, rank):
+    total = sum(float(x) ** 2 for x in s)
+    return (sum(float(x) ** 2 for x in s[rank:]) / total) ** 0.5 if total else 0.0
+
+
+def averaged(x, codes):
+    flat, groups = x.flatten(), codes.flatten().tolist()
+    total, count = [0.0] * 5, [0] * 5
+    for value, code in zip(flat, groups, strict=True):
+        total[code], count[code] = total[code] + value, count[code] + 1
+    return torch.stack([torch.as_tensor(total[code] / count[code]) for code in groups]).view(x.shape)
+
+
+def group_value(x):
+    return float(x.sign()[0]) * (sum(float(each) ** 2 for each in x) / len(x)) ** 0.5
+
+
+def best_value(x, weight):
+    return sum(w * each for each, w in zip(x, weight, strict=True)) / sum(weight)
+
+
+LOOPS = (rank_for_energy, truncation_error, averaged, group_value, best_value) + (
+    weights,
+    sharpened,
+    told_apart,
+    low_rank_forward,
+    subspace_share,
+    leaked,
+    moved_cosines,
+)
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
