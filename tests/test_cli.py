@@ -440,7 +440,9 @@ def test_a_delta_may_be_written_beside_the_checkpoints(run, files):
     assert run("compress --base m --expert n --out n/new.dts.safetensors")[0] == 0
 
 
-@pytest.mark.parametrize("name", ["m.bin", "m.pt", "m.pth", "m.ckpt"])
+@pytest.mark.parametrize(
+    "name", ["m.bin", "m.pt", "m.pth", "m.ckpt", "m.txt", "m.gguf", "m.SAFETENSORS", "m.safetensor"]
+)
 def test_a_model_is_not_written_as_a_pickle_nor_into_a_folder_of_such_a_name(refused, name):
     line = f"merge --method average --experts a.safetensors b.safetensors --out {name}"
     assert f"{name}: models are written as safetensors" in refused(line)

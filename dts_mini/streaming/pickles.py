@@ -52,6 +52,7 @@ _PLAIN = {
 } | {"__builtin__.xrange"}
 _NO_WEIGHTS = re.compile("optim|sched|scaler|rng|grad|loss|metric", re.IGNORECASE)
 _WEIGHTS = re.compile("state_dict|model|module|net|weight|param|ema|average|shadow|swa", re.IGNORECASE)
+_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that its files begin with, pickled
 _MOST = 1_000_000  # containers and tensors: beyond it a file refers to itself again and again
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -242,8 +243,14 @@ def load_pickle(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     except FileError:
         raise
     except Exception as error:  # the file decides what is built of what, so that anything can come of it
-        if isinstance(error, zipfile.BadZipFile) and (other := mistaken(read_bytes(path)[:64])) and "LFS" in other:
-            raise FileError(f"{what}: {other}") from error
+        if isinstance(error, zipfile.BadZipFile):
+            head = read_bytes(path)[:64]
+            if head.startswith(_BEFORE_1_6):
+                raise FileError(
+                    f"{what}: is of PyTorch before 1.6; open it by torch.load(..., weights_only=True), and save it again"
+                ) from error
+            if (other := mistaken(head)) and "is a pickle" not in other:
+                raise FileError(f"{what}: {other}") from error
         raise FileError(
             f"{what}: is no checkpoint of PyTorch 1.6 or newer, or is damaged ({error}); copy it again"
         ) from error

@@ -428,3 +428,26 @@ def test_pointers_pickles_and_deltas_are_called_what_they_are(tmp_path):
     compress({"w": torch.zeros(2)}, {"w": torch.ones(2)}).save(tmp_path / "d.dts.safetensors")
     with pytest.raises(FileError, match=r"d\.dts\.safetensors: is a task delta, no model; rebuild"):
         open_checkpoint(tmp_path / "d.dts.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("head", "word"),
+    [
+        (b"GGUF\3\0\0\0", "is GGUF, which holds quantised weights"),
+        (b"\x89HDF\r\n\x1a\n", "is HDF5"),
+        (b"\x93NUMPY\1\0", "NumPy's format"),
+        (b"<!DOCTYPE html>", "is a web page, not the file"),
+        (b"\n <html>", "is a web page, not the file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["m.safetensors", "m.bin", "m.gguf"])
+def test_files_of_other_kinds_are_called_what_they_are(tmp_path, head, word, name):
+    (tmp_path / name).write_bytes(head + bytes(100))
+    with pytest.raises(FileError, match=rf"{name}: .*{word}"):
+        open_checkpoint(tmp_path / name)
+
+
+def test_a_file_of_an_older_pytorch_is_called_one(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(FileError, match=r"x\.pt: is of PyTorch before 1\.6; open it by torch\.load"):
+        load_pickle(tmp_path / "x.pt")
