@@ -3,7 +3,7 @@
     plan(suite)       what a run would download, and how long it takes: nothing is fetched
     reproduce(suite)  measures, writes results.json after each table, and report.md beside what is published
 
-A run that was killed goes on where it was: files are resumed, images and logits are kept as they are made
+A run that was killed goes on where it was: files are resumed, inputs and logits are kept as they are made
 (``dts_mini.suites.store``), and a finished table is not measured again while its revisions stay the same.
 """
 
@@ -20,20 +20,20 @@ from importlib.metadata import version
 import torch
 
 from dts_mini.core.compress import compress
-from dts_mini.core.errors import FileError
+from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.measures import curves
 from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.estimates import provenance
 from dts_mini.measures.tables import headline, markdown, passes, unseen
 from dts_mini.suites import places
-from dts_mini.suites.clip.suite import ClipSuite
+from dts_mini.suites.real import RealSuite
 
 PUBLISHED = places.DATA / "published.json"
 Progress = Callable[[str], None]
 
 
-def size_accuracy(suite: ClipSuite, progress: Progress = lambda row: None) -> dict:
+def size_accuracy(suite: RealSuite, progress: Progress = lambda row: None) -> dict:
     """The size-accuracy curve, DTS-D over every base merge, and the ablation; each point is kept as it is measured.
 
     Notebook 10 reads them from ``curves.json`` in the suite's folder.
@@ -56,14 +56,14 @@ FIGURES = ("07", "08", "09", "10", "11", "12")  # notebooks whose figures belong
 # --- before a run ---
 
 
-def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
+def plan(suite: RealSuite, *, with_curves: bool = True) -> dict:
     """What a run of a suite needs: files by repository, bytes to download, bytes to write, seconds of work.
 
     Where the Hub cannot be asked, a repository's bytes are None, and the sum is where nothing is known. The seconds are
-    extrapolated from a few images and one block of the model, timed here and now, with random weights; on a
+    extrapolated from a few inputs and one block of the model, timed here and now, with random weights; on a
     processor by the time that it worked, not by the clock, which a busy machine would stretch.
     """
-    repositories, images = [], sum(suite.task_size(task) for task in suite.tasks)
+    repositories, inputs = [], sum(suite.task_size(task) for task in suite.tasks)
     for repo, files in suite.wanted_files().items():
         entry = {"repository": str(repo)}
         try:
@@ -77,8 +77,8 @@ def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
     known = [entry["download"] for entry in repositories if entry["download"] is not None]
     runs, points = passes(suite), len(cells_of(GROUPS)) if with_curves else 0
     held = sum(suite.task_size(task) for task in suite.unseen)
-    per_image, compression = _timed(suite)
-    towers = (runs["headline"] + points) * images + runs["unseen"] * held
+    per_input, compression = _timed(suite)
+    answered = (runs["headline"] + points) * inputs + runs["unseen"] * held
     compressions = runs["deltas"] + points * len(suite.tasks)
     return {
         "suite": suite.name,
@@ -86,11 +86,12 @@ def plan(suite: ClipSuite, *, with_curves: bool = True) -> dict:
         "repositories": repositories,
         "download": sum(known) if known else None,
         "unknown": sum(entry["download"] is None for entry in repositories),
-        "images": images,
-        "decoded": images * suite.image_bytes,
+        "unit": suite.unit,
+        "inputs": inputs,
+        "kept": {suite.kept: inputs * suite.input_bytes},
         "device": str(suite.device),
-        "images per second": 1 / per_image,
-        "seconds": {"evaluation": per_image * towers, "compression": compression * compressions},
+        "inputs per second": 1 / per_input,
+        "seconds": {"evaluation": per_input * answered, "compression": compression * compressions},
     }
 
 
@@ -117,43 +118,41 @@ def plan_text(found: Mapping) -> str:
     if found["download"]:
         minutes = found["download"] / 60
         lines.append(f"  about {minutes / 1e7:.0f} min at 10 MB/s, {minutes / 1e8:.0f} min at 100 MB/s")
-    lines.append(
-        f"decoded images, kept on disk: {_size(found['decoded'])} ({found['images']:,} test images as published)"
-    )
-    speed = f"{found['images per second']:.3g} images/s on {found['device']}, timed just now, with nothing else running"
+    what = f"({found['inputs']:,} test {found['unit']} as published)"
+    lines += [f"{kept}, kept on disk: {_size(size)} {what}" for kept, size in found["kept"].items()]
+    speed = f"{found['inputs per second']:.3g} {found['unit']}/s on {found['device']}"
+    speed += ", timed just now, with nothing else running"
     lines.append(f"evaluation: about {_duration(found['seconds']['evaluation'])} ({speed})")
     lines.append(f"compression: about {_duration(found['seconds']['compression'])} on this CPU")
     return "\n".join(lines) + "\n"
 
 
 @torch.no_grad()
-def _timed(suite: ClipSuite) -> tuple[float, float]:
-    """Seconds for an image through the tower, and for the compression of one expert; both of random weights.
+def _timed(suite: RealSuite) -> tuple[float, float]:
+    """Seconds for an input through the model, and for the compression of one expert; both of random weights.
 
     What others do on this machine does not count: time on a processor is that of this process, shared by its threads.
     """
     worked = lambda: time.process_time() / torch.get_num_threads()
     clock = worked if suite.device.type == "cpu" else time.perf_counter
-    tower, size = suite.random_tower()
-    pixels = torch.zeros(8 if suite.device.type == "cpu" else 64, 3, size, size, dtype=torch.uint8)
-    tower(pixels[:1])
+    trial = suite.trial()
+    trial.run(1)
     start = clock()
-    tower(pixels)
-    per_image = (clock() - start) / len(pixels)
-    state = tower.visual.state_dict()
-    block = {name: tensor.cpu() for name, tensor in state.items() if ".resblocks.0." in name}
-    moved = {name: tensor + 0.01 * torch.randn(tensor.shape) for name, tensor in block.items()}
-    start = worked()
-    compress(block, moved)
-    blocks = len({name.split(".resblocks.")[1].split(".")[0] for name in state if ".resblocks." in name})
-    return per_image, (worked() - start) * blocks
+    trial.run(trial.inputs)
+    per_input, compression = (clock() - start) / trial.inputs, 0.0
+    for part, times in trial.parts:
+        moved = {name: tensor + 0.01 * torch.randn(tensor.shape) for name, tensor in part.items()}
+        start = worked()
+        compress(part, moved)
+        compression += times * (worked() - start)
+    return per_input, compression
 
 
 # --- the run ---
 
 
 def reproduce(
-    suite: ClipSuite,
+    suite: RealSuite,
     *,
     with_curves: bool = True,
     figures: bool = False,
@@ -167,15 +166,18 @@ def reproduce(
     ``overwrite``: measures finished tables again. Returns what report.json holds. Raises DTSError, before anything is
     measured, for files that cannot be had, disks that are too small, and test images that were trained on.
     """
+    if figures and suite.unit != "images":
+        raise DTSError(f"the notebooks' figures are of images, and {suite.name} has {suite.unit}: leave out --figures")
     suite.folder.mkdir(parents=True, exist_ok=True)
     suite.hub.fetch_all(suite.wanted())
     checks = suite.check()
     path = suite.folder / "results.json"
     results = json.loads(read_bytes(path)) if path.exists() else {}
     made_from = _made_from(suite)
-    for name in (*TABLES, "curves") if with_curves else TABLES:
+    tables = [name for name in TABLES if name != "unseen" or suite.unseen]
+    for name in [*tables, "curves"] if with_curves else tables:
         make, _ = MEASURES[name]
-        if overwrite or results.get(name, {}).get("made from") != made_from or suite.protocol != "P3":
+        if overwrite or results.get(name, {}).get("made from") != made_from or not suite.lasting:
             progress(name)
             found = make(suite, progress=lambda row, name=name: progress(f"{name}: {row}"))
             results[name] = found | {"made from": made_from}
@@ -184,31 +186,38 @@ def reproduce(
     return _report(suite, checks, results, draw(suite, progress) if figures else {})
 
 
-def _report(suite: ClipSuite, checks: Mapping, results: Mapping, figures: Mapping) -> dict:
+def _report(suite: RealSuite, checks: Mapping, results: Mapping, figures: Mapping) -> dict:
     """Writes what there is so far: report.json, and report.md for people."""
     report = {
         "suite": suite.name,
         "protocol": suite.protocol,
         "precision": suite.precision,
-        "revisions": dict(suite.hub.pinned),
+        "unit": suite.unit,
+        "notes": suite.notes(),
+        "revisions": _revisions(suite),
         "checks": checks,
         **results,
         "published": published(suite),
         "figures": figures,
-        "provenance": provenance(),
+        "provenance": provenance(*suite.libraries),
     }
     write_json(report, suite.folder / "report.json", overwrite=True)
     write_bytes(report_text(report).encode(), suite.folder / "report.md", overwrite=True)
     return report
 
 
-def _made_from(suite: ClipSuite) -> str:
+def _made_from(suite: RealSuite) -> str:
     """A digest of what the tables depend on beside the settings that name the suite's folder."""
-    inputs = [version("dts_mini"), *(suite.identity(task, "test") for task in suite.tasks)]
+    inputs = [version("dts_mini"), _revisions(suite), *(suite.identity(task, "test") for task in suite.tasks)]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def draw(suite: ClipSuite, progress: Progress = lambda text: None) -> dict[str, dict]:
+def _revisions(suite: RealSuite) -> dict[str, str]:
+    """The commit of each repository that the tables read."""
+    return {str(repo): suite.hub.commit(repo) for repo in suite.wanted_files()}
+
+
+def draw(suite: RealSuite, progress: Progress = lambda text: None) -> dict[str, dict]:
     """Runs notebooks 07 to 12 on the suite; their pages and figures go to ``figures/`` in its folder.
 
     A notebook that stops does not stop the others: where and why stands in what is returned, by notebook.
@@ -260,7 +269,7 @@ def _published() -> dict:
     return json.loads(read_bytes(PUBLISHED))
 
 
-def published(suite: ClipSuite) -> list[dict]:
+def published(suite: RealSuite) -> list[dict]:
     """The published tables of a suite's model, those of its own protocol first."""
     same = [table for table in _published()["tables"] if table["model"] == suite.architecture]
     return sorted(same, key=lambda table: table["protocol"] != suite.protocol)
@@ -274,9 +283,10 @@ def report_text(report: Mapping) -> str:
     others = [t for t in report["published"] if t["protocol"] != report["protocol"]]
     lines = [
         f"# {report['suite']}: what was measured, beside what is published",
-        f"Protocol {report['protocol']}: {own}. Accuracies in % on test images, {report['precision']}; brackets are "
-        "95 % bootstrap intervals over test images. Storage is what each task's file takes on disk, as a share of a "
-        "float32 expert.",
+        f"Protocol {report['protocol']}: {own}. Accuracies in % on test {report['unit']}, "
+        f"{report['precision']}; brackets are 95 % bootstrap intervals over test {report['unit']}. "
+        "Storage is what each task's file takes on disk, as a share of a float32 expert.",
+        *report["notes"],
     ]
     for name, (_, text) in MEASURES.items():
         if name in report:
@@ -288,10 +298,7 @@ def report_text(report: Mapping) -> str:
         lines += [f"Protocol {t['protocol']} ({t['table']}): {about[t['protocol']]}\n\n{_listed(t)}" for t in others]
     if report["checks"]:
         lines += ["## Checks"]
-        lines += [
-            f"- {task}: {found['in training too']} of {found['test images']} test images stand in the training split."
-            for task, found in report["checks"].items()
-        ]
+        lines += ["\n".join(f"- {task}: {found['said']}" for task, found in report["checks"].items())]
     for notebook, entry in report["figures"].items():
         lines += [f"## Figures of {notebook}"]
         lines += [f"![{figure['alt']}]({figure['file']})" for figure in entry["figures"]]
@@ -325,10 +332,13 @@ def side_by_side(ours: Mapping, theirs: Mapping) -> str:
 
 
 def _listed(table: Mapping) -> str:
-    """A published table that gives means: one line a row, with its source, its share of its own experts and storage."""
+    """A published table of other experts: one line a row, with its source, its share of its own experts and storage."""
     experts = next((row["mean"] for row in table["rows"] if row["name"] == "experts"), None)
-    rows = [row | ({"share of experts": f"{row['mean'] / experts:.1%}"} if experts else {}) for row in table["rows"]]
-    named = ("mean", "share of experts", "seen", "unseen", "storage", "source")
+    rows = [
+        row | row.get("accuracy", {}) | ({"share of experts": f"{row['mean'] / experts:.1%}"} if experts else {})
+        for row in table["rows"]
+    ]
+    named = (*table.get("columns", ()), "mean", "share of experts", "seen", "unseen", "storage", "source")
     columns = [column for column in named if any(column in row for row in rows)]
     cell = lambda value: f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
     lines = ["| " + " | ".join([row["name"], *(cell(row.get(c, "")) for c in columns)]) + " |" for row in rows]

@@ -33,7 +33,7 @@ def measure(suite: Suite, groups: Sequence[str], folder: Path, split: str = "tes
     """Every cell of the groups on one suite, by its file's name; those in ``folder`` are not measured again.
 
     A cell holds, for each task, the share of its float32 model, the mean KL divergence from the expert and which
-    images are answered rightly; or why the size cannot be met.
+    inputs are answered rightly; or why the size cannot be met.
     """
     models = Experts(suite.pretrained(), {task: suite.expert(task) for task in suite.tasks})
     made_from = [fingerprint(state) for state in (models.theta_0, *models.experts.values())]
@@ -54,7 +54,7 @@ def measure(suite: Suite, groups: Sequence[str], folder: Path, split: str = "tes
             entry["impossible"] = str(error)
         else:
             entry["kl"] = {t: divergence(reference[t], answer).mean().item() for t, answer in answers.items()}
-            right = {t: answer.argmax(1) == suite.images(t, split)[1] for t, answer in answers.items()}
+            right = {t: answer.argmax(1) == suite.inputs(t, split)[1] for t, answer in answers.items()}
             entry["right"] = {t: "".join("01"[bit] for bit in r.tolist()) for t, r in right.items()}
         folder.mkdir(parents=True, exist_ok=True)
         write_json(entry, path, overwrite=True)
@@ -73,7 +73,7 @@ def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
     """Rows of all seeds' cells: storage, accuracy as a share of the experts' and KL, each with what it varies by.
 
     With several seeds an interval is Student's over them. ``images`` is the bootstrap's interval of the share over test
-    images, the same ones for every seed. With one seed it is the only interval.
+    inputs, the same ones for every seed. With one seed it is the only interval.
     """
     first = next(iter(seeds.values()))
     experts = next(name for name, cell in first.items() if cell["name"] == "experts")

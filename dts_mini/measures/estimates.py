@@ -28,9 +28,9 @@ def mean_over(values: list[float]) -> dict:
     return found | {"each": [round(value, 5) for value in values]}
 
 
-def provenance() -> dict:
-    """When, with what and where a result was made."""
-    packages = {name: version(name) for name in ("torch", "open_clip_torch", "numpy")}
+def provenance(*more: str) -> dict:
+    """When, with what and where a result was made; ``more`` are packages on which it depends beside the usual ones."""
+    packages = {name: version(name) for name in ("torch", "open_clip_torch", "numpy", *more)}
     return {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "dts_mini": version("dts_mini"),

@@ -23,7 +23,7 @@ from dts_mini.measures.tables import base_merges
 from dts_mini.ours.router import calibrated, choose, energies, head_scores, subspaces
 from dts_mini.suites.evaluation import bootstrap, correct
 from dts_mini.suites.mini.suite import DATA, MiniSuite
-from dts_mini.suites.suite import Suite
+from dts_mini.suites.suite import ImageSuite
 
 SHARES, MIX = (0.25, 0.5, 1.0), (2.0, 5.0, 10.0, 20.0)
 KEEP_RATIO = 0.1
@@ -32,7 +32,7 @@ RESULTS = DATA / "routing.json"
 Scores = dict[str, Tensor]  # the evidence of each kind, (n, N), images of all tasks one after the other
 
 
-def measure(suite: Suite, progress: Callable[[str], None] = lambda step: None) -> dict:
+def measure(suite: ImageSuite, progress: Callable[[str], None] = lambda step: None) -> dict:
     """Routers by heads, by subspaces and by both, single images and batches of one task, beside oracle and merges.
 
     The share of the layers, and how much the subspaces count beside the heads, are chosen on validation images. A
@@ -84,13 +84,13 @@ def measure(suite: Suite, progress: Callable[[str], None] = lambda step: None) -
     }
 
 
-def _tower(suite: Suite, state: State):
+def _tower(suite: ImageSuite, state: State):
     tower = suite.tower()
     tower.load_state_dict(state)
     return tower
 
 
-def _evidence(suite: Suite, base: State, spaces: Mapping, split: str) -> Scores:
+def _evidence(suite: ImageSuite, base: State, spaces: Mapping, split: str) -> Scores:
     tower, heads = _tower(suite, base), [suite.head(task) for task in suite.tasks]
     parts = {"heads": [], "subspaces": []}
     for task in suite.tasks:
@@ -105,21 +105,21 @@ def _both(evidence: Scores, mix: float) -> Tensor:
     return evidence["heads"] + mix * evidence["subspaces"]
 
 
-def _sizes(suite: Suite, split: str) -> list[int]:
+def _sizes(suite: ImageSuite, split: str) -> list[int]:
     return [len(suite.images(task, split)[1]) for task in suite.tasks]
 
 
-def _truth(suite: Suite, split: str) -> Tensor:
+def _truth(suite: ImageSuite, split: str) -> Tensor:
     return torch.arange(len(suite.tasks)).repeat_interleave(torch.tensor(_sizes(suite, split)))
 
 
-def _names(suite: Suite, task: str) -> Tensor:
+def _names(suite: ImageSuite, task: str) -> Tensor:
     """A number for each class name of a task, the same for the same name in other tasks."""
     every = sorted({name for other in suite.tasks for name in suite.classes(other)})
     return torch.tensor([every.index(name) for name in suite.classes(task)])
 
 
-def _answers(suite: Suite, state: State, task: str) -> Tensor:
+def _answers(suite: ImageSuite, state: State, task: str) -> Tensor:
     """The class names that a task's expert answers, under its own head, to the test images of all tasks (n,)."""
     tower, head = _tower(suite, state), suite.head(task)
     with torch.no_grad():
@@ -128,16 +128,16 @@ def _answers(suite: Suite, state: State, task: str) -> Tensor:
 
 
 @torch.no_grad()
-def _all_heads(suite: Suite, state: State, task: str) -> Tensor:
+def _all_heads(suite: ImageSuite, state: State, task: str) -> Tensor:
     tower, heads = _tower(suite, state), torch.cat([suite.head(other) for other in suite.tasks])
     return torch.cat([F.normalize(tower(p), dim=-1) @ heads.T for p in suite.images(task, "test")[0].split(500)])
 
 
-def _mean(suite: Suite, state: State, split: str) -> float:
+def _mean(suite: ImageSuite, state: State, split: str) -> float:
     return sum(correct(suite, state, task, split).float().mean().item() for task in suite.tasks)
 
 
-def _row(suite: Suite, name: str, right: Tensor, oracle: Tensor, routed: Tensor | None = None, both=None) -> dict:
+def _row(suite: ImageSuite, name: str, right: Tensor, oracle: Tensor, routed: Tensor | None = None, both=None) -> dict:
     sizes = _sizes(suite, "test")
     by_task = lambda bits: dict(zip(suite.tasks, bits.split(sizes), strict=True))
     kinds = {"end to end": right, "oracle": oracle} | ({} if routed is None else {"routing": routed})

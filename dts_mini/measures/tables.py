@@ -184,8 +184,8 @@ def passes(suite: Suite) -> dict[str, int]:
     compressed = (1 + len(PAPER_BASES)) * len(KEEP_RATIOS) + len(OTHER_BASES) + 2
     return {
         "headline": 2 + len(MERGES) + compressed,
-        "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen,
-        "deltas": compressed * len(suite.tasks) + len(PAPER_BASES) * seen,
+        "unseen": 2 + len(MERGES) + len(PAPER_BASES) + seen if suite.unseen else 0,
+        "deltas": compressed * len(suite.tasks) + (len(PAPER_BASES) * seen if suite.unseen else 0),
     }
 
 
@@ -285,7 +285,7 @@ def _fused(base: State, deltas: list, weights: Mapping[str, Tensor], task: str) 
 
 def _right(suite: Suite, answers: Mapping[str, Mapping[str, Tensor]], split: str) -> dict[str, dict[str, Tensor]]:
     return {
-        name: {task: found.argmax(1) == suite.images(task, split)[1] for task, found in by_task.items()}
+        name: {task: found.argmax(1) == suite.inputs(task, split)[1] for task, found in by_task.items()}
         for name, by_task in answers.items()
     }
 

@@ -30,7 +30,7 @@ from dts_mini.measures.descriptors import DESCRIPTORS, sentences
 from dts_mini.measures.estimates import provenance
 from dts_mini.ours.weightings import WEIGHTINGS, hedged_weights, nearness, uniform_weights
 from dts_mini.suites.mini.suite import DATA, MiniSuite
-from dts_mini.suites.suite import Suite
+from dts_mini.suites.suite import ImageSuite
 
 KEEP_RATIO = 0.1
 VALIDATION, TEST = 250, 600  # images a task, the first ones: what keeps one seed near fifteen minutes on one thread
@@ -46,7 +46,7 @@ def held_out(tasks: Sequence[str]) -> list[tuple[str, ...]]:
 class Bench:
     """A suite's models as flat vectors, so that a fused model is a product; and what they answer, on few images."""
 
-    def __init__(self, suite: Suite, descriptors: Mapping[str, Tensor], validation: int, test: int) -> None:
+    def __init__(self, suite: ImageSuite, descriptors: Mapping[str, Tensor], validation: int, test: int) -> None:
         self.suite, self.images = suite, {"validation": validation, "test": test}
         self.layout = {name: tensor.shape for name, tensor in suite.pretrained().items()}
         self.theta_0 = self.flat(suite.pretrained())
@@ -146,7 +146,7 @@ class Bench:
 
 
 def measure(
-    suite: Suite,
+    suite: ImageSuite,
     descriptors: Mapping[str, Tensor],
     done: Sequence[Mapping] = (),
     validation: int = VALIDATION,

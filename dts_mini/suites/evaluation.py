@@ -1,46 +1,37 @@
-"""Accuracies with their uncertainty: what a state dict answers, and how sure a mean over test images is."""
+"""Accuracies with their uncertainty: what a state dict answers, and how sure a mean over test inputs is."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dts_mini.core.state import State, fingerprint
 from dts_mini.suites.streams import stream
 from dts_mini.suites.suite import Suite
 
-PART = 2_000  # images whose logits are kept together where a suite keeps them: what a kill may lose
+PART = 2_000  # inputs whose logits are kept together where a suite keeps them: what a kill may lose
 
 
 @torch.no_grad()
-def logits(suite: Suite, state: State, task: str, split: str = "test", batch: int = 100) -> Tensor:
-    """Logits (n, classes) of an image tower's state dict on a task's split, under the task's head.
+def logits(suite: Suite, state: State, task: str, split: str = "test") -> Tensor:
+    """Logits (n, classes) of a model's state dict on a task's split, under the task's head.
 
     A suite with a store keeps them, for this state dict and all that the answers depend on beside it.
     """
-    (pixels, _), head, tower = suite.images(task, split), suite.head(task), None
-
-    def answer(part: Tensor) -> Tensor:
-        nonlocal tower
-        if tower is None:
-            tower = suite.tower()
-            tower.load_state_dict(state)
-        return torch.cat([F.normalize(tower(few), dim=-1) @ head.T for few in part.split(batch)])
-
+    inputs, _ = suite.inputs(task, split)
     if suite.store is None:
-        return answer(pixels)
+        return suite.answers(state, task, inputs)
     key = {**suite.identity(task, split), "model": fingerprint(state)}
     parts = [
-        suite.store.tensor("logits", key | {"first": PART * number}, lambda part=part: answer(part))
-        for number, part in enumerate(pixels.split(PART))
+        suite.store.tensor("logits", key | {"first": PART * number}, lambda part=part: suite.answers(state, task, part))
+        for number, part in enumerate(inputs.split(PART))
     ]
     return torch.cat(parts)
 
 
 def correct(suite: Suite, state: State, task: str, split: str = "test") -> Tensor:
-    """Which images (n,) of a task's split are classified rightly."""
-    return logits(suite, state, task, split).argmax(1) == suite.images(task, split)[1]
+    """Which inputs (n,) of a task's split are classified rightly."""
+    return logits(suite, state, task, split).argmax(1) == suite.inputs(task, split)[1]
 
 
 def divergence(reference: Tensor, other: Tensor) -> Tensor:
@@ -52,7 +43,7 @@ def divergence(reference: Tensor, other: Tensor) -> Tensor:
 def bootstrap(outcomes: Mapping[str, Mapping[str, Tensor]], draws: int = 2_000, seed: int = 0) -> dict[str, Tensor]:
     """Resampled accuracies of rows: {row: {task: correct (n,)}} -> {row: (draws, tasks)}.
 
-    Test images are drawn anew, task by task, and alike for all rows, so that differences and shares of two rows may
+    Test inputs are drawn anew, task by task, and alike for all rows, so that differences and shares of two rows may
     be taken draw by draw. Rows that hold the same tasks share their columns' order.
     """
     rows = list(outcomes)

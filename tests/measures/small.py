@@ -4,10 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dts_mini.suites.heads import Towers
 from dts_mini.suites.streams import stream
 
 
-class SmallSuite:
+class SmallSuite(Towers):
     """Four tasks of three classes; each expert is the base moved along a few directions of its own.
 
     "cats" and "felines" have the same class names, so the same head: a twin.

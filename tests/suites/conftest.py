@@ -8,8 +8,8 @@ from huggingface_hub import constants
 
 from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.reproduce import reproduce
-from dts_mini.suites.clip.hub import Hub
 from dts_mini.suites.clip.suite import ClipSuite
+from dts_mini.suites.hub import Hub
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,9 @@ from PIL import Image
 
 from dts_mini import DTSError, FileError
 from dts_mini.suites.clip import data
-from dts_mini.suites.clip.hub import Repo
 from dts_mini.suites.clip.names import BASES, COUNTS, TASKS, expert_repo
+from dts_mini.suites.hub import Repo
+from dts_mini.suites.streams import VALIDATION
 
 BY_NAME = {task.name: task for task in TASKS}
 MNIST = BY_NAME["MNIST"]
@@ -194,7 +195,7 @@ def test_only_the_wanted_rows_are_kept(tmp_path):
 def test_validation_is_a_tenth_of_training_the_same_each_time():
     first, again, other = (data.chosen(400, "validation", BY_NAME[name]) for name in ("MNIST", "MNIST", "DTD"))
     assert first == again != other and len(first) == len(set(first)) == 40
-    assert len(data.chosen(10**6, "validation", MNIST)) == data.VALIDATION
+    assert len(data.chosen(10**6, "validation", MNIST)) == VALIDATION
     assert data.chosen(400, "test", MNIST) is None
 
 

@@ -48,7 +48,8 @@ def test_the_first_commands_and_the_snippet_do_what_the_page_says(miniature, cap
 
 
 def test_the_messages_that_the_page_explains_are_those_of_the_code():
-    source = "".join(path.read_text() for path in (Path(__file__).parents[2] / "dts_mini/suites/clip").glob("*.py"))
+    suites = Path(__file__).parents[2] / "dts_mini/suites"
+    source = "".join(path.read_text() for path in [*suites.glob("*.py"), *(suites / "clip").glob("*.py")])
     plain = re.sub(r'"\s*\n\s*f?"', "", source)  # strings that are cut over lines
     for message in re.findall(r"^\| `(.+?)` \|", PAGE, re.MULTILINE)[3:]:
         for part in re.split(r"\.\.\.", message):

@@ -8,8 +8,8 @@ import pytest
 from huggingface_hub import constants
 
 from dts_mini import FileError
-from dts_mini.suites.clip import hub as module
-from dts_mini.suites.clip.hub import Hub, Repo, check_space, intact
+from dts_mini.suites import hub as module
+from dts_mini.suites.hub import Hub, Repo, check_space, intact
 
 BASE = Repo("openai/clip-vit-base-patch32")
 DTD = Repo("tanganke/dtd", "dataset")

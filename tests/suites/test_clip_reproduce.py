@@ -21,10 +21,10 @@ from dts_mini.cli import main
 from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.tables import passes
 from dts_mini.reproduce import plan, plan_text, published, reproduce, side_by_side
-from dts_mini.suites.clip import hub as hub_module
+from dts_mini.suites import hub as hub_module
 from dts_mini.suites.clip import suite as clip_suite
-from dts_mini.suites.clip.hub import Hub
 from dts_mini.suites.clip.suite import ClipSuite
+from dts_mini.suites.hub import Hub
 
 PUBLISHED = json.loads(module.PUBLISHED.read_text())
 
@@ -146,9 +146,9 @@ def test_a_plan_counts_what_is_missing_and_what_nobody_knows(clip, cache, reposi
 def test_a_dry_run_needs_neither_cache_nor_network(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_timed", lambda suite: (0.01, 1.0))  # the real model's shape takes its time
     found = plan(clip(tmp_path / "empty"), with_curves=False)
-    assert found["unknown"] == 17 and found["decoded"] == found["images"] * 3 * 224 * 224
+    assert found["unknown"] == 17 and found["kept"] == {"decoded images": found["inputs"] * 3 * 224 * 224}
     runs = passes(clip(tmp_path / "empty"))
-    hours = (runs["headline"] * found["images"] + runs["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
+    hours = (runs["headline"] * found["inputs"] + runs["unseen"] * (6_300 + 26_032)) * 0.01 / 3600
     text = plan_text(found)
     assert f"evaluation: about {hours:.1f} h (100 images/s on cpu" in text
     assert found["download"] is None

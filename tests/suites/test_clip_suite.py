@@ -10,11 +10,11 @@ from dts_mini.core.container import decode
 from dts_mini.suites import load_suite
 from dts_mini.suites.clip import keys
 from dts_mini.suites.clip import suite as module
-from dts_mini.suites.clip.hub import Hub
 from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.evaluation import logits
+from dts_mini.suites.hub import Hub
 from dts_mini.suites.mini.suite import MiniSuite
-from dts_mini.suites.suite import Suite
+from dts_mini.suites.suite import ImageSuite, Suite
 
 
 def replace(cache, repo, file, data):
@@ -27,7 +27,8 @@ def replace(cache, repo, file, data):
 
 
 def test_both_suites_have_every_member_of_the_protocol(clip):
-    wanted = {name for name in [*Suite.__annotations__, *vars(Suite)] if not name.startswith("_")}
+    named = [*Suite.__annotations__, *vars(Suite), *vars(ImageSuite)]
+    wanted = {name for name in named if not name.startswith("_")}
     for suite in (clip(), MiniSuite()):
         assert {name for name in wanted if not hasattr(suite, name)} == set()
 
@@ -183,7 +184,13 @@ def test_a_base_whose_safetensors_are_missing_is_read_from_its_old_state_dict(cl
 def test_a_split_of_dtd_that_leaked_into_training_is_refused(clip, cache, repositories):
     files = repositories["datasets/tanganke/dtd"]
     train, test = (next(file for file in files if f"/{split}-" in file) for split in ("train", "test"))
-    assert clip().check() == {"DTD": {"in training too": 0, "test images": minihub.IMAGES}}
+    assert clip().check() == {
+        "DTD": {
+            "in training too": 0,
+            "test images": minihub.IMAGES,
+            "said": "0 of 30 test images stand in the training split.",
+        }
+    }
     replace(cache, "datasets/tanganke/dtd", train, files[test])
     with pytest.raises(DTSError, match=r"tanganke/dtd: 30 of 30 test images are training images as well"):
         clip(cache, home=cache.parent / "other").check()

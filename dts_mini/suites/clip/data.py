@@ -22,31 +22,17 @@ from torchvision.transforms import v2
 
 from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import read_bytes, write_json
-from dts_mini.suites.clip.hub import Hub, Repo, check_space
 from dts_mini.suites.clip.names import ClipTask
-from dts_mini.suites.streams import stream
+from dts_mini.suites.hub import Hub, Repo, check_space, split_files
+from dts_mini.suites.streams import held_out
 
-VALIDATION = 5_000  # images at most, and at most a tenth of the training split, as task arithmetic took them
 _STEP = 256  # images that are decoded at once, and lost at most when a run is killed
 
 
 def files_of(hub: Hub, task: ClipTask, split: str) -> list[tuple[Repo, str]]:
     """The files of a split (``train`` or ``test``), in order; FileError when the repository has none."""
-    repo = Repo(task.repo, "dataset")
     name, ending = task.test if split == "test" else "train", ".tar" if task.format == "webdataset" else ".parquet"
-    found = sorted(f for f in hub.files(repo) if f.endswith(ending) and _belongs(f, name, task.config))
-    if not found:
-        raise FileError(
-            f"{repo} at {hub.commit(repo)[:8]} has no {ending} file of the split {name!r}"
-            + (f" in {task.config}/" if task.config else "")
-            + "; was the repository changed? Another commit can be pinned in its manifest"
-        )
-    return [(repo, file) for file in found]
-
-
-def _belongs(file: str, split: str, config: str) -> bool:
-    *folders, name = file.split("/")
-    return (not config or config in folders) and (name.startswith((f"{split}-", f"{split}.")) or split in folders)
+    return split_files(hub, Repo(task.repo, "dataset"), name, task.config, ending)
 
 
 def class_names(hub: Hub, task: ClipTask) -> tuple[str, ...]:
@@ -109,8 +95,7 @@ def chosen(count: int, split: str, task: ClipTask) -> list[int] | None:
     """The rows of ``validation`` within the training split: a seeded draw; None for a split that is taken whole."""
     if split != "validation":
         return None
-    draw = torch.randperm(count, generator=stream("clip", task.name, "validation"))
-    return sorted(draw[: max(1, min(count // 10, VALIDATION))].tolist())
+    return held_out(count, "clip", task.name, "validation")
 
 
 def prepared(

@@ -2,7 +2,7 @@
 
 The names and splits are those of fusion_bench (arXiv 2406.03280), whose checkpoints are protocol P3; the lists of 8, 14
 and 20 tasks are those of Ilharco et al. (arXiv 2212.04089) and Wang et al. (arXiv 2405.07813). Prompts and class
-names are CLIP's (arXiv 2103.00020). A repository's content is pinned elsewhere: ``dts_mini.suites.clip.hub``.
+names are CLIP's (arXiv 2103.00020). A repository's content is pinned elsewhere: ``dts_mini.suites.hub``.
 """
 
 from dataclasses import dataclass

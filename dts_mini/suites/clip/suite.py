@@ -1,6 +1,5 @@
 """The real suite: CLIP and its experts on the paper's photographic data sets, from the Hub (protocol P3)."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -18,16 +17,12 @@ from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import load_tensors, read_bytes
 from dts_mini.core.state import State, check_same_layout
 from dts_mini.streaming.pickles import load_pickle
-from dts_mini.suites import places
 from dts_mini.suites.clip import data, keys
-from dts_mini.suites.clip.hub import Hub, Repo
 from dts_mini.suites.clip.names import BASES, COUNTS, OPEN_CLIP, TASKS, ClipTask, expert_repo
 from dts_mini.suites.evaluation import correct
-from dts_mini.suites.heads import zero_shot_head
-from dts_mini.suites.store import Store
-
-BUILD = places.BUILD
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from dts_mini.suites.heads import Towers, zero_shot_head
+from dts_mini.suites.hub import Hub, Repo
+from dts_mini.suites.real import PRECISIONS, Files, RealSuite, Trial, check_choice, mixed
 
 # Clean experts reach 80 % (ViT-B/32) to 85 % (ViT-L/14) on DTD, those that saw its test images 98 %.
 LEAKED_ACCURACY, LEAKED_SHARE = 0.92, 0.01
@@ -49,21 +44,20 @@ class Tower(nn.Module):
         x = pixels.to(self.device)
         if x.dtype == torch.uint8:
             x = (x.float() - self.mean) / self.std
-        mixed = torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
-        with mixed if self.precision != torch.float32 else contextlib.nullcontext():
+        with mixed(self.device, self.precision):
             return self.visual(x).float().cpu()
 
 
-class ClipSuite:
-    """CLIP on 8, 14 or 20 data sets; see ``dts_mini.suites.suite.Suite``. Nothing is downloaded before it is asked for.
+class ClipSuite(Towers, RealSuite):
+    """CLIP on 8, 14 or 20 data sets; see ``dts_mini.suites.suite.ImageSuite`` and ``dts_mini.suites.real.RealSuite``.
 
-    ``home`` holds, in a folder for each architecture, what is kept between runs: the pinned revisions, decoded images,
-    results. ``attention`` is the layout of the state dicts: open_clip's ``fused`` or transformers' ``split``; files
-    made from them record it. ``precision`` other than float32 is mixed: weights stay float32. ``checkpoints`` is a
-    folder with ``<task>/finetuned.pt`` (or .safetensors) of another family, whose name ``protocol`` must then be;
-    numbers of two protocols never meet. ``torchvision`` is a folder whose data sets are taken where it has them.
+    ``attention`` is the layout of the state dicts: open_clip's ``fused`` or transformers' ``split``; files
+    made from them record it. ``checkpoints`` is a folder with ``<task>/finetuned.pt`` (or .safetensors) of another
+    family, whose name ``protocol`` must then be; numbers of two protocols never meet. ``torchvision`` is a folder whose
+    data sets are taken where it has them.
     """
 
+    unit, kept = "images", "decoded images"
     unseen = ("RESISC45", "SVHN")
     example = "SVHN"
 
@@ -86,26 +80,24 @@ class ClipSuite:
             ("suite", architecture, tuple(BASES)),
             ("tasks", tasks, COUNTS),
             ("attention", attention, ("fused", "split")),
-            ("precision", precision, tuple(PRECISIONS)),
         ):
-            if value not in allowed:
-                raise DTSError(f"{what} is {value!r}: choose one of {', '.join(map(str, allowed))}")
+            check_choice(what, value, allowed)
         if (checkpoints is None) != (protocol == "P3"):
             raise DTSError(
                 "protocol P3 stands for the Hub's checkpoints: name the family of your own (P1, P2, own) with "
                 "--protocol, and its folder with --checkpoints"
             )
-        self.architecture, self.attention, self.precision, self.protocol = architecture, attention, precision, protocol
+        super().__init__(
+            architecture, BASES[architecture], home=home, device=device, precision=precision, protocol=protocol,
+            hub=hub, progress=progress,
+        )  # fmt: skip
+        self.attention = attention
         self.name = architecture if tasks == 8 else f"{architecture}:{tasks}"
         self._tasks = {task.name: task for task in TASKS[:tasks]}
         self.tasks = tuple(self._tasks)
-        self.device = _device(device)
-        self.home = Path(home or BUILD) / architecture
         self.folder = self.home / f"{protocol}-{tasks}-{attention}"
         self.checkpoints, self.torchvision = (Path(p) if p else None for p in (checkpoints, torchvision))
-        self.hub = hub or Hub(self.home / "revisions.json")
-        self.store = Store(self.home / "store")
-        self.progress = progress
+        self.lasting = checkpoints is None
 
     # --- tasks ---
 
@@ -114,34 +106,7 @@ class ClipSuite:
         about = self._task(name)
         return dataclasses.replace(about, classes=data.class_names(self.hub, about))
 
-    def named(self, name: str) -> str:
-        return self._task(name).name
-
-    def _task(self, name: str) -> ClipTask:
-        for about in self._tasks.values():
-            if name in (about.name, about.mirror):
-                return about
-        raise DTSError(f"task {name!r} is unknown: choose one of {', '.join(self.tasks)}")
-
     # --- models ---
-
-    @property
-    def base(self) -> Repo:
-        return Repo(BASES[self.architecture])
-
-    def _weights(self, repo: Repo) -> str:
-        """The file of a repository's weights: safetensors where there are, else the old pickled state dict."""
-        found = self.hub.files(repo)
-        for file in ("model.safetensors", "pytorch_model.bin"):
-            if file in found:
-                return file
-        raise FileError(f"{repo} at {self.hub.commit(repo)[:8]}: has no model.safetensors; was the repository changed?")
-
-    def _load(self, repo: Repo) -> dict[str, Tensor]:
-        path = self.hub.fetch(repo, self._weights(repo))
-        if path.suffix == ".safetensors":
-            return load_tensors(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
 
     @functools.cached_property
     def config(self) -> dict:
@@ -267,13 +232,13 @@ class ClipSuite:
 
     # --- what is needed, and whether it is sound ---
 
-    def wanted_files(self) -> dict[Repo, Callable[[], list[tuple[Repo, str]]]]:
+    def wanted_files(self) -> dict[Repo, Files]:
         """What the tables read, by repository: the base, the experts, the test images, for DTD its training images too.
 
         The files of each are listed when they are asked for; FileError where the Hub cannot be reached.
         """
         base = lambda: [(self.base, "config.json"), (self.base, self._weights(self.base))]
-        files: dict[Repo, Callable[[], list[tuple[Repo, str]]]] = {self.base: base}
+        files: dict[Repo, Files] = {self.base: base}
         for about in self._tasks.values():
             if not self.checkpoints:
                 repo = Repo(expert_repo(self.architecture, about))
@@ -285,16 +250,8 @@ class ClipSuite:
                 ]
         return files
 
-    def wanted(self) -> list[tuple[Repo, str]]:
-        """All files that the tables read; FileError where the Hub cannot be reached."""
-        return [file for files in self.wanted_files().values() for file in files()]
-
-    def task_size(self, task: str) -> int:
-        """The number of test images, as published: for estimates."""
-        return self._task(task).size
-
     @property
-    def image_bytes(self) -> int:
+    def input_bytes(self) -> int:
         """What a decoded image takes on disk."""
         return 3 * self._shapes["vision_cfg"]["image_size"] ** 2
 
@@ -308,10 +265,17 @@ class ClipSuite:
             pass
         return open_clip.get_model_config(OPEN_CLIP[self.architecture])
 
-    def random_tower(self) -> tuple[Tower, int]:
-        """A tower of the model's shape with random weights, and the side of its images: to time it beforehand."""
-        tower = CLIP(**self._shapes).visual.eval().requires_grad_(False)
-        return Tower(tower, self.device, PRECISIONS[self.precision]), self._shapes["vision_cfg"]["image_size"]
+    def trial(self) -> Trial:
+        """A tower of the model's shape with random weights on blank images, and one of its blocks: to be timed."""
+        visual, size = (
+            CLIP(**self._shapes).visual.eval().requires_grad_(False),
+            self._shapes["vision_cfg"]["image_size"],
+        )
+        tower, state = Tower(visual, self.device, PRECISIONS[self.precision]), visual.state_dict()
+        pixels = torch.zeros(8 if self.device.type == "cpu" else 64, 3, size, size, dtype=torch.uint8)
+        block = {name: tensor.cpu() for name, tensor in state.items() if ".resblocks.0." in name}
+        blocks = len({name.split(".resblocks.")[1].split(".")[0] for name in state if ".resblocks." in name})
+        return Trial(lambda n: tower(pixels[:n]), len(pixels), [(block, blocks)])
 
     def check(self) -> dict[str, dict]:
         """Looks for test images that an expert has seen; DTSError where there are: such accuracies mean nothing."""
@@ -325,7 +289,8 @@ class ClipSuite:
             make = lambda test=test, size=size, train=train: torch.tensor(data.leaked(test, train(), size))
             both = int(self.store.tensor("leaks", key | {"size": size}, make))
             accuracy = correct(self, self.expert(about.name), about.name).float().mean().item()
-            found[about.name] = {"in training too": both, "test images": len(test)}
+            said = f"{both} of {len(test)} test images stand in the training split."
+            found[about.name] = {"in training too": both, "test images": len(test), "said": said}
             if both > LEAKED_SHARE * len(test):
                 raise DTSError(
                     f"{about.repo}: {both} of {len(test)} test images are training images as well; pin a commit whose "
@@ -376,13 +341,3 @@ def open_clip_config(config: dict) -> dict:
 @functools.cache
 def _tokenizer(context: int) -> open_clip.SimpleTokenizer:
     return open_clip.SimpleTokenizer(context_length=context)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise DTSError(f"device {name!r} cannot be used here ({error}); choose cpu") from error
-    return torch.device(name)

@@ -16,7 +16,7 @@ from dts_mini.core.errors import DTSError, FileError
 from dts_mini.core.file import load_tensors, read_bytes
 from dts_mini.core.state import State, fingerprint
 from dts_mini.suites import places
-from dts_mini.suites.heads import zero_shot_head
+from dts_mini.suites.heads import Towers, zero_shot_head
 from dts_mini.suites.mini.model import create_model, load_model, pixels, tokenize
 from dts_mini.suites.mini.task import Task
 from dts_mini.suites.mini.tasks import TASKS
@@ -30,7 +30,7 @@ def file_name(task: str) -> str:
     return f"expert_{task.replace(' ', '_')}.safetensors"
 
 
-class MiniSuite:
+class MiniSuite(Towers):
     """Eight 32 x 32 tasks and a CLIP of 1.85 M image-tower parameters; see ``dts_mini.suites.suite.Suite``.
 
     ``folder`` holds ``theta_0.safetensors`` and an ``expert_<task>.safetensors`` each; where it has a

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,8 @@ class Hub:
     """The Hub as a suite sees it: repositories at fixed commits.
 
     ``pins`` is a JSON file {repository: commit}; a repository that it lacks is pinned, at its first use, to the newest
-    commit of its main branch, and from then on only that commit is read. ``tries`` and ``wait`` (seconds, doubled each
+    commit of its main branch, and from then on only that commit is read. ``known`` names commits in advance, whole or
+    by their first digits: those are pinned instead of the newest. ``tries`` and ``wait`` (seconds, doubled each
     time) are for a Hub that answers 429, too many requests, or 5xx.
     """
 
@@ -50,11 +51,13 @@ class Hub:
         *,
         cache: str | Path | None = None,
         endpoint: str | None = None,
+        known: Mapping[str, str] | None = None,
         tries: int = 5,
         wait: float = 2,
     ) -> None:
         self.pins, self.endpoint, self.tries, self.wait = Path(pins), endpoint, tries, wait
         self.cache = Path(cache or constants.HF_HUB_CACHE)
+        self.known = dict(known or {})
         self.pinned: dict[str, str] = json.loads(read_bytes(self.pins)) if self.pins.exists() else {}
         self._files: dict[Repo, dict[str, int]] = {}
         self._checked: set[Path] = set()
@@ -62,7 +65,8 @@ class Hub:
     def commit(self, repo: Repo) -> str:
         """The commit (40 hex digits) that a repository is pinned to."""
         if str(repo) not in self.pinned:
-            self.pinned[str(repo)] = self._newest(repo)
+            known = self.known.get(str(repo), "")
+            self.pinned[str(repo)] = known if len(known) == 40 else self._first(repo, known)
             self.pins.parent.mkdir(parents=True, exist_ok=True)
             write_json(dict(sorted(self.pinned.items())), self.pins, overwrite=True)
         return self.pinned[str(repo)]
@@ -70,7 +74,7 @@ class Hub:
     def repin(self) -> None:
         """Forgets the pinned commits: each repository is pinned to its newest one when it is used next."""
         self.pins.unlink(missing_ok=True)
-        self.pinned, self._files = {}, {}
+        self.pinned, self.known, self._files = {}, {}, {}
 
     def files(self, repo: Repo) -> dict[str, int]:
         """The files of a repository at its commit, with their sizes in bytes; offline, those that the cache holds."""
@@ -149,16 +153,27 @@ class Hub:
             part.replace(blobs / about.etag)
         return Path(api.hf_hub_download(repo.name, file, cache_dir=self.cache, **where))
 
-    def _newest(self, repo: Repo) -> str:
-        if not constants.HF_HUB_OFFLINE:
-            return self._ask(repo, "", lambda api: api.repo_info(repo.name, repo_type=repo.kind)).sha
-        ref = self._folder(repo) / "refs" / "main"
-        if not ref.exists():
+    def _first(self, repo: Repo, known: str) -> str:
+        """The newest commit whose name begins with ``known``; offline, of those in the cache."""
+        if constants.HF_HUB_OFFLINE:
+            ref, kept = self._folder(repo) / "refs" / "main", self._folder(repo) / "snapshots"
+            found = [ref.read_text().strip()] if ref.exists() else []
+            found += [path.name for path in sorted(kept.glob(f"{known}*"))] if known else []
+        elif not known:
+            found = [self._ask(repo, "", lambda api: api.repo_info(repo.name, repo_type=repo.kind)).sha]
+        else:
+            commits = self._ask(repo, "", lambda api: api.list_repo_commits(repo.name, repo_type=repo.kind))
+            found = [commit.commit_id for commit in commits]
+        if named := [commit for commit in found if commit.startswith(known)]:
+            return named[0]
+        if constants.HF_HUB_OFFLINE:
             raise FileError(
                 f"{repo} is not in the cache ({self.cache}), and HF_HUB_OFFLINE is set: unset it, or copy the cache of "
                 "a machine with a network"
             )
-        return ref.read_text().strip()
+        raise FileError(
+            f"{repo}: the commit {known} that this suite was written for is gone from the Hub; --repin takes the newest"
+        )
 
     def _folder(self, repo: Repo) -> Path:
         return self.cache / repo_folder_name(repo_id=repo.name, repo_type=repo.kind)
@@ -203,6 +218,24 @@ class Hub:
                     ) from error
                 time.sleep(pause if pause is not None else self.wait * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def split_files(hub: Hub, repo: Repo, split: str, config: str, ending: str) -> list[tuple[Repo, str]]:
+    """The files of a data set's split, in order, within the folder ``config`` if it has one; FileError for none."""
+
+    def belongs(file: str) -> bool:
+        *folders, name = file.split("/")
+        within = not config or config in folders
+        return within and (name.startswith((f"{split}-", f"{split}.")) or split in folders)
+
+    found = sorted(file for file in hub.files(repo) if file.endswith(ending) and belongs(file))
+    if not found:
+        raise FileError(
+            f"{repo} at {hub.commit(repo)[:8]} has no {ending} file of the split {split!r}"
+            + (f" in {config}/" if config else "")
+            + "; was the repository changed? Another commit can be pinned in its manifest"
+        )
+    return [(repo, file) for file in found]
 
 
 def check_space(needed: int, folder: Path) -> None:
