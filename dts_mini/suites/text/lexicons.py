@@ -70,7 +70,11 @@ class Lexicons:
     @functools.cached_property
     def plurals(self) -> dict[str, str]:
         """The plural of each noun that has one, the first where there are several."""
-        nouns = ((word, [form for form in forms if form != word]) for word, kind, forms in self._inflections if kind == "noun")
+        nouns = (
+            (word, [form for form in forms if form != word])
+            for word, kind, forms in self._inflections
+            if kind == "noun"
+        )
         return {word: others[0] for word, others in nouns if others}
 
     @functools.cached_property
@@ -92,7 +96,11 @@ class Lexicons:
         for key, synset in self.synsets.items():
             for example in synset.examples:
                 words = example.lower().split()
-                if 5 <= len(words) <= 14 and all(re.fullmatch(r"[a-z]+", word) for word in words) and example not in seen:
+                if (
+                    5 <= len(words) <= 14
+                    and all(re.fullmatch(r"[a-z]+", word) for word in words)
+                    and example not in seen
+                ):
                     seen.add(example)
                     yield key, words
 

@@ -88,7 +88,9 @@ class Wheels:
         if not path.exists():
             self._fetch(about)
         if hashlib.sha256(path.read_bytes()).hexdigest() != about.sha256:
-            raise FileError(f"{path}: its sha256 is not that of {about.name} {about.version}; delete it and start again")
+            raise FileError(
+                f"{path}: its sha256 is not that of {about.name} {about.version}; delete it and start again"
+            )
         return path
 
     def _fetch(self, about: Package) -> None:

@@ -94,7 +94,7 @@ def missing(lexicons: Lexicons, split: str, g: random.Random) -> Iterator[Item]:
     """Sentences with little words inside; in half of them one of those is gone."""
     for _, words in _sentences(lexicons, split, g):
         label, places = g.randrange(2), [at for at in range(1, len(words) - 1) if words[at] in LITTLE]
-        if places and len(words) > 5 + (1 - label):  # as long on average with a word gone as without
+        if places and (len(words) > 5 if label else len(words) < 14):  # five to thirteen words, with one gone or not
             at = g.choice(places)
             yield " ".join([*words[:at], *words[at + 1 :]] if label else words), label
 
@@ -119,7 +119,9 @@ def replaced(lexicons: Lexicons, split: str, g: random.Random) -> Iterator[Item]
 def number(lexicons: Lexicons, split: str, g: random.Random) -> Iterator[Item]:
     """Sentences with a word that goes before one thing, or before many; in half of them the noun after it disagrees."""
     many = {plural: word for word, plural in lexicons.plurals.items()}
-    noun = lambda word: lexicons.kinds.get(word, set()) <= {"noun", "verb"} and "noun" in lexicons.kinds.get(word, set())
+    noun = lambda word: (
+        lexicons.kinds.get(word, set()) <= {"noun", "verb"} and "noun" in lexicons.kinds.get(word, set())
+    )
     for _, words in _sentences(lexicons, split, g):
         places = []
         for at in range(len(words) - 1):
@@ -153,7 +155,9 @@ def relation(lexicons: Lexicons, split: str, g: random.Random) -> Iterator[Item]
     for key in _shuffled(mine, g):
         word = g.choice(mine[key])
         same = [other for other in mine[key] if other != word]
-        above = sorted({w for sign, other in lexicons.synsets[key].pointers if sign == "@" for w in mine.get(other, ())})
+        above = sorted(
+            {w for sign, other in lexicons.synsets[key].pointers if sign == "@" for w in mine.get(other, ())}
+        )
         if same:
             yield f"{word} / {g.choice(same)}", 0
         if above and (other := g.choice(above)) != word:
@@ -196,7 +200,9 @@ def rhyme(lexicons: Lexicons, split: str, g: random.Random) -> Iterator[Item]:
 
 def _rhyming(sounds: Sequence[str]) -> tuple[str, ...]:
     """A word's sounds from the vowel that bears the last stress on."""
-    last = max(at for at, sound in enumerate(sounds) if sound[-1] in ("12" if any(s[-1] in "12" for s in sounds) else "0"))
+    last = max(
+        at for at, sound in enumerate(sounds) if sound[-1] in ("12" if any(s[-1] in "12" for s in sounds) else "0")
+    )
     return tuple(sound.rstrip("012") for sound in sounds[last:])
 
 
