@@ -17,12 +17,13 @@ SHARES = (0.6, 0.15, 0.25)
 Item = tuple[str, int]  # a text and its label
 Source = Callable[[Lexicons, str, random.Random], Iterator[Item]]
 
-LITTLE = frozenset(
+_LITTLE = (
     "a an the of to in on at by for from with into and or but as is was are were be been has have had he she it they "
-    "his her its their that this not will would".split()
+    "his her its their that this not will would"
 )
-BEFORE_ONE = frozenset("a an this that every each another".split())
-BEFORE_MANY = frozenset("these those many several few both two three four some all".split())
+LITTLE = frozenset(_LITTLE.split())
+BEFORE_ONE = {"a", "an", "this", "that", "every", "each", "another"}
+BEFORE_MANY = {"these", "those", "many", "several", "few", "both", "two", "three", "four", "some", "all"}
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Zoo:
     def __init__(
         self,
         work: str | Path = WORK,
-        recipe: Recipe = Recipe(),  # noqa: B008 - frozen
+        recipe: Recipe = Recipe(),
         candidates: Sequence[Task] = CANDIDATES,
         pretrained: Pretrained | None = None,
         sources: Lexicons | None = None,
