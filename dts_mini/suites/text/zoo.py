@@ -76,17 +76,16 @@ class Zoo:
         return self.work / f"seed-{seed}"
 
     def texts(self, task: str, split: str, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Token ids (n, length) and labels (n,) of a split, short texts first; training texts are of a seed."""
+        """Token ids (n, length), padded with zeros, and labels (n,) of a split; training texts are of a seed."""
         about, seed = self.candidates[task], seed if split == "train" else 0
         wanted = {"train": min(about.texts, self.recipe.most)} | asdict(self.recipe)
         key = [_made_by(), task, split, wanted[split], seed]
         path = self.work / "texts" / f"{split}-{seed}-{_slug(task)}-{_digest(key)}.safetensors"
         if not path.exists():
             found, labels = about.examples(self.sources, split, wanted[split], seed)
-            ids = self.pretrained.tokens(found)
-            order = (ids != 0).sum(1).argsort(stable=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors({"ids": ids[order], "labels": torch.tensor(labels)[order]}, path, overwrite=True)
+            tensors = {"ids": self.pretrained.tokens(found), "labels": torch.tensor(labels)}
+            save_tensors(tensors, path, overwrite=True)
         held = load_tensors(path)
         return held["ids"], held["labels"]
 
@@ -180,8 +179,10 @@ class Zoo:
 
 @torch.no_grad()
 def embedded(encoder: Encoder, ids: Tensor) -> Tensor:
-    """Unit embeddings (n, d)."""
-    return F.normalize(torch.cat([encoder.eval()(part) for part in ids.split(BATCH)]), dim=1)
+    """Unit embeddings (n, d) of texts (n, length); those of like length go through the encoder together."""
+    order = (ids != 0).sum(1).argsort(stable=True)
+    found = torch.cat([encoder.eval()(part) for part in ids[order].split(BATCH)])
+    return F.normalize(torch.empty_like(found).index_copy_(0, order, found), dim=1)
 
 
 def fine_tune(encoder: Encoder, head: Tensor, ids: Tensor, labels: Tensor, recipe: Recipe, words: tuple) -> Tensor:
