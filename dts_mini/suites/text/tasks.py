@@ -247,7 +247,7 @@ CANDIDATES = (
     Task("order", "Are two neighbouring words swapped?", ("no", "yes"), order, 4_000, "CoLA"),
     Task("missing word", "Is a little word missing?", ("no", "yes"), missing, 4_000, "CoLA"),
     Task("replaced word", "Is a word out of place?", ("no", "yes"), replaced, 4_000, "CoLA"),
-    Task("number", "Does a noun disagree in number?", ("no", "yes"), number, 4_000, "CoLA"),
+    Task("number", "Does a noun disagree in number?", ("no", "yes"), number, 3_600, "CoLA"),
     Task(
         "relation",
         "How is the first word related to the second?",
