@@ -93,7 +93,9 @@ class Zoo:
         """The pretrained encoder."""
         path = self.work / "theta_0.safetensors"
         if not path.exists():
-            save_tensors({name: x.half() for name, x in self.pretrained.state().items()}, path, overwrite=True)
+            state = self.pretrained.state()
+            self.work.mkdir(parents=True, exist_ok=True)
+            save_tensors({name: x.half() for name, x in state.items()}, path, overwrite=True)
         return {name: x.float() for name, x in load_tensors(path).items()}
 
     def encoder(self) -> Encoder:

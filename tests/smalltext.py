@@ -69,14 +69,14 @@ class SmallLexicons:
 
 
 class SmallPretrained(Pretrained):
-    """Letters for tokens; two layers of width 16."""
+    """Letters for tokens; two layers of width 64."""
 
     def __init__(self) -> None:
         pass
 
     @functools.cached_property
     def config(self) -> dict:
-        size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
         return size | {"vocab_size": 3 + 2 * len(LETTERS) + 2, "max_position_embeddings": 32}
 
     def state(self) -> dict[str, torch.Tensor]:

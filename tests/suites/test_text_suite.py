@@ -239,8 +239,8 @@ def test_fine_tuning_learns_moves_the_whole_body_and_leaves_words_that_it_does_n
     theta_0, ids = pretrained.state(), pretrained.tokens([c * 3 for c in "abcdef"] * 8)
     labels, encoder = torch.tensor([0, 0, 0, 1, 1, 1] * 8), zoo.Encoder(pretrained.config)
     encoder.load_state_dict(theta_0)
-    start = torch.zeros(2, 16)
-    head = fine_tune(encoder, start, ids, labels, dataclasses.replace(RECIPE, epochs=10, rate=3e-3), ("toy", 0))
+    start = torch.zeros(2, 64)
+    head = fine_tune(encoder, start, ids, labels, dataclasses.replace(RECIPE, epochs=10, rate=1e-3), ("toy", 0))
     assert ((embedded(encoder, ids) @ head.T).argmax(1) == labels).float().mean() == 1 and not start.any()
     body = encoder.state_dict()
     assert set(body) == set(theta_0) and all(
@@ -291,7 +291,7 @@ def test_the_suite_answers_with_each_experts_own_head(suite):
     tower.load_state_dict(suite.expert("stress"))
     wanted = F.normalize(tower(ids), dim=1) @ suite.head("stress").T
     assert torch.allclose(suite.answers(suite.expert("stress"), "stress", ids), wanted, atol=1e-5)
-    assert suite.head("stress").shape == (3, 16) and suite.descriptor("stress").norm().item() == pytest.approx(1)
+    assert suite.head("stress").shape == (3, 64) and suite.descriptor("stress").norm().item() == pytest.approx(1)
     assert suite.identity("stress", "test") != suite.identity("stress", "validation")
 
 
