@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dts_mini.core.errors import DTSError, FileError, StateError, needs, printable
-from dts_mini.suites import CLIP, SUITES
+from dts_mini.suites import GLUE, REAL, SUITES
 
 
 class _Names(tuple):
@@ -263,11 +263,24 @@ def _evaluate(o: argparse.Namespace) -> None:
         write_json(tables, o.json, indent=2, overwrite=o.overwrite)
 
 
+def _expert(text: str) -> tuple[str, str]:
+    """A task and its expert's repository, as ``--experts`` takes them."""
+    task, _, repo = text.partition("=")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form TASK=OWNER/NAME, such as cola=you/roberta-cola")
+    return task, repo
+
+
 def _reproduce(o: argparse.Namespace) -> None:
     from dts_mini.suites import load_suite
 
     options = {"device": o.device, "precision": o.precision, "home": o.out, "torchvision": o.torchvision}
     options |= {"attention": o.attention, "checkpoints": o.checkpoints, "protocol": o.protocol, "tasks": o.tasks}
+    options |= {"experts": dict(o.experts) if o.experts else None, "texts": o.texts}
+    images, language = ("torchvision", "attention", "checkpoints", "protocol", "tasks"), ("experts", "texts")
+    foreign = images if o.suite in GLUE else language
+    if wrong := [name for name in foreign if options[name] is not None]:
+        raise DTSError(f"--{wrong[0]} is of other suites: {o.suite} has no such option")
     suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
     from dts_mini.reproduce import plan, plan_text, reproduce
 
@@ -531,11 +544,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
-    sub.add_argument("--suite", required=True, choices=SUITES)
+    sub.add_argument("--suite", required=True, choices=[name for name in SUITES if name != "roberta-glue"])
     sub.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
 
     sub = command("reproduce", _reproduce, "Fetch a suite of real checkpoints, measure the tables, write a report.")
-    sub.add_argument("--suite", required=True, choices=CLIP)
+    sub.add_argument("--suite", required=True, choices=REAL)
+    sub.add_argument(
+        "--experts",
+        nargs="+",
+        type=_expert,
+        metavar="TASK=OWNER/NAME",
+        help="of gpt2-glue and roberta-glue, experts of your own",
+    )
+    sub.add_argument("--texts", type=int, metavar="N", help="of those, a draw of N texts of each task (default: all)")
     sub.add_argument("--tasks", type=int, choices=(8, 14, 20), help="how many data sets (default: 8)")
     sub.add_argument(
         "--figures", choices=("none", "all"), default="none", help="all: also run notebooks 07 to 12 on it"

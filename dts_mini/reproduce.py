@@ -29,7 +29,7 @@ from dts_mini.measures.tables import headline, markdown, passes, unseen
 from dts_mini.suites import places
 from dts_mini.suites.real import RealSuite
 
-PUBLISHED = places.DATA / "published.json"
+PUBLISHED = (places.DATA / "published.json", places.DATA / "published-language.json")
 Progress = Callable[[str], None]
 
 
@@ -266,7 +266,10 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @functools.cache
 def _published() -> dict:
-    return json.loads(read_bytes(PUBLISHED))
+    """The protocols and the tables of all files of published results."""
+    files = [json.loads(read_bytes(path)) for path in PUBLISHED]
+    protocols = {name: about for file in files for name, about in file["protocols"].items()}
+    return {"protocols": protocols, "tables": [table for file in files for table in file["tables"]]}
 
 
 def published(suite: RealSuite) -> list[dict]:

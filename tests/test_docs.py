@@ -47,7 +47,7 @@ def runnable() -> list:
         p
         for p in PAGES
         if BLOCK.search(p.read_text())
-        and p.stem != "real-suite"  # its commands run in tests/suites/test_clip_docs.py, on a miniature Hub
+        and p.stem not in ("real-suite", "language-suite")  # they run in tests/suites, on a miniature Hub
         and (p.parent.name != "methods" or p.stem in merges | METHODS.keys())
     ]
     mark = lambda path: [pytest.mark.slow] if path.stem in SLOW else []

@@ -142,15 +142,15 @@ def folder_of(cache: Path, repo: str) -> Path:
     return cache / f"{kind}--{repo.removeprefix('datasets/').replace('/', '--')}"
 
 
-def write(cache: Path, repos: dict[str, dict[str, bytes]]) -> Path:
+def write(cache: Path, repos: dict[str, dict[str, bytes]], commits: dict[str, str] | None = None) -> Path:
     """The repositories as huggingface_hub's cache keeps them: blobs, and a snapshot of links to them."""
     for repo, files in repos.items():
-        folder = folder_of(cache, repo)
+        folder, commit = folder_of(cache, repo), (commits or {}).get(repo, COMMIT)
         (folder / "refs").mkdir(parents=True)
-        (folder / "refs" / "main").write_text(COMMIT)
+        (folder / "refs" / "main").write_text(commit)
         (folder / "blobs").mkdir()
         for file, data in files.items():
-            blob, link = folder / "blobs" / etag(file, data), folder / "snapshots" / COMMIT / file
+            blob, link = folder / "blobs" / etag(file, data), folder / "snapshots" / commit / file
             blob.write_bytes(data)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(os.path.relpath(blob, link.parent))  # relative, so that a copy is whole
@@ -163,6 +163,7 @@ class Server:
 
     repos: dict[str, dict[str, bytes]]
     commit: str = COMMIT
+    commits: dict[str, str] = field(default_factory=dict)  # of repositories whose newest commit is another one
     revoked: set[str] = field(default_factory=set)  # commits that are gone
     busy: int = 0  # answers 429 to so many requests
     cut: int = 0  # hangs up at this byte of a larger file
@@ -198,7 +199,7 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
                 return self.answer(429, Retry_After="0")
             path = self.path.split("?")[0].lstrip("/")
             if path.startswith("api/"):
-                kind = "/tree/" if "/tree/" in path else "/revision/"
+                kind = next((k for k in ("/tree/", "/commits/") if k in path), "/revision/")
                 repo, _, commit = path.removeprefix("api/").removeprefix("models/").partition(kind)
                 commit = "" if commit == "main" else commit
             else:
@@ -206,7 +207,8 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
                 commit, _, file = rest.partition("/")
             if repo not in hub.repos:
                 return self.answer(404, X_Error_Code="RepoNotFound")
-            if (commit or hub.commit) in hub.revoked:
+            commit = commit or hub.commits.get(repo, hub.commit)
+            if commit in hub.revoked:
                 return self.answer(404, X_Error_Code="RevisionNotFound")
             files = hub.repos[repo]
             if path.startswith("api/") and kind == "/tree/":
@@ -215,16 +217,20 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
                     for name, data in files.items()
                 ]
                 return self.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
+            if path.startswith("api/") and kind == "/commits/":
+                about = {"title": "", "message": "", "date": "2024-05-20T00:00:00.000Z", "authors": []}
+                entries = [about | {"id": name} for name in (hub.commit, commit)]
+                return self.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
             if path.startswith("api/"):
                 siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
-                about = {"id": repo, "sha": commit or hub.commit, "siblings": siblings}
+                about = {"id": repo, "sha": commit, "siblings": siblings}
                 return self.answer(200, json.dumps(about).encode(), Content_Type="application/json")
             if file not in files:
                 return self.answer(404, X_Error_Code="EntryNotFound")
             data, first = files[file], 0
             if wanted := self.headers.get("Range"):
                 first = int(wanted.removeprefix("bytes=").split("-")[0])
-            headers = {"ETag": f'"{etag(file, data)}"', "X_Repo_Commit": hub.commit, "Accept_Ranges": "bytes"}
+            headers = {"ETag": f'"{etag(file, data)}"', "X_Repo_Commit": commit, "Accept_Ranges": "bytes"}
             if first:
                 headers["Content_Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             body, status = data[first:], 206 if first else 200

@@ -26,7 +26,7 @@ from dts_mini.suites.clip import suite as clip_suite
 from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.hub import Hub
 
-PUBLISHED = json.loads(module.PUBLISHED.read_text())
+PUBLISHED = module._published()
 
 
 def command(cache, out):
@@ -252,8 +252,9 @@ def test_published_rows_add_up_and_name_their_sources():
         for row in table["rows"]:
             if "accuracy" in row:
                 assert list(row["accuracy"]) == table["columns"]
-                assert sum(row["accuracy"].values()) / len(row["accuracy"]) == pytest.approx(row["mean"], abs=0.1)
-            elif table["table"] == "headline":
+                if "mean" in row:
+                    assert sum(row["accuracy"].values()) / len(row["accuracy"]) == pytest.approx(row["mean"], abs=0.1)
+            if table["table"] == "headline" and table["source"] == "as named in each row":
                 assert row["source"]
 
 
