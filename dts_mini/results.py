@@ -16,13 +16,14 @@ from pathlib import Path
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.course import claims, front
-from dts_mini.measures import cheap, curves
-from dts_mini.measures.tables import headline, markdown, over_seeds, seeds_markdown, unseen
+from dts_mini.measures import cases, cheap, curves
+from dts_mini.measures.tables import cell, headline, markdown, over_seeds, seeds_markdown, unseen
+from dts_mini.suites import places
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SEEDS, CURVES = DATA / "results.json", DATA / "seeds.json", DATA / "curves.json"
-README, LONG = ROOT / "README.md", ROOT / "docs/results.md"
+README, LONG, TEXTS = ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/text-suite.md"
 
 # The claims that the front page tells, and those of the page of results.
 SAID = ("10-half", "08-house-zero-shot", "08-new-zero-shot", "08-new-average")
@@ -59,6 +60,44 @@ def blocks() -> dict[str, str]:
         "curves": curves.markdown(curve),
         "claims": claims_markdown([measured[name] for name in TOLD]),
     }
+
+
+def text_blocks() -> dict[str, str]:
+    """The Markdown of each block of the page of the text suite; of a table that is not measured yet it says so."""
+    shown = {
+        "texts": ("zoo", tasks_markdown),
+        "text_headline": ("results", lambda found: markdown(found["headline"])),
+        "text_seeds": ("seeds", seeds_markdown),
+        "text_curves": ("curves", curves.listing),
+        "text_unseen": ("unseen", lambda found: f"```text\n{cases.report(found)}\n```\n"),
+    }
+    found = {}
+    for name, (file, text) in shown.items():
+        path = places.DATA / f"text/{file}.json"
+        found[name] = text(json.loads(read_bytes(path))) if path.exists() else "Not measured yet: `make text` does.\n"
+    return found
+
+
+def tasks_markdown(zoo: Mapping) -> str:
+    """The tasks that were tried, as Markdown: what is asked, and what is answered rightly on validation."""
+    lines = [
+        "| task | classes | training texts | frozen, linear head | expert | words that moved | |",
+        "|---" * 7 + "|",
+    ]
+    for row in zoo["rows"]:
+        shown = lambda what, row=row: cell(row[what], interval="low" in row[what])
+        numbers = [
+            str(len(row["classes"])),
+            f"{row['training texts']:,}",
+            *map(shown, ("frozen", "expert", "rows moved")),
+        ]
+        lines.append("| " + " | ".join([row["task"], *numbers, "" if row["kept"] else "left out"]) + " |")
+    said = "In % of validation texts, and of the rows of the embedding."
+    seeds = len(zoo["seeds"])
+    return (
+        "\n".join([*lines, "", said + (f" Means over {seeds} seeds, 95 % intervals over them." if seeds > 1 else "")])
+        + "\n"
+    )
 
 
 def claims_markdown(told: Iterable[Mapping]) -> str:
@@ -107,10 +146,10 @@ def main() -> int:
 
 
 def publish() -> None:
-    """Writes the blocks of the README and of the page of results again, and the README's picture."""
+    """Writes the blocks of the README and of the pages of results again, and the README's picture."""
     written = blocks()
-    for page in (README, LONG):
-        write_bytes(fill(page.read_text(), written).encode(), page, overwrite=True)
+    for page, found in ((README, written), (LONG, written), (TEXTS, text_blocks())):
+        write_bytes(fill(page.read_text(), found).encode(), page, overwrite=True)
     drawn = front.picture(json.loads(read_bytes(RESULTS))["headline"])
     write_bytes(drawn.encode(), front.PATH, overwrite=True)
 

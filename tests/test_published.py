@@ -15,7 +15,7 @@ from dts_mini.course.build import VERSIONS, drifted, read, sources, target
 from dts_mini.course.exercises import EXERCISES
 from dts_mini.measures.cheap import ROWS
 from dts_mini.measures.tables import KINDS, MERGES, rows_of
-from dts_mini.results import LONG, README, RESULTS, SAID, SEEDS, TOLD, blocks, fill
+from dts_mini.results import LONG, README, RESULTS, SAID, SEEDS, TEXTS, TOLD, blocks, fill, text_blocks
 
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
 NOTEBOOKS = pytest.mark.parametrize(
@@ -28,6 +28,12 @@ NOTEBOOKS = pytest.mark.parametrize(
 @pytest.mark.parametrize("page", [README, LONG], ids=lambda page: page.stem)
 def test_the_tables_of_a_page_are_the_committed_results(page):
     assert fill(page.read_text(), blocks()) == page.read_text(), "run python -m dts_mini.results --readme-only"
+
+
+def test_the_page_of_the_text_suite_has_its_tables_or_says_that_they_are_not_measured():
+    page = TEXTS.read_text()
+    assert fill(page, text_blocks()) == page, "run python -m dts_mini.results --readme-only"
+    assert sorted(re.findall(r"<!-- results:(\w+) -->", page)) == sorted(text_blocks())
 
 
 def test_every_table_stands_on_one_of_the_two_pages():

