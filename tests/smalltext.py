@@ -1,4 +1,4 @@
-"""A made-up language with lexicons like the real ones, and an encoder of all-MiniLM's layout that has random weights."""
+"""A made-up language with lexicons like the real ones, and an encoder of random weights, in all-MiniLM's layout."""
 
 import functools
 import itertools

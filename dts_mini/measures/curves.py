@@ -77,8 +77,8 @@ def table(seeds: Mapping[int, Mapping[str, dict]], split: str = "test") -> dict:
 def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
     """Rows of all seeds' cells: storage, accuracy as a share of the experts' and KL, each with what it varies by.
 
-    With several seeds an interval is Student's over them. Where theta_0 itself is a cell, ``gain kept`` is the share of the
-    way from it to the experts, in accuracy. ``images`` is the bootstrap's interval of the share over test
+    With several seeds an interval is Student's over them. Where theta_0 itself is a cell, ``gain kept`` is the share of
+    the way from it to the experts, in accuracy. ``images`` is the bootstrap's interval of the share over test
     inputs, the same ones for every seed. With one seed it is the only interval.
     """
     first = next(iter(seeds.values()))

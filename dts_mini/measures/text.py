@@ -1,7 +1,7 @@
 """The text suite measured: the tables of vision on a model that others pretrained, and texts that people wrote.
 
-``python -m dts_mini.measures.text`` (``make text``) fetches what is missing, trains the experts of each seed, and writes
-``data/text``: ``zoo.json`` (tasks, sources, what an expert gains), ``results.json`` (the headline table of the first
+``python -m dts_mini.measures.text`` (``make text``) fetches what is missing, trains the experts of each seed, and
+writes ``data/text``: ``zoo.json`` (tasks, sources, what an expert gains), ``results.json`` (the headline table of the first
 seed), ``seeds.json`` (over seeds), ``curves.json`` and ``unseen.json``. Experts, answers and cells are kept under
 ``--work``: a run that was stopped goes on where it was, and ``--tables`` makes what is wanted of what there is.
 """

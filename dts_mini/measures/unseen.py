@@ -150,7 +150,9 @@ def measure(
     progress: Callable[[list[dict]], None] = lambda entries: None,
     sets: Sequence[tuple[str, ...]] | None = None,
 ) -> list[dict]:
-    """An entry for each held-out set (``sets``, by default every task and every pair): its seen tasks left out in turn, its own tasks' nearness and right images (hex).
+    """An entry for each held-out set: its seen tasks left out in turn, its own tasks' nearness and right images (hex).
+
+    ``sets`` are those to hold out, by default every task and every pair.
 
     The first descriptor is what hedges are made with. ``done`` holds entries of an earlier run, which are not measured
     again; ``progress`` gets all entries so far.
@@ -170,7 +172,7 @@ def measure(
 
 
 def run(seeds: list[int], zoo: Path, work: Path, images: int, validation: int, with_sentences: bool, out: Path) -> dict:
-    """Measures the mini suite's zoos where they are not measured yet, writes the summary of all seeds, and prints it."""
+    """Measures the mini suite's zoos where they are not measured yet; writes and prints the summary of all seeds."""
     suites = {seed: MiniSuite.of_seed(seed, zoo) for seed in seeds}
     makers = DESCRIPTORS | ({"sentences": sentences} if with_sentences else {})
     result = measured(suites, work, out, makers, images, validation)
@@ -187,7 +189,7 @@ def measured(
     validation: int,
     sets: Sequence[tuple[str, ...]] | None = None,
 ) -> dict:
-    """Measures what is not measured yet of one suite's seeds, a file for each in ``work``; writes all of it to ``out``."""
+    """Measures what is not measured yet of a suite's seeds, a file for each in ``work``; writes all of it to ``out``."""
     check_writable(out, overwrite=True)
     work.mkdir(parents=True, exist_ok=True)
     settings = {"images": images, "validation": validation, "descriptors": list(makers), "keep ratio": KEEP_RATIO}

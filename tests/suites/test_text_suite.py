@@ -144,7 +144,7 @@ MEMBERS = {
         "pattern/text/en/wordnet/dict/data.noun1": "  1 licence text\n00000001 03 n 02 hill 0 rising_ground 0 001 @ "
         '00000002 n 0000 | a high place; "we walked up the hill slowly"; "over the hill"  \n',
         "pattern/text/en/wordnet/dict/data.noun2": "00000002 03 n 01 place 0 000 | where things are  \n",
-        "pattern/text/en/wordnet/dict/data.verb": "00000003 30 v 01 run 0 001 @ 00000003 v 0000 01 + 02 00 | move fast  \n",
+        "pattern/text/en/wordnet/dict/data.verb": "00000003 30 v 01 run 0 001 @ 00000003 v 0000 01 + 02 00 | go  \n",
         "pattern/text/en/wordnet/dict/data.adj": "00000004 00 s 01 big(p) 0 001 & 00000005 s 0000 | large  \n",
         "pattern/text/en/wordnet/dict/data.adv": "00000006 02 r 01 fast 0 000 | quickly  \n",
     },

