@@ -1,8 +1,8 @@
 """The text suite measured: the tables of vision on a model that others pretrained, and texts that people wrote.
 
 ``python -m dts_mini.measures.text`` (``make text``) fetches what is missing, trains the experts of each seed, and
-writes ``data/text``: ``zoo.json`` (tasks, sources, what an expert gains), ``results.json`` (the headline table of the first
-seed), ``seeds.json`` (over seeds), ``curves.json`` and ``unseen.json``. Experts, answers and cells are kept under
+writes ``data/text``: ``zoo.json`` (tasks, sources, what an expert gains), ``results.json`` (the headline table of the
+first seed), ``seeds.json`` (over seeds), ``curves.json`` and ``unseen.json``. Experts, answers and cells are kept under
 ``--work``: a run that was stopped goes on where it was, and ``--tables`` makes what is wanted of what there is.
 """
 
@@ -30,6 +30,7 @@ from dts_mini.suites.text.suite import DATA, TextSuite, embedded
 from dts_mini.suites.text.zoo import ENOUGH, WORK, Zoo, train
 
 TABLES = ("zoo", "headline", "curves", "unseen")
+UNSEEN = {"test": 400, "validation": 200}  # texts a task, the first ones: 20 models are asked for each held-out task
 SIZES = ("0.5%", "1%", "2%", "3.7%")
 METHODS = ("DTS-T", "DRC-T", "low-rank INT3", "Delta-CoMe")  # of the peers those that came nearest on the mini suite
 FROZEN = "linear head"
@@ -116,7 +117,7 @@ def measure(zoo: Zoo, seeds: Sequence[int], out: Path, wanted: Sequence[str] = T
     if "unseen" in wanted:
         digest = hashlib.sha256(" ".join(map(made_from, suites.values())).encode()).hexdigest()[:16]
         singles = [(task,) for task in suites[seeds[0]].tasks]
-        amount = (zoo.recipe.test, zoo.recipe.validation)
+        amount = (min(UNSEEN["test"], zoo.recipe.test), min(UNSEEN["validation"], zoo.recipe.validation))
         work = zoo.work / f"unseen-{digest}"
         found["unseen"] = unseen.measured(suites, work, out / "unseen.json", DESCRIPTORS, *amount, singles)
     return found

@@ -189,7 +189,7 @@ def measured(
     validation: int,
     sets: Sequence[tuple[str, ...]] | None = None,
 ) -> dict:
-    """Measures what is not measured yet of a suite's seeds, a file for each in ``work``; writes all of it to ``out``."""
+    """Measures what is not measured yet of a suite's seeds, a file each in ``work``; writes all of it to ``out``."""
     check_writable(out, overwrite=True)
     work.mkdir(parents=True, exist_ok=True)
     settings = {"images": images, "validation": validation, "descriptors": list(makers), "keep ratio": KEEP_RATIO}
