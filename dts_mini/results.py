@@ -16,7 +16,8 @@ from pathlib import Path
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.course import claims, front
-from dts_mini.measures import cases, cheap, curves
+from dts_mini.measures import cheap, curves
+from dts_mini.measures.cases import report
 from dts_mini.measures.tables import cell, headline, markdown, over_seeds, seeds_markdown, unseen
 from dts_mini.suites import places
 from dts_mini.suites.mini.suite import DATA, MiniSuite
@@ -69,7 +70,7 @@ def text_blocks() -> dict[str, str]:
         "text_headline": ("results", lambda found: markdown(found["headline"])),
         "text_seeds": ("seeds", seeds_markdown),
         "text_curves": ("curves", curves.listing),
-        "text_unseen": ("unseen", lambda found: f"```text\n{cases.report(found)}\n```\n"),
+        "text_unseen": ("unseen", lambda found: f"```text\n{report(found)}\n```\n"),
     }
     found = {}
     for name, (file, text) in shown.items():
@@ -142,14 +143,15 @@ def main() -> int:
         write_json(over_seeds({seed: headlines[seed] for seed in suites}), SEEDS, overwrite=True)
     if README.exists():
         publish()
+        write_bytes(fill(TEXTS.read_text(), text_blocks()).encode(), TEXTS, overwrite=True)
     return 0
 
 
 def publish() -> None:
-    """Writes the blocks of the README and of the pages of results again, and the README's picture."""
+    """Writes the blocks of the README and of the page of results again, and the README's picture."""
     written = blocks()
-    for page, found in ((README, written), (LONG, written), (TEXTS, text_blocks())):
-        write_bytes(fill(page.read_text(), found).encode(), page, overwrite=True)
+    for page in (README, LONG):
+        write_bytes(fill(page.read_text(), written).encode(), page, overwrite=True)
     drawn = front.picture(json.loads(read_bytes(RESULTS))["headline"])
     write_bytes(drawn.encode(), front.PATH, overwrite=True)
 

@@ -30,12 +30,6 @@ def test_the_tables_of_a_page_are_the_committed_results(page):
     assert fill(page.read_text(), blocks()) == page.read_text(), "run python -m dts_mini.results --readme-only"
 
 
-def test_the_page_of_the_text_suite_has_its_tables_or_says_that_they_are_not_measured():
-    page = TEXTS.read_text()
-    assert fill(page, text_blocks()) == page, "run python -m dts_mini.results --readme-only"
-    assert sorted(re.findall(r"<!-- results:(\w+) -->", page)) == sorted(text_blocks())
-
-
 def test_every_table_stands_on_one_of_the_two_pages():
     marked = [re.findall(r"<!-- results:(\w+) -->", page.read_text()) for page in (README, LONG)]
     assert marked[0] == ["picture", "front", "said"]
@@ -303,3 +297,12 @@ def test_notebook_01_measures_the_best_merge_of_the_table():
 
 def test_three_seeds_were_measured():
     assert len(json.loads(SEEDS.read_text())["seeds"]) >= 3
+
+
+# --- the text suite ---
+
+
+def test_the_page_of_the_text_suite_has_its_tables_or_says_that_they_are_not_measured():
+    page = TEXTS.read_text()
+    assert fill(page, text_blocks()) == page, "run python -m dts_mini.results --readme-only"
+    assert sorted(re.findall(r"<!-- results:(\w+) -->", page)) == sorted(text_blocks())
