@@ -32,7 +32,7 @@ export OMP_NUM_THREADS OMP_WAIT_POLICY PYTHONHASHSEED
 # A backend of the caller's would suppress the inline figures of the notebooks; the unit tests set Agg for themselves.
 unexport MPLBACKEND
 
-.PHONY: help tutorial test lint unit notebooks-test lab zoo results curves notebooks timings book bench format install clean distclean
+.PHONY: help tutorial test lint unit notebooks-test lab zoo results curves text notebooks timings book bench format install clean distclean
 
 help: ## list the targets
 	@echo "usage: make TARGET    (everything runs in .venv, which is made on first use)"
@@ -73,6 +73,10 @@ results: $(STAMP) ## measure the published tables on test, write data/, README a
 
 curves: $(STAMP) ## measure the size-accuracy curve, write data/mini/curves.json (SEEDS="1 2": over zoos; resumable)
 	$(PY) -m dts_mini.measures.curves $(if $(SEEDS),--seeds $(SEEDS))
+
+text: $(STAMP) ## train and measure the text suite, write data/text/ (SEEDS="0 1 2", WORK=folder for what is kept; resumable)
+	$(PY) -m dts_mini.measures.text $(if $(SEEDS),--seeds $(SEEDS)) $(if $(WORK),--work $(WORK))
+	$(PY) -m dts_mini.results --readme-only
 
 notebooks: $(STAMP) ## build the notebooks from notebooks/source, outputs and claims stored (NAME=02 for one)
 	$(PY) -m dts_mini.course.build $(NAME)

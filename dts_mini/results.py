@@ -10,19 +10,22 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_bytes, write_json
 from dts_mini.course import claims, front, github, launch
 from dts_mini.measures import cheap, curves, honest
-from dts_mini.measures.tables import headline, markdown, over_seeds, seeds_markdown, unseen
+from dts_mini.measures.cases import report
+from dts_mini.measures.tables import cell, headline, markdown, over_seeds, seeds_markdown, unseen
+from dts_mini.suites import places
 from dts_mini.suites.mini.suite import DATA, MiniSuite
 
 ROOT = Path(__file__).parents[1]
 RESULTS, SEEDS, CURVES = DATA / "results.json", DATA / "seeds.json", DATA / "curves.json"
-README, LONG, SUITE = PAGES = ROOT / "README.md", ROOT / "docs/results.md", ROOT / "docs/mini-suite.md"
+README, LONG = ROOT / "README.md", ROOT / "docs/results.md"
+PAGES = README, LONG, ROOT / "docs/mini-suite.md", ROOT / "docs/text-suite.md"
 
 # The claims that the front page tells, and those of the page of results.
 SAID = ("10-half", "08-house-zero-shot", "08-new-zero-shot", "08-new-average")
@@ -45,7 +48,7 @@ TOLD = (
 
 def blocks() -> dict[str, str]:
     """The Markdown of each block of the PAGES, by name, from the committed JSON."""
-    results, seeds, curve, second = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS, CURVES, honest.RESULTS))
+    results, seeds, curve = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS, CURVES))
     measured = {claim["name"]: claim for claim in claims.recorded()}
     if missing := [name for name in (*SAID, *TOLD) if name not in measured]:
         raise DTSError(f"data/mini/claims.json lacks {', '.join(missing)}: run make notebooks, or change results.TOLD")
@@ -54,12 +57,53 @@ def blocks() -> dict[str, str]:
         "front": front.table(results["headline"]),
         "said": "".join(f"- {c['sentence']} *Measured: {claims.reads(c)}.*\n" for c in map(measured.get, SAID)),
         "headline": markdown(results["headline"]),
-        "honest": honest.markdown(results["headline"], second),
+        "honest": measured_by("make zoo HONEST=1", honest.RESULTS, lambda t: honest.markdown(results["headline"], t)),
         "unseen": markdown(results["unseen"]),
         "seeds": seeds_markdown(seeds),
         "curves": curves.markdown(curve),
         "claims": claims_markdown([measured[name] for name in TOLD]),
+        **text_blocks(),
     }
+
+
+def measured_by(command: str, path: Path, text: Callable[[dict], str]) -> str:
+    """The text of what is in a file of JSON; where it is not there yet, the command that measures it."""
+    return text(json.loads(read_bytes(path))) if path.exists() else f"Not measured yet: `{command}` does.\n"
+
+
+def text_blocks() -> dict[str, str]:
+    """The blocks of the page of the text suite."""
+    shown = {
+        "texts": ("zoo", tasks_markdown),
+        "text_headline": ("results", lambda found: markdown(found["headline"])),
+        "text_seeds": ("seeds", seeds_markdown),
+        "text_curves": ("curves", curves.listing),
+        "text_unseen": ("unseen", lambda found: f"```text\n{report(found)}\n```\n"),
+    }
+    at = lambda file: places.DATA / f"text/{file}.json"
+    return {name: measured_by("make text", at(file), text) for name, (file, text) in shown.items()}
+
+
+def tasks_markdown(zoo: Mapping) -> str:
+    """The tasks that were tried, as Markdown: what is asked, and what is answered rightly on validation."""
+    lines = [
+        "| task | classes | training texts | frozen, linear head | expert | words that moved | |",
+        "|---" * 7 + "|",
+    ]
+    for row in zoo["rows"]:
+        shown = lambda what, row=row: cell(row[what], interval="low" in row[what])
+        numbers = [
+            str(len(row["classes"])),
+            f"{row['training texts']:,}",
+            *map(shown, ("frozen", "expert", "rows moved")),
+        ]
+        lines.append("| " + " | ".join([row["task"], *numbers, "" if row["kept"] else "left out"]) + " |")
+    said = "In % of validation texts, and of the rows of the embedding."
+    seeds = len(zoo["seeds"])
+    return (
+        "\n".join([*lines, "", said + (f" Means over {seeds} seeds, 95 % intervals over them." if seeds > 1 else "")])
+        + "\n"
+    )
 
 
 def claims_markdown(told: Iterable[Mapping]) -> str:

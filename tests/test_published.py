@@ -50,6 +50,7 @@ def test_a_page_on_github_shows_no_bare_place_and_leads_to_what_is_there(page):
 def test_every_table_stands_on_one_page():
     marked = [re.findall(r"<!-- results:(\w+) -->", page.read_text()) for page in PAGES]
     assert marked[0] == ["picture", "front", "said"] and marked[2] == ["honest"]
+    assert all(name.startswith("text") for name in marked[3])
     assert sorted(name for page in marked for name in page) == sorted(blocks())
 
 

@@ -7,6 +7,7 @@
 ``cheap``: what costs next to nothing: heads from other names, a linear head, plain parts of a task vector.
 ``descriptors``, ``unseen``, ``cases``: every way to hold out one task or two, and what can be told beforehand.
 ``routing``: inputs whose task nobody says.
+``text``: the same tables for the text suite.
 
 Each is plain data for JSON, with an interval for every estimate. ``python -m dts_mini.measures.curves``, ``.unseen``
 and ``.routing`` measure the mini suite and write ``data/mini``.

@@ -113,9 +113,14 @@ def _beforehand(entries: Sequence, cases: Sequence, value: Mapping[str, Tensor])
             {"task": case[1], "nearness": n, "fused on base merge": round(f, 5), "base merge on zero-shot": round(m, 5)}
             for (_, case), n, f, m in zip(cases, near, fused, merged, strict=True)
         ]
-        rank = lambda gain, near=near: round(float(stats.spearmanr(near, gain).statistic), 4)
+        rank = lambda gain, near=near: _rank_correlation(near, gain)
         found[name] = {"fused on base merge": rank(fused), "base merge on zero-shot": rank(merged), "points": points}
     return found
+
+
+def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's, rounded; None where one of the two is the same everywhere, and has no ranks."""
+    return None if min(len(set(x)), len(set(y))) < 2 else round(float(stats.spearmanr(x, y).statistic), 4)
 
 
 def _resampled(task: str, right: Mapping, draws: int) -> Tensor:

@@ -33,8 +33,12 @@ AHEAD = {"1%": 1.5, "2%": 1.5, "3.7%": 1.5}
 """So many times the KL divergence of DRC-T is what every peer is to have at a size. Peers start from theta_0, as it does."""
 
 
-def measure(suite: Suite, groups: Sequence[str], folder: Path, split: str = "test") -> dict[str, dict]:
+def measure(
+    suite: Suite, groups: Sequence[str], folder: Path, split: str = "test", cells: Sequence[Cell] | None = None
+) -> dict[str, dict]:
     """Every cell of the groups on one suite, by its file's name; those in ``folder`` are not measured again.
+
+    ``cells``: these instead.
 
     A cell holds, for each task, the share of its float32 model, the mean KL divergence from the expert and which
     inputs are answered rightly; or why the size cannot be met.
@@ -44,7 +48,8 @@ def measure(suite: Suite, groups: Sequence[str], folder: Path, split: str = "tes
     reference = {task: logits(suite, expert, task, split) for task, expert in models.experts.items()}
     experts = Cell("curve", "experts", "whole", lambda m: (m.experts.get, dict.fromkeys(m.experts, float(m.model))))
     found = {}
-    for cell in tqdm([experts, *cells_of(groups)], desc=f"{folder.name}, {split}", disable=not sys.stderr.isatty()):
+    wanted = [experts, *(cells_of(groups) if cells is None else cells)]
+    for cell in tqdm(wanted, desc=f"{folder.name}, {split}", disable=not sys.stderr.isatty()):
         path = folder / cell.file
         if path.exists() and (held := json.loads(read_bytes(path)))["made from"] == made_from:
             found[cell.file] = held
@@ -76,11 +81,13 @@ def table(seeds: Mapping[int, Mapping[str, dict]], split: str = "test") -> dict:
 def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
     """Rows of all seeds' cells: storage, accuracy as a share of the experts' and KL, each with what it varies by.
 
-    With several seeds an interval is Student's over them. ``images`` is the bootstrap's interval of the share over test
+    With several seeds an interval is Student's over them. Where theta_0 itself is a cell, ``gain kept`` is the share of
+    the way from it to the experts, in accuracy. ``images`` is the bootstrap's interval of the share over test
     inputs, the same ones for every seed. With one seed it is the only interval.
     """
     first = next(iter(seeds.values()))
     experts = next(name for name, cell in first.items() if cell["name"] == "experts")
+    start = next((name for name, cell in first.items() if cell["name"] == "theta_0" and "right" in cell), None)
     bits = lambda cell: {t: torch.tensor([c == "1" for c in text]) for t, text in cell["right"].items()}
     mean = lambda values: sum(values) / len(values)
     accuracy = lambda cell: mean([r.float().mean().item() for r in bits(cell).values()])
@@ -96,6 +103,13 @@ def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
         row["storage"] = round(mean([mean(c["storage"].values()) for c in same.values()]), 6)
         row["share of experts"] = mean_over([accuracy(c) / accuracy(seeds[seed][experts]) for seed, c in same.items()])
         row["kl from experts"] = mean_over([mean(c["kl"].values()) for c in same.values()])
+        if start:
+            gains = [
+                (accuracy(c) - accuracy(seeds[seed][start]))
+                / (accuracy(seeds[seed][experts]) - accuracy(seeds[seed][start]))
+                for seed, c in same.items()
+            ]
+            row["gain kept"] = mean_over(gains)
         shares = [drawn[name].mean(1) / drawn[experts].mean(1) for drawn in draws if name in drawn]
         low, high = interval(sum(shares) / len(shares))
         row["images"] = {"low": round(low, 5), "high": round(high, 5)}

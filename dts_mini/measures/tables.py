@@ -48,13 +48,19 @@ class Beside(NamedTuple):
 
 
 def headline(
-    suite: Suite, split: str = "test", progress: Progress = lambda row: None, beside: Mapping[str, Beside] | None = None
+    suite: Suite,
+    split: str = "test",
+    progress: Progress = lambda row: None,
+    beside: Mapping[str, Beside] | None = None,
+    *,
+    gains: bool = False,
 ) -> dict:
     """Zero-shot, base merges, DTS-T, DTS-D, DRC and the experts: accuracy, KL divergence from the experts, storage.
 
     DTS-T and DTS-D over two merges stand at three keep ratios, DTS-D over the others at one, DRC at 1 % of the bytes.
     ``storage`` is what each task adds to the shared model: the mean size of its file, as a share of a float32 expert.
-    ``kl from experts`` is in nats. ``beside``: further rows, which stand after zero-shot.
+    ``kl from experts`` is in nats. ``beside``: further rows, which stand after zero-shot. ``gains``: rows also say what
+    they keep of the way from zero-shot to the experts, ``gain kept``, where zero-shot is most of the way already.
     """
     theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in suite.tasks}
     merges = base_merges(theta_0, list(experts.values()), suite)
@@ -91,6 +97,8 @@ def headline(
         row["mean"] = estimate(_mean(right[name]), draws[name].mean(1))
         kept = draws[name].mean(1) / draws["experts"].mean(1)
         row["share of experts"] = estimate(_mean(right[name]) / _mean(right["experts"]), kept)
+        if gains:
+            row["gain kept"] = gain_kept(_mean(right[name]), draws[name], right, draws)
         apart = [divergence(answers["experts"][task], answers[name][task]).mean() for task in suite.tasks]
         row["kl from experts"] = round(torch.stack(apart).mean().item(), 5)
         row["storage"] = round(share, 6)
@@ -99,6 +107,15 @@ def headline(
         "rows": rows,
         "provenance": provenance(),
     }
+
+
+def gain_kept(mean: float, drawn: Tensor, right: Mapping, draws: Mapping[str, Tensor]) -> dict:
+    """Of the way from zero-shot to the experts, in mean accuracy, the share that a row of this mean has gone."""
+    start, end = (_mean(right[name]) for name in ("zero-shot", "experts"))
+    first, last = (draws[name].mean(1) for name in ("zero-shot", "experts"))
+    if end <= start:
+        raise DTSError("the experts do not gain on zero-shot: there is nothing of which a share could be kept")
+    return estimate((mean - start) / (end - start), (drawn.mean(1) - first) / (last - first))
 
 
 def remainders(bases: Mapping[str, State]) -> list[tuple[str, State, dict]]:
@@ -235,16 +252,20 @@ def by_variant(table: Mapping) -> dict[str, list[Mapping]]:
     return {name: rows for name, rows in found.items() if len(rows) > 1}
 
 
+_PLAIN = {"storage": lambda value: f"{100 * value:.2f} %", "kl from experts": lambda value: f"{value:.4f}"}
+
+
 def markdown(table: Mapping) -> str:
-    """A table as Markdown: accuracies in %, the mean and the share with their intervals."""
-    extra = [c for c in ("mean", "share of experts", "storage") if c in table["rows"][0]]
+    """A table as Markdown: accuracies in %, the mean and the shares with their intervals, KL divergences in nats."""
+    extra = [c for c in ("mean", "share of experts", "gain kept", "storage") if c in table["rows"][0]]
+    extra += ["kl from experts"] if "gain kept" in extra else []
     short, uses = not extra, "uses" in table["rows"][0]
     head = ["", *(["uses of a task"] if uses else []), *table["columns"], *extra]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in table["rows"]:
         cells = [row["name"], *([row["uses"]] if uses else [])]
         cells += [cell(row["accuracy"][task], interval=short) for task in table["columns"]]
-        cells += [f"{100 * row[c]:.2f} %" if c == "storage" else cell(row[c], interval=True) for c in extra]
+        cells += [_PLAIN[c](row[c]) if c in _PLAIN else cell(row[c], interval=True) for c in extra]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -261,8 +282,11 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
     for number, row in enumerate(first["rows"]):
         same = [table["rows"][number] for table in tables.values()]
         entry = {key: row[key] for key in ("name", "kind", "uses", "storage") if key in row}
-        for column in ("mean", "share of experts"):
-            entry[column] = mean_over([r[column]["value"] for r in same])
+        for column in ("mean", "share of experts", "gain kept"):
+            if column in row:
+                entry[column] = mean_over([r[column]["value"] for r in same])
+        if "gain kept" in row:
+            entry["kl from experts"] = mean_over([r["kl from experts"] for r in same])
         entry["per task"] = {t: [r["accuracy"][t]["value"] for r in same] for t in first["columns"]}
         rows.append(entry)
     return {"title": "Over seeds", "seeds": list(tables), "rows": rows, "provenance": provenance()}
@@ -270,11 +294,17 @@ def over_seeds(tables: Mapping[int, Mapping]) -> dict:
 
 def seeds_markdown(table: Mapping) -> str:
     """The table of ``over_seeds`` as Markdown: each seed's mean, and the mean over seeds with its interval."""
-    head = ["", *(f"seed {seed}" for seed in table["seeds"]), "mean", "share of experts"]
+    columns = [c for c in ("mean", "share of experts", "gain kept") if c in table["rows"][0]]
+    divergences = "kl from experts" in table["rows"][0]
+    head = ["", *(f"seed {seed}" for seed in table["seeds"]), *columns]
+    head += ["KL from the expert (nats)"] if divergences else []
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in table["rows"]:
         means = [f"{100 * value:.1f}" for value in row["mean"]["each"]]
-        cells = [row["name"], *means, *(cell(row[c], interval=True) for c in ("mean", "share of experts"))]
+        cells = [row["name"], *means, *(cell(row[c], interval=True) for c in columns)]
+        if divergences:
+            kl = row["kl from experts"]
+            cells.append(f"{kl['value']:.4f} [{kl['low']:.4f}, {kl['high']:.4f}]")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import check_writable, read_bytes, write_json
@@ -34,7 +33,6 @@ from dts_mini.suites.suite import ImageSuite
 
 KEEP_RATIO = 0.1
 VALIDATION, TEST = 250, 600  # images a task, the first ones: what keeps one seed near fifteen minutes on one thread
-BATCH = 100  # images at once: on one thread larger batches are slower
 RESULTS = DATA / "unseen.json"
 
 
@@ -64,12 +62,10 @@ class Bench:
 
     @torch.no_grad()
     def right(self, vector: Tensor, task: str, split: str) -> Tensor:
-        """Which of a task's first images (n,) a model answers rightly."""
-        tower, most = self.suite.tower(), self.images[split]
-        tower.load_state_dict(self.state(vector))
-        pixels, labels = self.suite.images(task, split)
-        units = [F.normalize(tower(part), dim=-1) for part in pixels[:most].split(BATCH)]
-        return (torch.cat(units) @ self.suite.head(task).T).argmax(1) == labels[:most]
+        """Which of a task's first inputs (n,) a model answers rightly."""
+        inputs, labels = self.suite.inputs(task, split)
+        few = inputs[: self.images[split]]
+        return self.suite.answers(self.state(vector), task, few).argmax(1) == labels[: len(few)]
 
     def of_zero_shot(self, task: str, split: str) -> Tensor:
         if (task, split) not in self.zero_shot:
@@ -152,15 +148,18 @@ def measure(
     validation: int = VALIDATION,
     test: int = TEST,
     progress: Callable[[list[dict]], None] = lambda entries: None,
+    sets: Sequence[tuple[str, ...]] | None = None,
 ) -> list[dict]:
     """An entry for each held-out set: its seen tasks left out in turn, its own tasks' nearness and right images (hex).
+
+    ``sets`` are those to hold out, by default every task and every pair.
 
     The first descriptor is what hedges are made with. ``done`` holds entries of an earlier run, which are not measured
     again; ``progress`` gets all entries so far.
     """
     bench, entries = Bench(suite, descriptors, validation, test), list(done)
     known = {tuple(entry["held out"]) for entry in entries}
-    for held in held_out(suite.tasks):
+    for held in held_out(suite.tasks) if sets is None else sets:
         if held in known:
             continue
         seen = [task for task in suite.tasks if task not in held]
@@ -173,28 +172,43 @@ def measure(
 
 
 def run(seeds: list[int], zoo: Path, work: Path, images: int, validation: int, with_sentences: bool, out: Path) -> dict:
-    """Measures what is not measured yet, and writes the summary of all seeds."""
-    check_writable(out, overwrite=True)
+    """Measures the mini suite's zoos where they are not measured yet; writes and prints the summary of all seeds."""
     suites = {seed: MiniSuite.of_seed(seed, zoo) for seed in seeds}
     makers = DESCRIPTORS | ({"sentences": sentences} if with_sentences else {})
+    result = measured(suites, work, out, makers, images, validation)
+    print(report(result))
+    return result
+
+
+def measured(
+    suites: Mapping[int, ImageSuite],
+    work: Path,
+    out: Path,
+    makers: Mapping[str, Callable[[ImageSuite], Tensor]],
+    images: int,
+    validation: int,
+    sets: Sequence[tuple[str, ...]] | None = None,
+) -> dict:
+    """Measures what is not measured yet of a suite's seeds, a file each in ``work``; writes all of it to ``out``."""
+    check_writable(out, overwrite=True)
     work.mkdir(parents=True, exist_ok=True)
+    settings = {"images": images, "validation": validation, "descriptors": list(makers), "keep ratio": KEEP_RATIO}
     entries = {}
     for seed, suite in suites.items():
         descriptors = {name: make(suite) for name, make in makers.items()}
         path = work / f"seed_{seed}.json"
-        settings = {"images": images, "validation": validation, "descriptors": list(makers), "keep ratio": KEEP_RATIO}
-        done, sets = resumed(path, settings), len(held_out(suite.tasks))
+        done, count = resumed(path, settings), len(held_out(suite.tasks) if sets is None else sets)
 
-        def save(so_far: list[dict], path=path, settings=settings, seed=seed, sets=sets) -> None:
+        def save(so_far: list[dict], path=path, seed=seed, count=count) -> None:
             write_json({"settings": settings, "entries": so_far}, path, overwrite=True)
-            print(f"  seed {seed}: {len(so_far)} of {sets} held-out sets", file=sys.stderr, flush=True)
+            print(f"  seed {seed}: {len(so_far)} of {count} held-out sets", file=sys.stderr, flush=True)
 
-        entries[seed] = measure(suite, descriptors, done, validation, images, save)
-    result = {"title": "Unseen tasks", "suite": "mini", "split": "test", "seeds": seeds, **settings}
+        entries[seed] = measure(suite, descriptors, done, validation, images, save, sets)
+    name = next(iter(suites.values())).name
+    result = {"title": "Unseen tasks", "suite": name, "split": "test", "seeds": list(suites), **settings}
     result |= {"images": f"the first {images} test and {validation} validation images of each task"}
     result |= summary(entries, images) | {"provenance": provenance()}
     write_json(result, out, overwrite=True)
-    print(report(result))
     return result
 
 
