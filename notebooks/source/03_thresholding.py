@@ -248,7 +248,7 @@ claim("03-cut-price", sentence, error[0.5] - error[best], low=0.01, high=0.04, u
 #
 # Why does the error have its lowest point there? Each group becomes its mean, so the best cut lies halfway between the
 # two means. If it did not, some element would be nearer to the other group's mean, and you could move it there. The
-# method that moves means and cuts by turns until both fit is called *Lloyd-Max*. With two groups for each sign you can
+# method that moves means and cuts alternately until both fit is called *Lloyd-Max*. With two groups for each sign you can
 # simply try every cut.
 
 # %% [markdown]

@@ -150,14 +150,7 @@ rebuilt = check(rebuilt)
 # %% [markdown]
 # ## Step 4 · The file, and the table
 #
-# Write the file of one expert, read it again, and rebuild. **Predict** first: how many bytes will it have? Notebook 05
-# showed how long the library's file of this expert is. Will yours be longer or shorter?
-#
-# <details><summary>What do you expect? Then open this</summary>
-#
-# Hardly a difference. The library's file is a little longer, because it also has a digest of all bytes and a table of
-# settings: it refuses a file that was damaged, and yours does not.
-# </details>
+# Write the file of one expert, read it again, and rebuild.
 
 # %%
 folder = TemporaryDirectory()
@@ -169,6 +162,16 @@ def written(task):
     save_file(compressed(theta_0, experts[task], 0.1), path)
     return path
 
+
+# %% [markdown]
+# **Predict** first: how many bytes will the file have? Notebook 05 showed how long the library's file of this
+# expert is. Will yours be longer or shorter?
+#
+# <details><summary>What do you expect? Then open this</summary>
+#
+# Hardly a difference. The library's file is a little longer, because it also has a digest of all bytes and a table of
+# settings: it refuses a file that was damaged, and yours does not.
+# </details>
 
 # %% tags=["answer"]
 task = suite.example
