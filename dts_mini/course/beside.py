@@ -29,7 +29,9 @@ def route(chapters: Sequence[Page], lessons: Sequence[kit.Lesson], measured: Map
         time, minutes = seconds.get(page.file.removesuffix(".html")), lesson.minutes + lesson.practice
         parts = [f"{minutes} min" if minutes else "", f"runs in {time:.0f} s" if time else ""]
         took = f' <span class="took">{", ".join(filter(None, parts))}</span>'
-        items.append(f'<li><a href="{page.file}">{html.escape(page.title)}</a>{took}<br>{html.escape(page.intro)}</li>')
+        items.append(
+            f'<li><a href="{page.file}">{html.escape(page.title)}</a>{took}<p>{html.escape(page.intro)}</p></li>'
+        )
     return f'<ol class="route">{"".join(items)}</ol>'
 
 

@@ -274,8 +274,6 @@ for name in bases:
         "kl": {"value": mean([x.mean().item() for x in kl[name].values()]), "low": low, "high": high},
     }
 show(figures.base_choice(rows))
-
-# %% tags=["answer"]
 worse = kl_draws["DARE"] / kl_draws["average"]
 claim(
     "07-dare-worse",

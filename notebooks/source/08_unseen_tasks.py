@@ -75,8 +75,6 @@ cosines = every @ every.T
 
 # %% tags=["answer"]
 show(figures.descriptor_map(cosines, suite.tasks, suite.unseen))
-
-# %% tags=["answer"]
 at = {task: number for number, task in enumerate(suite.tasks)}
 twin = cosines[at[house], at[digits]].item()
 claim(

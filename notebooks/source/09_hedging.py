@@ -123,8 +123,6 @@ curves = {
 
 # %% tags=["answer"]
 show(figures.sharpness_curves(curves, SHARPNESS))
-
-# %% tags=["answer"]
 of_seen, of_aerial, of_house = over_base.values()
 points = lambda found: {"value": found.mean().item(), "interval": interval(found), "unit": "points"}
 claim(
@@ -321,12 +319,6 @@ safest = check(safest)
 #
 # **Predict.** Will the share that is chosen on seen tasks beat the fixed share of 0.5, in the worst case?
 
-# %% tags=["answer"]
-weightings = ["uniform", *(f"{how}, prompts" for how in ("cosine", "centred", "softmax", "top 2"))]
-abstaining = [f"abstain, {name}" for name in every["descriptors"]]
-hedging = [name for name in rows if name.startswith("hedge")]
-show(figures.unseen_gains([rows[name] for name in ("zero-shot", *weightings, *abstaining, *hedging)]))
-
 
 # %%
 def over_cases(row: str, other: str) -> dict:
@@ -336,6 +328,10 @@ def over_cases(row: str, other: str) -> dict:
 
 
 # %% tags=["answer"]
+weightings = ["uniform", *(f"{how}, prompts" for how in ("cosine", "centred", "softmax", "top 2"))]
+abstaining = [f"abstain, {name}" for name in every["descriptors"]]
+hedging = [name for name in rows if name.startswith("hedge")]
+show(figures.unseen_gains([rows[name] for name in ("zero-shot", *weightings, *abstaining, *hedging)]))
 claim(
     "09-weightings-worst",
     "In its worst case, every weighting falls at least five points below the better of zero-shot and the base merge.",

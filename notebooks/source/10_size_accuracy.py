@@ -260,8 +260,6 @@ measure("DRC", lambda size: by_settings(method="drc", budget=size))
 
 # %% tags=["answer"]
 show(figures.rate_distortion(measured, limit))
-
-# %% tags=["answer"]
 draws = lambda way, size: bootstrap({"kl": {task: kl[way, size]}})["kl"][:, 0]  # the same images for all
 gap = lambda size, other: {
     "value": (kl["DTS", size] - kl[other, size]).mean().item(),

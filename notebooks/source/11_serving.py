@@ -97,8 +97,6 @@ drift["rebuilt from the base, float32"] = [0.0 if ok else 1.0 for ok in equal]
 
 # %% tags=["answer"]
 show(figures.drift(drift))
-
-# %% tags=["answer"]
 sentence = "After each of 200 swaps the rebuilt expert has the same bits as the first time."
 claim("11-rebuild", sentence, sum(equal), low=200)
 sentence = "In bfloat16, 200 swaps in place move the base by at least 5 % of a remainder's length."
@@ -411,8 +409,6 @@ choices = {"heads": choose(votes), "subspaces": choose(along), "both": choose(vo
 
 # %% tags=["answer"]
 show(figures.routing_maps(choices, truth, suite.tasks))
-
-# %% tags=["answer"]
 hits = {router: (picked == truth).float().mean().item() for router, picked in choices.items()}
 claim("11-route-both", "Heads and subspaces together send at least 94 % there.", hits["both"], low=0.94, unit="%")
 draw = torch.Generator().manual_seed(0)

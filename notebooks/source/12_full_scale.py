@@ -110,8 +110,6 @@ shares = {way: {ratio: share(shapes, ratio, bits) for ratio in ratios} for way, 
 
 # %% tags=["answer"]
 show(figures.storage_shares(shares))
-
-# %% tags=["answer"]
 paper, three, two, apart = (shares[way] for way in ways)
 sentence = "At keep ratio 0.3 the paper's count comes to 3.68 %, as printed."
 claim("12-paper", sentence, paper[0.3], low=0.03675, high=0.03685, unit="%")

@@ -346,8 +346,6 @@ for kind, layer in HEADS.items():
 
 # %% tags=["answer"]
 show(figures.descriptor_cosines(seen, cosines))
-
-# %% tags=["answer"]
 spread = min((found.max() - found.min()).item() for found in near.values())
 claim("13-moved", "Without the start the largest and the smallest cosine lie at least 0.2 apart.", spread, low=0.2)
 sentence = "For the BERT-like body the task that shares the topics is not the nearest now: it is behind by 0.1 or more."
