@@ -59,7 +59,11 @@ def tokenizer(kind: str) -> dict[str, bytes]:
     special = ["<|endoftext|>"] if kind == "gpt2" else ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     names = TOKENS + special if kind == "gpt2" else special[:4] + TOKENS + special[4:]
     vocabulary = {name: number for number, name in enumerate(names)}
-    return {"vocab.json": json.dumps(vocabulary).encode(), "merges.txt": b"#version: 0.2\n"}
+    return {
+        "vocab.json": json.dumps(vocabulary).encode(),
+        "merges.txt": b"#version: 0.2\n",
+        "tokenizer_config.json": b'{"model_max_length": 128}',
+    }
 
 
 def _files(model, config, **more) -> dict[str, bytes]:
@@ -93,7 +97,12 @@ def contents() -> dict[str, dict[str, bytes]]:
     with torch.no_grad():
         for tensor in model.parameters():  # far from the tiny values that training starts with
             tensor.copy_(0.3 * torch.randn_like(tensor))
-    files = _files(model.transformer, model.config, architectures=["GPT2LMHeadModel"])
+    old = {
+        "n_ctx": 128,
+        "gradient_checkpointing": False,
+        "task_specific_params": {"text-generation": {"max_length": 50}},
+    }
+    files = _files(model.transformer, model.config, architectures=["GPT2LMHeadModel"], **old)  # as of 2020
     stored = safetensors.torch.load(files["model.safetensors"])  # as the Hub has it: no prefix, and masks as buffers
     masks = {f"h.{block}.attn.bias": torch.ones(1, 1, 128, 128).tril() for block in range(2)}
     files["model.safetensors"] = safetensors.torch.save(stored | masks)
