@@ -309,6 +309,30 @@ def test_of_examples_only_what_is_typed_is_copied(browser, book):
     assert copied.startswith("base = ") and ">>>" not in copied
 
 
+def test_on_a_phone_the_copy_button_does_not_lie_on_the_code(browser, book):
+    browser.screen(390, 800)
+    try:
+        browser.open(book / "02_toy.html")
+        apart = """[...document.querySelectorAll('main .highlight')].filter(e => e.checkVisibility()).map(e =>
+            e.querySelector('.line-of-code').getBoundingClientRect().top - e.querySelector('.copy').getBoundingClientRect().bottom)"""
+        found = browser.ask(apart)
+        assert found and min(found) >= 0, found
+    finally:
+        browser.screen(1280)
+
+
+def test_without_scripts_a_phone_gets_the_text_first_and_the_contents_after_it(browser, book):
+    browser.screen(390, 800)
+    browser.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(book / "02_toy.html")
+        top = lambda what: browser.ask(f"document.querySelector('{what}').getBoundingClientRect().top")
+        assert browser.ask("document.querySelector('#side .pages').checkVisibility()") and top("main") < top("#side")
+    finally:
+        browser.send("Emulation.setScriptExecutionDisabled", value=False)
+        browser.screen(1280)
+
+
 def test_without_scripts_nothing_is_shown_that_needs_one(browser, book):
     browser.send("Emulation.setScriptExecutionDisabled", value=True)
     try:
