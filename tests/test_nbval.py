@@ -214,3 +214,16 @@ def test_every_rule_is_read_and_acts_and_none_but_a_claims_cuts_digits():
 def test_a_cell_that_fails_after_a_time_out_fails_the_run(runs):
     assert runs.forgiven == (["passed", "skipped"], 0)  # nbval alone would let it pass
     assert runs.late == (["passed", "failure"], 1)
+
+
+def test_every_notebook_is_run_once_and_no_solved_version_beside_its_learners():
+    """What one version has computed is in build/store when the other asks for it."""
+    plain = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    command = ["make", "-n", "notebooks-test"]
+    shown = subprocess.run(command, cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"notebooks/\S+\.ipynb", shown.split("-m pytest")[-1])
+    every = [str(target(source, version).relative_to(ROOT)) for source in sources() for version in VERSIONS]
+    assert sorted(found) == sorted(every)
+    solved = [path.startswith("notebooks/solved/") for path in found]
+    assert solved == sorted(solved)
+    assert "--no-loadscope-reorder" in options()
