@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_bytes, write_json
+from dts_mini.core.state import fingerprint
 from dts_mini.measures import curves, unseen
 from dts_mini.measures.cells import Cell, cells_of, merged
 from dts_mini.measures.descriptors import DESCRIPTORS
@@ -79,16 +80,16 @@ def zoo_table(suites: Mapping[int, TextSuite]) -> dict:
     return about | {"unseen": list(first.unseen), "provenance": provenance("transformers", "tokenizers")}
 
 
-def made_from(suite: TextSuite) -> str:
-    """A digest of a seed's experts and of what they are asked."""
-    parts = [suite.zoo.about(task, suite.seed)["made from"] for task in suite.tasks]
-    parts += [suite.identity(task, "test") for task in suite.tasks]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def made_from(suite: TextSuite, seed: int) -> str:
+    """A digest of a seed's experts and of what they are asked, which is the same for all seeds."""
+    parts = [suite.zoo.about(task, seed)["made from"] for task in suite.tasks]
+    parts += [fingerprint(dict(zip("xy", suite.inputs(task, "test"), strict=True))) for task in suite.tasks]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def headline_of(suite: TextSuite) -> dict:
     """The headline table of a seed; one that was measured on the same experts is read."""
-    path = suite.zoo.folder(suite.seed) / f"headline-{made_from(suite)}.json"
+    path = suite.zoo.folder(suite.seed) / f"headline-{made_from(suite, suite.seed)}.json"
     if not path.exists():
         say = lambda row: print(f"  seed {suite.seed}: {row}", file=sys.stderr, flush=True)
         write_json(headline(suite, progress=say, beside=BESIDE, gains=True) | {"rows are": ABOUT}, path, overwrite=True)
@@ -115,10 +116,9 @@ def measure(zoo: Zoo, seeds: Sequence[int], out: Path, wanted: Sequence[str] = T
         folders = {seed: zoo.folder(seed) / "curves" for seed in seeds}
         keep("curves", curves.table({s: curves.measure(suites[s], (), folders[s], cells=cells()) for s in seeds}))
     if "unseen" in wanted:
-        digest = hashlib.sha256(" ".join(map(made_from, suites.values())).encode()).hexdigest()[:16]
         singles = [(task,) for task in suites[seeds[0]].tasks]
         amount = (min(UNSEEN["test"], zoo.recipe.test), min(UNSEEN["validation"], zoo.recipe.validation))
-        work = zoo.work / f"unseen-{digest}"
+        work = zoo.work / f"unseen-{made_from(suites[seeds[0]], 0)}"  # a file in it for each seed
         found["unseen"] = unseen.measured(suites, work, out / "unseen.json", DESCRIPTORS, *amount, singles)
     return found
 

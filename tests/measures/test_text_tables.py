@@ -9,7 +9,9 @@ from smalltext import SmallLexicons, SmallPretrained
 
 from dts_mini import DTSError
 from dts_mini.measures import curves, text
-from dts_mini.measures.tables import MERGES, gain_kept, rows_of, seeds_markdown
+from dts_mini.measures.cases import report
+from dts_mini.measures.tables import MERGES, gain_kept, markdown, rows_of, seeds_markdown
+from dts_mini.results import tasks_markdown
 from dts_mini.suites.streams import stream
 from dts_mini.suites.text import zoo
 from dts_mini.suites.text.tasks import CANDIDATES
@@ -73,6 +75,18 @@ def test_tables_over_seeds_and_of_the_curve_hold_the_gain_kept_and_the_divergenc
     assert rows["theta_0"]["gain kept"]["value"] == 0 and rows["experts"]["gain kept"]["value"] == 1
     assert "gain kept" in rows["DTS-T"]
     assert curves.listing(found["curves"]).splitlines()[2].startswith("| curve | experts | whole |")
+
+
+def test_tables_read_as_markdown(made):
+    *_, found = made
+    lines = tasks_markdown(found["zoo"]).splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in lines[2:5]] == [row["task"] for row in found["zoo"]["rows"]]
+    assert "Means over 2 seeds" in lines[-1] and lines[2].count("[") == 3
+    head, _, first, *_ = markdown(found["results"]["headline"]).splitlines()
+    assert head.endswith("| share of experts | gain kept | storage | kl from experts |") and head.count(
+        "|"
+    ) == first.count("|")
+    report(found["unseen"])
 
 
 def test_every_task_is_held_out_alone_with_its_experts_head(made):

