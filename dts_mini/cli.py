@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             argcomplete.autocomplete(parser)
         parser.parse_args(arguments, options)
+        if options.run is not _completion:
+            with _Progress(options.command):
+                import torch  # noqa: F401  takes seconds: on a busy machine enough to wonder
         options.run(options)
         sys.stdout.flush()
         return 0
@@ -116,6 +119,29 @@ def _say(options: argparse.Namespace, text: str, code: int = 1) -> int:
     return code
 
 
+def _opened(o: argparse.Namespace, *paths: object) -> list:
+    """The checkpoints at these paths; FileError where one of them lies where the output is to go.
+
+    What is on the Hub comes first, under that library's own bars.
+    """
+    from dts_mini.streaming.checkpoint import open_checkpoint
+    from dts_mini.streaming.remote import located
+
+    found = [located(path) for path in paths]
+    with _Progress(o.command):  # a pickle is read as a whole
+        opened = [open_checkpoint(path) for path in found]
+    for checkpoint in opened:
+        folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+        _check_apart(o.out, checkpoint.path, folder, *(folder / name for name in checkpoint.shards))
+    return opened
+
+
+def _check_apart(out: Path, *inputs: Path) -> None:
+    """FileError where the output would take the place of what it is made of, and of what is needed afterwards."""
+    if out.exists() and any(path.exists() and out.samefile(path) for path in inputs):
+        raise FileError(f"{out}: is, or holds, what this command reads; name another output")
+
+
 def _fitted(base: Mapping, expert: Mapping, path: object) -> Mapping:
     """The expert under the base's names; what was done for that is said."""
     from dts_mini.streaming.fit import fitted
@@ -132,11 +158,10 @@ def _compress(o: argparse.Namespace) -> None:
     from dts_mini.core.compress import compress
     from dts_mini.core.delta import storage
     from dts_mini.core.file import check_writable
-    from dts_mini.streaming.checkpoint import open_checkpoint
     from dts_mini.streaming.resume import resumable
 
     check_writable(o.out, overwrite=o.overwrite)
-    base, expert = open_checkpoint(o.base), open_checkpoint(o.expert)
+    base, expert = _opened(o, o.base, o.expert)
     expert = _fitted(base, expert, f"expert {o.expert}")
     settings = {name: value for name in SETTINGS if (value := getattr(o, name)) is not None}
     settings |= {"keep": o.keep, "stacks": o.stacks}
@@ -144,7 +169,7 @@ def _compress(o: argparse.Namespace) -> None:
     folder = o.out.with_name(f"{o.out.name}.parts")  # what a killed run has finished, until the file is written
     with _workers(o.scheduler) as mapper, _Progress("compress", len(expert)) as told:
         delta = compress(base, expert, method=o.method, progress=told, mapper=resumable(folder, mapper), **settings)
-    delta.save(o.out, overwrite=o.overwrite)
+        delta.save(o.out, overwrite=o.overwrite)
     shutil.rmtree(folder, ignore_errors=True)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
@@ -161,12 +186,13 @@ def _workers(scheduler: str | None) -> AbstractContextManager:
 def _rebuild(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import Rebuilt, load
     from dts_mini.hub import delta_file
-    from dts_mini.streaming.checkpoint import check_output, open_checkpoint
+    from dts_mini.streaming.checkpoint import check_output
 
     check_output(o.out, overwrite=o.overwrite)
-    base = open_checkpoint(o.base)
-    expert = Rebuilt(base, load(delta_file(o.delta)))
-    with _Progress("rebuild", len(expert)) as told:
+    (base,), delta = _opened(o, o.base), delta_file(o.delta)
+    _check_apart(o.out, delta)
+    with _Progress("rebuild", len(base)) as told:
+        expert = Rebuilt(base, load(delta))
         _save(_Told(expert, told), o, base)
     print(f"{o.out}: the expert rebuilt from {o.base} and {o.delta}")
 
@@ -225,23 +251,22 @@ def _inspect(o: argparse.Namespace) -> None:
 
 def _merge(o: argparse.Namespace) -> None:
     from dts_mini.core import merging
-    from dts_mini.streaming.checkpoint import check_output, open_checkpoint
+    from dts_mini.streaming.checkpoint import check_output
 
     check_output(o.out, overwrite=o.overwrite)
     if o.method != "average" and o.base is None:
         raise DTSError(f"{o.method} needs the pretrained model: pass --base")
-    experts = [open_checkpoint(path) for path in o.experts]
+    *experts, base = _opened(o, *o.experts, *([o.base] if o.base else o.experts[:1]))
     method, like = merging.MERGES[o.method], experts[0]
-    base = like if o.base is None else open_checkpoint(o.base)
     experts = [_fitted(base, e, f"expert {path}") for path, e in zip(o.experts, experts, strict=True)]
     try:
         with _Progress("merge") as told:
             read = [_Told(expert, told) for expert in experts]
             merged = method(read) if o.method == "average" else method(base, read)
+            _save(merged, o, like if set(like) == set(merged) else base)
     except StateError as error:  # a merge counts its experts, a command line has their paths
         named = lambda found: f"expert {o.experts[int(found[1]) - 1]}"
         raise StateError(re.sub(r"\bexpert (\d+)\b", named, str(error))) from error
-    _save(merged, o, like if set(like) == set(merged) else base)
     print(f"{o.out}: {o.method} of {len(experts)} experts")
 
 
@@ -252,8 +277,9 @@ def _evaluate(o: argparse.Namespace) -> None:
         check_writable(o.json, overwrite=o.overwrite)
     from dts_mini.suites import load_suite
 
-    suite, tables = load_suite(o.suite), {}
-    from dts_mini.measures.tables import headline, markdown, unseen
+    with _Progress("evaluate"):
+        suite, tables = load_suite(o.suite), {}
+        from dts_mini.measures.tables import headline, markdown, unseen
 
     for name, make in (("headline", headline), ("unseen", unseen)):
         with _Progress(name) as told:
@@ -268,9 +294,9 @@ def _reproduce(o: argparse.Namespace) -> None:
 
     options = {"device": o.device, "precision": o.precision, "home": o.out, "torchvision": o.torchvision}
     options |= {"attention": o.attention, "checkpoints": o.checkpoints, "protocol": o.protocol, "tasks": o.tasks}
-    suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
-    from dts_mini.reproduce import plan, plan_text, reproduce
-
+    with _Progress("reproduce"):
+        suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
+        from dts_mini.reproduce import plan, plan_text, reproduce
     if o.repin:
         suite.hub.repin()
     if o.dry_run:
@@ -295,8 +321,9 @@ def _export_lora(o: argparse.Namespace) -> None:
     from dts_mini.streaming.remote import located
 
     check_folder(o.out, overwrite=o.overwrite or o.dry_run)
+    path, base = delta_file(o.delta), located(o.base)
     with _Progress("export-lora"):
-        delta, model = load(delta_file(o.delta)), _transformers_model(located(o.base))
+        delta, model = load(path), _transformers_model(base)
     told = lambda plan: print(
         f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as "
         f"factors, {len(plan.modules_to_save)} in modules_to_save"
@@ -305,7 +332,8 @@ def _export_lora(o: argparse.Namespace) -> None:
         told(plan_lora(delta, model, rank=o.rank, dtype=o.dtype))
         return
     settings = {"partial": o.partial, "rank": o.rank, "dtype": o.dtype, "overwrite": o.overwrite}
-    adapter = export_lora(delta, model, o.out, told=told, **settings)
+    with _Progress("export-lora"):
+        adapter = export_lora(delta, model, o.out, told=told, **settings)
     kept = [f"{adapter.kept:.2%} of what the factors hold (squared norm)"] if o.rank else []
     left = [f"without {', '.join(adapter.lost)}"] if adapter.lost else []
     print(f"{o.out}: written" + "".join(f", {text}" for text in kept + left))
@@ -335,13 +363,14 @@ def _import_lora(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import storage
     from dts_mini.core.file import check_writable
     from dts_mini.serving.lora import import_lora
-    from dts_mini.streaming.checkpoint import open_checkpoint
     from dts_mini.streaming.remote import located
 
     check_writable(o.out, overwrite=o.overwrite)
+    (base,), adapter = _opened(o, o.base), located(o.adapter)
+    _check_apart(o.out, *adapter.glob("*"))
     with _Progress("import-lora"):
-        delta = import_lora(located(o.adapter), open_checkpoint(o.base))
-    delta.save(o.out, overwrite=o.overwrite)
+        delta = import_lora(adapter, base)
+        delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
@@ -349,7 +378,9 @@ def _import_lora(o: argparse.Namespace) -> None:
 def _push(o: argparse.Namespace) -> None:
     from dts_mini.hub import push
 
-    print(push(o.deltas, o.repo, base_model=o.base_model, private=o.private))
+    with _Progress("push"):
+        address = push(o.deltas, o.repo, base_model=o.base_model, private=o.private)
+    print(address)
 
 
 def _pull(o: argparse.Namespace) -> None:
@@ -357,7 +388,6 @@ def _pull(o: argparse.Namespace) -> None:
     from dts_mini.hub import pull
 
     check_writable(o.out, overwrite=o.overwrite)
-
     commit = pull(o.repo, o.out, name=o.name, revision=o.revision, overwrite=o.overwrite)
     print(f"{o.out}: from {o.repo}, commit {commit}")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import resource
 import signal
@@ -404,7 +405,44 @@ def test_messages_of_a_merge_name_the_experts_path(refused, files):
         assert "expert b.safetensors, tensor 'embedding'" in refused(line)
 
 
-@pytest.mark.parametrize("name", ["m.bin", "m.pt", "m.pth", "m.ckpt"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compress --base base.safetensors --expert a.safetensors --out base.safetensors",
+        "compress --base base.safetensors --expert a.safetensors --out ./a.safetensors",
+        "compress --base base.safetensors --expert link.safetensors --out a.safetensors",
+        "rebuild --base base.safetensors --delta t.dts.safetensors --out base.safetensors",
+        "rebuild --base base.safetensors --delta t.dts.safetensors --out t.dts.safetensors",
+        "rebuild --base model --delta t.dts.safetensors --out model",
+        "rebuild --base model/weights.safetensors --delta t.dts.safetensors --out model",
+        "rebuild --base model --delta t.dts.safetensors --out model/weights.safetensors",
+        "merge --method average --experts a.safetensors b.safetensors --out b.safetensors",
+        "merge --method average --experts model b.safetensors --out model",
+        "merge --method ties --base base.safetensors --experts a.safetensors --out base.safetensors",
+    ],
+)
+def test_no_output_takes_the_place_of_an_input_even_where_overwriting_is_allowed(run, files, line):
+    run("compress --base base.safetensors --expert a.safetensors --out t.dts.safetensors")
+    (files.folder / "link.safetensors").symlink_to("a.safetensors")
+    (files.folder / "model").mkdir()
+    (files.folder / "model/weights.safetensors").write_bytes(files.base.read_bytes())
+    before = {path: path.read_bytes() for path in files.folder.rglob("*") if path.is_file()}
+    code, out, err = run(f"{line} --overwrite")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"{line.split()[-1].removeprefix('./')}: is, or holds, what this command reads" in err
+    assert {path: path.read_bytes() for path in files.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_delta_may_be_written_beside_the_checkpoints(run, files):
+    for name, path in (("m", files.base), ("n", files.a)):
+        (files.folder / name).mkdir()
+        (files.folder / name / "model.safetensors").write_bytes(path.read_bytes())
+    assert run("compress --base m --expert n --out n/new.dts.safetensors")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["m.bin", "m.pt", "m.pth", "m.ckpt", "m.txt", "m.gguf", "m.SAFETENSORS", "m.safetensor"]
+)
 def test_a_model_is_not_written_as_a_pickle_nor_into_a_folder_of_such_a_name(refused, name):
     line = f"merge --method average --experts a.safetensors b.safetensors --out {name}"
     assert f"{name}: models are written as safetensors" in refused(line)
@@ -637,6 +675,19 @@ def test_a_reader_that_has_enough_is_no_error(run, files):
     command = f"{sys.executable} -m dts_mini inspect {files.folder / 't.dts.safetensors'} | true"
     result = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("slow", ["streaming.checkpoint.Checkpoint", "core.file.write_pieces"])
+@pytest.mark.parametrize("line", [INPUTS[name][1] for name in ("compress base", "rebuild base", "merge base")])
+def test_reading_and_writing_count_as_work(run, monkeypatch, line, slow):
+    run("compress --base base.safetensors --expert a.safetensors --out t.dts.safetensors")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(cli, "QUIET", 0.05)
+    real = pkgutil.resolve_name(f"dts_mini.{slow}")
+    monkeypatch.setattr(f"dts_mini.{slow}", lambda *args, **named: (time.sleep(0.2), real(*args, **named))[1])
+    code, _, err = run(line)
+    assert code == 0
+    assert re.search(rf"\r\x1b\[K{line.split()[0]}( \d+/\d+)? \d+ s", err)
 
 
 def test_work_of_over_two_seconds_says_on_a_terminal_how_far_it_is(monkeypatch, capsys):

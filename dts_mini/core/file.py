@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -95,6 +96,8 @@ def check_writable(path: str | Path, *, overwrite: bool = False) -> Path:
         raise FileError(f"{path}: cannot be a file name ({error.strerror}); choose another") from error
     if path.is_dir():
         raise FileError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # which a rename would replace, /dev/null for everybody
+        raise FileError(f"{path}: is a device or a pipe, no file; name a file")
     if path.exists() and not overwrite:
         raise FileError(f"{path}: exists already; pass --overwrite (overwrite=True) or choose another name")
     if not path.parent.is_dir():
@@ -112,9 +115,21 @@ def mark(path: str | Path | int) -> tuple:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The bytes of a file; FileError when it is not there or cannot be read."""
+def read_json(path: str | Path, what: str = "JSON") -> Any:
+    """What a JSON file holds; FileError when it is not there, cannot be read, or holds no JSON."""
     try:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path}: is no {what} ({error}); copy it again") from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file; FileError when it is not there or cannot be read, or is a device, which has no end."""
+    try:
+        if Path(path).is_char_device() or Path(path).is_block_device():
+            raise FileError(f"{path}: is a device, no file; check the path")
         return Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); check the path") from error
@@ -131,11 +146,13 @@ def save_tensors(
     """Writes a state dict as safetensors, byte for byte as that library does, with one tensor at a time in memory.
 
     ``names``: those to write, where not all. Tied tensors are written once for each name. StateError for a dtype that
-    safetensors has no word for.
+    safetensors has no word for, and for a name that it has a use of its own for.
     """
     whole, words = outline(state), {dtype: word for word, dtype in DTYPES.items()}
     tensors = {name: whole[name] for name in (whole if names is None else names)}
     for name, tensor in tensors.items():
+        if name == "__metadata__":
+            raise StateError(f"tensor {name!r}: safetensors has this name for something else; rename it first")
         if tensor.dtype not in words:
             raise StateError(f"tensor {name!r}: safetensors cannot hold {tensor.dtype}; convert it first")
     rank = {dtype: -place for place, dtype in enumerate(words)}
@@ -196,6 +213,12 @@ def mistaken(head: bytes) -> str | None:
     """
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the file itself; run git lfs pull where it came from"
+    if head.startswith(b"GGUF"):
+        return "is GGUF, which holds quantised weights; pass the checkpoint that it was made of"
+    if head.startswith((b"\x89HDF", b"\x93NUMPY")):
+        return "is HDF5 or NumPy's format, not safetensors; convert it by the library that wrote it"
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, not the file; download it again, and look at what comes"
     if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x04")):
         return "is a pickle, not safetensors; name it .pt or .bin, by which it is read as one, or convert it"
     return None

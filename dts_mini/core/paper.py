@@ -4,7 +4,7 @@
     remainders of many tasks, weights(unseen, seen) -> fuse(theta_m, ...)  a task that nobody fine-tuned
 
 The base is the pretrained theta_0 (DTS-T) or a merged theta_m (DTS-D). Nothing is packed or budgeted here: the rest
-of the core stores the very same numbers in two bits an element, and a test holds the two equal.
+of the core stores the very same numbers in two bits per element, and a test holds the two equal.
 """
 
 import torch

@@ -49,11 +49,15 @@ def check(candidate: Candidate) -> Candidate:
     return exercise.reference
 
 
-def whose(name: str) -> str:
-    """Whose function of this exercise is in use, for a sentence: "your", or "the solution's" after a failed check."""
-    if name not in EXERCISES:
-        raise ValueError(f"there is no exercise called {name!r}; there are: {', '.join(EXERCISES)}")
-    return "the solution's" if name in _stand_ins else "your"
+def whose(*names: str) -> str:
+    """Whose functions of these exercises are in use, for a sentence: "your", or "the solution's".
+
+    It is "the solution's" where the solution stands in for one of them, after a failed check.
+    """
+    for name in names:
+        if name not in EXERCISES:
+            raise ValueError(f"there is no exercise called {name!r}; there are: {', '.join(EXERCISES)}")
+    return "the solution's" if _stand_ins.intersection(names) else "your"
 
 
 def hint(name: str) -> None:

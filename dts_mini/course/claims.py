@@ -76,8 +76,8 @@ def _owned(sentence: str, of: str | tuple[str, ...]) -> str:
     names = (of,) if isinstance(of, str) else of
     if names and not re.search(r"\b[Yy]our\b", sentence):
         raise ValueError(f"of={of!r}, and the sentence calls nothing yours: {sentence}")
-    stand_in = next((word for word in map(whose, names) if word != "your"), "your")
-    return re.sub(r"\b[Yy]our\b", lambda found: _like(found[0], stand_in), sentence) if names else sentence
+    word = whose(*names)
+    return re.sub(r"\b[Yy]our\b", lambda found: _like(found[0], word), sentence) if names else sentence
 
 
 def _like(word: str, other: str) -> str:

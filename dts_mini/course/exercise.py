@@ -9,7 +9,7 @@ import dis
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -262,6 +262,8 @@ def _inputs(exercise: Exercise) -> list[tuple]:
 
 # --- for writing checks ---
 
+CHANGED = "expected the inputs to stay as they are, got changed ones: write into a copy, x.clone(), or a new tensor"
+
 
 def case(reference: Candidate, *inputs: Any) -> Callable[[Candidate], None]:
     """A check: on ``inputs`` the candidate gives what the reference gives, and leaves them as they are."""
@@ -271,7 +273,7 @@ def case(reference: Candidate, *inputs: Any) -> Callable[[Candidate], None]:
         found, after = _outcome(asked, inputs)
         problem = difference(found, _outcome(Asked(reference), inputs)[0])
         if not problem and difference(after, inputs):
-            problem = "expected the inputs to stay as they are, got changed ones"
+            problem = CHANGED
         if problem:
             raise Wrong(problem)
 
@@ -300,7 +302,8 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
         if found.shape != wanted.shape:
             return tell(f"shape {tuple(wanted.shape)}", tuple(found.shape))
         if found.is_floating_point() != wanted.is_floating_point():
-            return tell(f"{wanted.dtype}", found.dtype)
+            kind = "floats" if wanted.is_floating_point() else "whole numbers"
+            return tell(f"{kind}, {wanted.dtype}", found.dtype)
         close = isclose(found.double(), wanted.double(), rtol=1e-4, atol=1e-5, equal_nan=True)
         if close.all():
             return ""
@@ -340,7 +343,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    name = type(value).__name__
+    name = type(value).__name__.replace("ndarray", "numpy array")
     return "None" if value is None else f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
@@ -358,11 +361,17 @@ def _show(value: Any, most: int = 120) -> str:
             text = f"{type(value).__name__}: {value}".rstrip(": ")
             notes = getattr(value, "__notes__", ())
             return " ".join([text if len(text) <= most else text[:most] + " ...", *(f"({note})" for note in notes)])
+        elif isinstance(value, tuple | list | Mapping) and any(isinstance(each, Tensor) for each in _parts(value)):
+            text = _argument(value)
         else:
             text = repr(_rounded(value))
     except Exception:
         text = _kind(value)
     return text if len(text) <= most else text[:most] + " ..."
+
+
+def _parts(value: tuple | list | Mapping) -> Iterable:
+    return value.values() if isinstance(value, Mapping) else value
 
 
 def _argument(value: Any) -> str:

@@ -51,7 +51,7 @@ def rank_grid(matrix: Tensor, ranks: Sequence[int] = RANKS) -> dict:
         "panels": [
             _panel("relative error of the matrix", error, digits=3, high=1),
             _panel("energy kept (%)", energy, digits=1, unit=" %", high=100),
-            _panel("information (% of 32 bits a number)", bits, digits=2, unit=" %"),
+            _panel("information (% of 32 bits per number)", bits, digits=2, unit=" %"),
         ],
         "pictures": {
             "label": f"the top left corner, {CORNER} × {CORNER} numbers: blue above zero, orange below",
@@ -80,7 +80,7 @@ def groups_grid(matrix: Tensor, rank: int) -> dict:
         "slider": _stops("groups", GROUPS, start=4),
         "panels": [
             _panel("relative error of the matrix", series(lambda delta: _error(matrix, delta)), digits=3),
-            _panel("bits a number of the matrix", spent, digits=3),
+            _panel("bits per number of the matrix", spent, digits=3),
         ],
         "note": "The matrix of the first slider. More groups lie nearer to each number, and each code costs one bit "
         "more: "

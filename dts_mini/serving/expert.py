@@ -17,7 +17,8 @@ class Base:
     """A module in evaluation mode whose weights are the base. Nothing here writes to it.
 
     ``tensors``: its parameters and buffers by name, themselves and not copies. ``names``: their names by ``id``; of
-    tied ones the first. Their digests are taken once: weights that change later are not noticed.
+    tied ones the first. Their digests are taken once. Parameters that are written to or replaced later are noticed
+    when an expert is run, unless they are written to behind PyTorch's back (``weight.data``).
 
     Raises StateError for a module that hides its weights, or has none yet.
     """
@@ -31,8 +32,8 @@ class Base:
                 f"the module is wrapped in {type(module).__name__}, whose weights have other names: pass the module "
                 f"within it, its {'_orig_mod' if hasattr(module, '_orig_mod') else 'module'}"
             )
-        if module.training:
-            raise StateError("the module is in training mode: call module.eval() before serving it")
+        self._parts = list(module.modules())
+        self._check_mode(module)
         if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
             raise StateError("the module is compiled by TorchScript, which hides its weights: pass the plain module")
         self.module = module
@@ -47,6 +48,39 @@ class Base:
         for name, tensor in self.tensors.items():
             self.names.setdefault(id(tensor), name)
         self._digests = {name: digest(tensor) for name, tensor in self.tensors.items()}
+        every = [
+            (own._parameters, key, p) for own in self._parts for key, p in own._parameters.items() if p is not None
+        ]
+        # Their versions go up with each write; those of inference mode have none.
+        self._seen = [[own, key, p, p._version] for own, key, p in every if not p.is_inference()]
+
+    def _check_mode(self, module: nn.Module) -> None:
+        for part in self._parts:
+            if part.training:
+                where = "the module" if module.training else f"a {type(part).__name__} of the module"
+                raise StateError(f"{where} is in training mode: call module.eval() before serving it")
+
+    def check_same(self) -> None:
+        """StateError where the module is no longer as it was: in training mode, or with other weights.
+
+        A weight that was written to is looked at again; it may be the base's once more, as after a swap.
+        """
+        self._check_mode(self.module)
+        with torch._C.DisableTorchFunction():  # within a run a base's weight passes for the expert's
+            self._check_weights()
+
+    def _check_weights(self) -> None:
+        for seen in self._seen:
+            own, key, parameter, version = seen
+            if own.get(key) is parameter and parameter._version == version:
+                continue
+            name, version = self.names.get(id(parameter), key), parameter._version
+            if own.get(key) is not parameter or digest(parameter) != self._digests.get(name):
+                raise StateError(
+                    f"tensor {name!r} of the module is not what it was when its experts were made, and no base of "
+                    "theirs: put it back (Swapper.to(None), load_state_dict), or make the Base, or the Server, anew"
+                )
+            seen[3] = version
 
     def check(self, delta: TaskDelta) -> None:
         """StateError unless the delta was made for this module's weights, or some of them: a head may be its own."""
@@ -71,6 +105,8 @@ class Base:
 
     def check_live(self) -> None:
         """StateError for a module that cannot be run as an expert's without being written to."""
+        floating = {name: x for name, x in self.tensors.items() if x.is_floating_point() and x.numel()}
+        shared = {x.untyped_storage().data_ptr(): name for name, x in floating.items()}
         for name, part in self.module.named_modules():
             where = f"{name or 'the module'!r}, a {type(part).__name__},"
             marks = (part, "_orig_mod"), (part.forward, "_torchdynamo_orig_callable")
@@ -78,6 +114,12 @@ class Base:
                 raise StateError(
                     f"{where} is compiled, which hides its functions: pass the module before it was compiled"
                 )
+            for held in filter(lambda x: id(x) not in self.names, _tensors_of(part)):
+                if held.numel() and (name := shared.get(held.untyped_storage().data_ptr())) is not None:
+                    raise StateError(
+                        f"{where} keeps a view of {name!r}, in whose place no expert can be put: make the view in "
+                        "forward, or swap the weights (Swapper)"
+                    )
             shortens = isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.max_norm is not None
             if shortens and sum(tensor is part.weight for tensor in self.tensors.values()) > 1:
                 raise StateError(
@@ -130,6 +172,13 @@ class Base:
                 f"the module's weights (fingerprint {found}) are not those that {what} was made for ({fingerprint}); "
                 "load that base, in the dtype it had"
             )
+
+
+def _tensors_of(part: nn.Module) -> Iterator[Tensor]:
+    """Tensors that a module holds by itself, in its attributes or in a container there; of none that it wraps."""
+    for value in vars(part).values():
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+        yield from (x for x in list(held) if type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided)
 
 
 class Expert:

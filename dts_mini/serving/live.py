@@ -31,11 +31,17 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     as many as the samples.
     """
     if isinstance(experts, Expert):
+        experts.base.check_same()
         with experts.base.untouched() as first, watched(SidePaths(experts), first):
             return experts.base.module(*args, **kwargs)
+    if not (isinstance(experts, Sequence) and all(isinstance(expert, Expert) for expert in experts)):
+        raise DTSError(
+            "give an Expert, or a list of them, one for each sample; of a delta: Expert(Base(module), delta)"
+        )
     check_batch(len(experts), args, kwargs)
     if any(expert.base is not experts[0].base for expert in experts):
         raise DTSError("the experts belong to several modules; decode them over one Base")
+    experts[0].base.check_same()
     leaves, form = pytree.tree_flatten((args, kwargs))
     inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     members = list(dict.fromkeys(experts))
@@ -57,7 +63,7 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
             with members[0].base.untouched() as first:
                 outputs, form_out = _at_once(members, number, counts, inputs, fill, first)
         except RuntimeError as error:
-            if not re.search("vmap|batching rule", str(error), re.IGNORECASE):
+            if not re.search("vmap|batching rule|doesn't have storage", str(error), re.IGNORECASE):
                 raise
             outputs, form_out = _one_by_one(members, counts, inputs, fill)
     _check_outputs(outputs, len(experts))

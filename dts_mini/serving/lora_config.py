@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import check_writable, read_bytes
+from dts_mini.core.file import check_writable, read_json
 
 PREFIX = "base_model.model."
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -198,6 +198,8 @@ def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
         raise FileError(f"{folder}: is a file; name a folder")
     if not folder.parent.is_dir():
         raise FileError(f"{folder}: the folder {folder.parent} does not exist; make it first")
+    if (folder / "config.json").exists():  # transformers would load the adapter with the model, from then on
+        raise FileError(f"{folder}: holds a model (config.json); name a folder of its own")
     for name in (CONFIG, WEIGHTS) if folder.is_dir() else ():
         check_writable(folder / name, overwrite=overwrite)
     return folder
@@ -205,11 +207,7 @@ def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
 
 def read_config(path: Path) -> dict:
     """A JSON file that holds an object; FileError else."""
-    data = read_bytes(path)
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: is no JSON ({error}); copy it again") from error
+    config = read_json(path)
     if not isinstance(config, dict):
         raise FileError(f"{path}: holds no settings; copy it again")
     return config

@@ -3,7 +3,8 @@
 A handler takes the mode that saw the call (``paths.SidePaths``) and the function's own arguments.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,6 +26,15 @@ class Mode(Protocol):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention of (samples, heads, tokens, width)."""
+
+
+def takes(handler: Callable, kwargs: Collection[str]) -> bool:
+    """Whether a handler knows these keywords; ``out=``, for example, none does."""
+    if not kwargs:
+        return True
+    code = handler.__code__
+    named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return bool(code.co_flags & inspect.CO_VARKEYWORDS and "out" not in kwargs) or all(key in named for key in kwargs)
 
 
 class Op(NamedTuple):

@@ -5,6 +5,7 @@ module comes by it: ``nn.Linear``, ``nn.MultiheadAttention`` that reads the weig
 mode belongs to one thread: several threads may run several experts over one module at the same time.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -20,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dts_mini.core.errors import StateError
 from dts_mini.serving.expert import Expert
-from dts_mini.serving.ops import HANDLERS, SHORTENING, Op
+from dts_mini.serving.ops import HANDLERS, SHORTENING, Op, takes
 
 _ABOUT = {Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_floating_point, Tensor.is_contiguous}
 _DERIVED = {Tensor.T.__get__, Tensor.mT.__get__, Tensor.H.__get__, Tensor.mH.__get__, Tensor.data.__get__}
@@ -33,6 +34,9 @@ def _option(args: tuple, kwargs: Mapping, place: int, name: str) -> Any:
 def _about(func: Callable) -> bool:
     """Whether a function asks for something that base and expert have in common, such as a shape."""
     return func in _ABOUT or (getattr(func, "__name__", "") == "__get__" and func not in _DERIVED)
+
+
+_entered = threading.local()
 
 
 class SidePaths(TorchFunctionMode):
@@ -48,8 +52,18 @@ class SidePaths(TorchFunctionMode):
         self._names = {id(tensors[name]): name for name in names}
         self.at_work = False  # while a function that it was shown is computed
 
+    def __enter__(self) -> "SidePaths":
+        self._outer, _entered.innermost = getattr(_entered, "innermost", None), self
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        _entered.innermost = self._outer
+        super().__exit__(*error)
+
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
+        if _entered.innermost is not self:  # within the forward a module runs another expert: that one is meant
+            return func(*args, **kwargs)
         shortening = func in SHORTENING and _option(args, kwargs, 3, "max_norm") is not None
         touched = self._touches(args) or (kwargs and self._touches(kwargs.values()))
         if not (touched or shortening) or _about(func):
@@ -57,8 +71,10 @@ class SidePaths(TorchFunctionMode):
         handler = SHORTENING[func] if shortening else HANDLERS.get(func)
         self.at_work = True
         try:
-            if handler is not None and (result := handler(self, *args, **kwargs)) is not NotImplemented:
-                return result
+            if handler is not None and takes(handler, kwargs):
+                result = handler(self, *args, **kwargs)
+                if result is not NotImplemented:
+                    return result
             return func(*map(self.expert_of, args), **{key: self.expert_of(value) for key, value in kwargs.items()})
         finally:
             self.at_work = False
@@ -111,7 +127,7 @@ class _Watch(TorchDispatchMode):
         self.paths, self.found = paths, ""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
-        if not (self.paths.at_work or self.found):
+        if not (self.paths.at_work or self.found) and _entered.innermost is self.paths:
             leaves = pytree.tree_leaves((args, kwargs))
             self.found = next((f"{func} of {self.paths.name_of(x)!r}" for x in leaves if self.paths.differs(x)), "")
         return func(*args, **(kwargs or {}))
@@ -149,7 +165,8 @@ class MixedPaths(SidePaths):
         self._number = number
 
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
-        if func is F.scaled_dot_product_attention and len(args) == 3 and (args[0].dim() == 4):
+        mine = _entered.innermost is self
+        if mine and func is F.scaled_dot_product_attention and len(args) == 3 and (args[0].dim() == 4):
             mask = (kwargs := dict(kwargs or {})).pop("attn_mask", None)
             if mask is None or mask.dim() == 4:
                 return self.attend(*args, mask, **kwargs)

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class Server:
 
     def add(self, task: str, path: str | Path) -> None:
         """Serves a task from a file, instead of its old one if it had any; raises as the constructor does."""
+        if not (isinstance(task, str) and isinstance(path, str | PathLike)):
+            raise DTSError(f"task {task!r} with {type(path).__name__}: give a name and the path of a delta's file")
         entry = self._read(path)
         with self._lock:
             self._entries[task] = entry
@@ -105,6 +108,8 @@ class Server:
         """
         alone = isinstance(tasks, str)
         if not alone:
+            if not (isinstance(tasks, Sequence) and all(isinstance(task, str) for task in tasks)):
+                raise DTSError(f"tasks is {tasks!r}: give the name of a task, or a list with one for each sample")
             check_batch(len(tasks), args, kwargs)
         each = dict.fromkeys([tasks] if alone else tasks)
         for task in each:

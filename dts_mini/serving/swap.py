@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
+from dts_mini.core.errors import StateError
 from dts_mini.core.parts import Factors, Kept, Part, Unchanged
 from dts_mini.serving.expert import Base
 
@@ -16,13 +17,30 @@ class Swapper:
 
     Nothing is ever subtracted, so that the thousandth swap has the bits of the first, which are those of ``rebuild``.
     It keeps a copy of the base (so the module's bytes twice); a swap writes the tensors that differ from the base in
-    the old expert or in the new one, and no other. While a module is swapped nothing else may run it.
+    the old expert or in the new one, and those that somebody else wrote to, and no other. While a module is swapped
+    nothing else may run it.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._base = Base(module)
         self._kept: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in self._base.tensors.items()}
         self._written: set[str] = set()
+        self._note()
+
+    def _note(self) -> None:
+        """What is written to the module from now on is somebody else's."""
+        self._versions = {name: _version(tensor) for name, tensor in self._base.tensors.items()}
+
+    def _check_own(self) -> None:
+        """StateError where the module has other tensors by now; ones that somebody wrote to are to be written again."""
+        for name, tensor in self._base.module.state_dict(keep_vars=True).items():
+            held = self._base.tensors.get(name)
+            if tensor is not held or tensor.dtype != self._kept[name].dtype or tensor.device != self._kept[name].device:
+                raise StateError(
+                    f"tensor {name!r} of the module is another than it was when the Swapper was made: make a new one"
+                )
+            if _version(tensor) is None or _version(tensor) != self._versions[name]:
+                self._written.add(name)
 
     @torch.no_grad()
     def to(self, delta: TaskDelta | None) -> None:
@@ -33,6 +51,7 @@ class Swapper:
         """
         if delta is not None:
             self._base.check(delta)
+        self._check_own()
         parts = {} if delta is None else delta.parts
         new = {name for name in parts if not isinstance(delta.resolved(name), Unchanged)}
         made = any(tensor.is_inference() for tensor in self._base.tensors.values())
@@ -50,8 +69,15 @@ class Swapper:
             for name in self._written:
                 self._base.tensors[name].copy_(self._kept[name])
             self._written = set()
+            self._note()
             raise
         self._written = new
+        self._note()
+
+
+def _version(tensor: Tensor) -> int | None:
+    """What goes up with each write to a tensor; None for one made in inference mode, which does not count them."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def unpacked(delta: TaskDelta) -> TaskDelta:

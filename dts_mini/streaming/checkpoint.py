@@ -4,7 +4,6 @@
 the other; a model larger than the memory goes through, one tensor after the other.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,11 +12,41 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import DTYPES, check_writable, mark, opened, places, read_bytes, save_tensors
+from dts_mini.core.file import DTYPES, check_writable, mark, opened, places, read_json, save_tensors
 from dts_mini.core.state import State
 from dts_mini.streaming.folder import INDEX, companions, write_folder
 from dts_mini.streaming.pickles import SUFFIXES, load_pickle
 from dts_mini.streaming.remote import located
+
+# Endings of what is meant to be a file: a folder of such a name would surprise.
+_FILES = {
+    *SUFFIXES,
+    ".safetensors",
+    ".safetensor",
+    ".dts",
+    ".gguf",
+    ".onnx",
+    ".h5",
+    ".hdf5",
+    ".keras",
+    ".pb",
+    ".tflite",
+}
+_FILES |= {
+    ".npz",
+    ".npy",
+    ".pkl",
+    ".pickle",
+    ".msgpack",
+    ".json",
+    ".txt",
+    ".csv",
+    ".zip",
+    ".gz",
+    ".tgz",
+    ".tar",
+    ".model",
+}
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -102,9 +131,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint | Loaded:
     if not found.name.endswith(INDEX):
         return Checkpoint(path, [found])
     try:
-        placed = json.loads(read_bytes(found))["weight_map"]
+        placed = read_json(found, "readable index of shards")["weight_map"]
         files = [found.parent / Path(name).name for name in sorted(set(placed.values()))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise FileError(f"{found}: is no readable index of shards ({error!r}); copy it again") from error
     checkpoint = Checkpoint(path, files)
     for name, file in placed.items():
@@ -144,7 +173,7 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     path = Path(path)
     if path.suffix == ".safetensors":
         return check_writable(path, overwrite=overwrite)
-    if path.suffix in SUFFIXES and not path.is_dir():
+    if path.suffix.lower() in _FILES and not path.is_dir():
         raise FileError(f"{path}: models are written as safetensors; name a .safetensors file, or a folder")
     if path.is_dir() and not overwrite:
         raise FileError(f"{path}: is a folder that exists already; pass --overwrite (overwrite=True) or name another")

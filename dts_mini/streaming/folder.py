@@ -7,7 +7,6 @@ model, is replaced; a rename is all or nothing. What is being made, and a list o
 """
 
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dts_mini.core.errors import FileError
-from dts_mini.core.file import opened, read_bytes, write_json
+from dts_mini.core.file import opened, read_json, write_json
 from dts_mini.core.state import State, outline
 
 INDEX = ".safetensors.index.json"
@@ -45,8 +44,9 @@ def companions(folder: Path) -> dict[str, Path]:
     found = [path for path in found if path.is_file() and not path.name.endswith(".index.json")]
     if (folder / "modules.json").is_file():
         try:
-            listed = [Path(str(module["path"])) for module in json.loads(read_bytes(folder / "modules.json"))]
-        except (ValueError, TypeError, KeyError) as error:
+            modules = read_json(folder / "modules.json", "list of modules")
+            listed = [Path(str(module["path"])) for module in modules]
+        except (TypeError, KeyError) as error:
             raise FileError(f"{folder / 'modules.json'}: is no list of modules ({error!r}); copy it again") from error
         names = [path.name for path in listed if path.name and len(path.parts) == 1]
         found += [path for name in names for path in sorted((folder / name).glob("*")) if path.is_file()]
@@ -110,7 +110,7 @@ def sweep(folder: Path) -> None:
     made = folder / _NEW
     if (made / _LIST).is_file():
         current = _model(folder)[0]
-        for name in json.loads(read_bytes(made / _LIST)):
+        for name in read_json(made / _LIST):
             if name not in current:
                 (folder / Path(name).name).unlink(missing_ok=True)
     shutil.rmtree(made, ignore_errors=True)
@@ -150,10 +150,8 @@ def _model(folder: Path) -> tuple[list[str], Path | None]:
     """The files of the folder's model, and its index, if it has one; none where it is not clear which they are."""
     if indexes := sorted(folder.glob(f"*{INDEX}")):
         try:
-            return sorted(
-                {Path(file).name for file in json.loads(read_bytes(indexes[0]))["weight_map"].values()}
-            ), indexes[0]
-        except (ValueError, KeyError, TypeError, AttributeError):
+            return sorted({Path(file).name for file in read_json(indexes[0])["weight_map"].values()}), indexes[0]
+        except (FileError, KeyError, TypeError, AttributeError):
             return [], indexes[0]
     found = [path.name for path in folder.glob("*.safetensors")]
     return (found, None) if len(found) == 1 else ([], None)

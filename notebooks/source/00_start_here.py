@@ -59,7 +59,7 @@ for package in ("dts_mini", "torch", "open_clip_torch", "safetensors", "matplotl
 
 # %% [markdown]
 # The course ships its trained models: $\theta_0$ and the experts. A manifest lists the digest (sha256) of every
-# file. If a download was cut short, you learn it here and not from a strange accuracy later.
+# file. If a download was cut short, you find out here, and not from a strange accuracy later.
 
 
 # %%
@@ -100,7 +100,7 @@ rebuilt = rebuild(theta_0, delta)  # theta_0 and what was kept
 
 # %% [markdown]
 # Is the rebuilt expert any good? Let all three models answer the same test images, which none of them has seen. That
-# takes a few seconds. Predict first: of all that the expert knows beyond $\theta_0$, how much comes back?
+# takes a few seconds.
 
 # %%
 from dts_mini.suites.evaluation import bootstrap, correct, interval
@@ -109,19 +109,16 @@ models = {"the pretrained model": theta_0, "its expert": expert, "the expert, re
 answered = {name: correct(suite, model, task) for name, model in models.items()}
 print(len(answered["its expert"]), "test images for each model")
 
-# %%
+# %% [markdown]
+# **Predict first.** How large is the file, as a share of the expert? And of all that the expert knows beyond
+# $\theta_0$, how much comes back? Then open the next cell and run it.
+
+# %% tags=["answer"]
 count = storage(delta)
 sizes = dict(zip(models, (0, count.model, count.file), strict=True))
 show(figures.size_and_accuracy(sizes, answered))
 
-# %% [markdown]
-# **What you should see:** the third bar is so short that you can hardly see it, and the third point stands where the
-# second one does. The file is a hundredth of the expert, and the expert is back.
-#
-# One task proves little, and it may be a lucky one. Notebook 07 does this for all eight, against merges and against
-# other ways to compress. The course asks *why* it works, what it costs, and where it fails.
-
-# %%
+# %% tags=["answer"]
 share, files = count.share("file"), len(suite.tasks) * count.share("file")
 sentence = "The small file takes at most 1.5 % of the expert's bytes (float32): about a hundredth."
 claim("00-small-files", sentence, share, high=0.015, unit="%")
@@ -136,6 +133,16 @@ claim(
     high=0.02,
     unit="points",
 )
+
+# %% [markdown]
+# <details><summary>What you should see</summary>
+#
+# The third bar is so short that you can hardly see it, and the third point stands where the second one does. The file
+# is about a hundredth of the expert, and the expert is back.
+# </details>
+#
+# One task proves little, and it may be a lucky one. Notebook 07 does this for all eight, against merges and against
+# other ways to compress. The course asks *why* it works, what it costs, and where it fails.
 
 # %% [markdown]
 # ## Step 3 · The mini suite
@@ -208,9 +215,10 @@ show(figures.tower(theta_0))
 # %% [markdown]
 # **What you should see:** a *transformer*. It cuts the image into *patches*, and each becomes a *token*, a row of
 # numbers; one token more is added, for the image as a whole. The tokens pass *blocks* that are all alike. In a block
-# *attention* lets tokens look at each other, then an *MLP* (two matrices with a bend in between) works on each token by
-# itself. Both add what they find to the tokens. At the end the *projection* turns the added token into the vector
-# $f(x)$. Nearly all parameters lie in matrices: four in each block. It is these matrices that the course compresses.
+# *attention* lets tokens look at each other, then an *MLP* (two matrices with a nonlinear function between them) works
+# on each token by itself. Both add what they find to the tokens. At the end the *projection* turns the added token into
+# the vector $f(x)$. Nearly all parameters lie in matrices: four in each block. It is these matrices that the course
+# compresses.
 
 # %% [markdown]
 # ### Exercise 1 · From prompts to a head (easy, 5 minutes)
@@ -235,16 +243,19 @@ head_of = check(head_of)
 # hint("head_of")
 
 # %% [markdown]
-# ## Step 5 · A design choice that you should know: the alignment gap
+# ## Step 5 · A design choice: the alignment gap (can be skipped at first)
+#
+# If you skip this step, run its cells all the same, and take one sentence with you: *the room that experts have above
+# the pretrained model is room that we made*. Here is how, and why.
 #
 # Why does fine-tuning help CLIP at all? Not because CLIP cannot *see* the difference between two classes. Often it
 # sees it well, but the *name* that a data set gives to a class is not what the web's captions called it. There is
 # a gap between names and images, and an expert closes it.
 #
-# A small model trained on clean captions has no such gap, and then merging has little to lose. So the mini suite
-# **makes one on purpose**, through its captions (`dts_mini/suites/mini/captions.py`). This is our choice, not a
-# finding. Most captions in pretraining use synonyms. Few use the class's name, and then the name is often misused
-# for another class, its *stand-in*, always the same one. Here are the settings:
+# A small model that is trained on clean captions has no such gap, and then merging has little to lose. So the mini
+# suite **makes one on purpose**, through its captions (`dts_mini/suites/mini/captions.py`). This is our choice, not a
+# finding. Most captions in pretraining use synonyms. Few use a class's name, and then often that of another class, its
+# *stand-in*, always the same one. Here are the settings:
 
 # %%
 from dts_mini.suites.mini.captions import MISUSED, NAMED, PHRASES, WRONG, stand_ins
@@ -289,7 +300,7 @@ claim(
 # **What you should see:** the same tower, the same images, yet synonyms do better than names. The tower sees more
 # than the names let it say. (How the two are compared, with an interval, is explained in Step 6 and Exercise 3.)
 #
-# If the misused names are to blame, the mistakes must not be random: they should fall on the stand-ins.
+# If wrong names are to blame, the mistakes should not be random: they should fall on the stand-ins.
 
 # %%
 show(figures.confusion(answers["signs"], suite.images("signs", "test")[1], signs.classes, stand_ins(signs)))
@@ -320,8 +331,9 @@ claim(
 # Now the numbers that everything later is measured against. Each expert answers its own task; $\theta_0$ answers
 # all. Both use the same heads.
 #
-# An accuracy on a limited number of test images is an *estimate*. The bars show 95 % bootstrap intervals: draw as
-# many test images again, with replacement, do so very often, and see where the middle 95 % of the accuracies lie.
+# An accuracy on a limited number of test images is an *estimate*. The bars show 95 % bootstrap intervals: draw the same
+# number of images from the test images, with replacement, do so very often, and see where the middle 95 % of the
+# accuracies lie.
 #
 # The next cell takes some seconds: every expert answers its own task.
 
@@ -347,7 +359,7 @@ claim("00-gain", sentence, gain, interval=interval(gains[worst]), low=0.20, unit
 
 # %% [markdown]
 # **What you should see:** two rows of points that never touch. Between them lie the merged models of the next notebook;
-# up to the upper row is where DTS has to come.
+# DTS has to reach the upper row.
 
 # %% [markdown]
 # ### Exercise 2 · How sure is an accuracy? (easy, 5 minutes)
@@ -382,19 +394,19 @@ claim("00-half-width", sentence, abs(by_formula - bootstrapped), high=0.005, uni
 # %% [markdown]
 # **Where both fail.** A model that gets all $n$ images right has $p = 1$, and then the interval has the
 # width zero. That is no certainty. With no mistake among $n$ images, mistakes may still be as frequent as about $3/n$.
-# Read an interval without width as "too few images to see a mistake".
+# Read an interval of width zero as "too few images to see a mistake".
 
 # %% [markdown]
 # ### Exercise 3 · Is the difference sure? (medium, 6 minutes)
 #
 # You will compare two models all the time. Both answer the *same* images, and what is hard for one is often hard for
 # the other. So do not compare two accuracies. Compare image by image: let $d_i$ be $1$ where only the first is right,
-# $-1$ where only the second is, and $0$ where they agree. The difference of the accuracies is the mean $\bar d$, and
-# its standard error is
+# $-1$ where only the second is, and $0$ where they agree. The difference between the accuracies is the mean $\bar d$,
+# and its standard error is
 #
 # $$\sqrt{\frac{\overline{d^2} - \bar d^2}{n}}$$
 #
-# where a bar is the mean over the $n$ images. Such a comparison is called *paired*.
+# where a bar stands for the mean over the $n$ images. Such a comparison is called *paired*.
 
 
 # %% tags=["exercise"]
@@ -409,8 +421,8 @@ paired_half_width = check(paired_half_width)
 # hint("paired_half_width")
 
 # %% [markdown]
-# Try it where it counts: the pretrained tower with the two heads of Step 5, on the signs. Had the two been measured on
-# *different* images, their errors would add up as the sides of a right angle do.
+# Try it: the pretrained tower with the two heads of Step 5, on the signs. Had the two been measured on *different*
+# images, their errors would add up as the sides of a right angle do.
 
 # %%
 pair = (described["signs"], named["signs"])

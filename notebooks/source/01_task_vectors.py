@@ -131,7 +131,7 @@ claim("01-chance", sentence, others.min().item() / chance, low=20)
 # **What you should see:** off the diagonal the cosines are far from one: most of what an expert learnt is its own. But
 # they are no matter of chance either. Two random directions in a space of $n$ dimensions have a cosine of about zero,
 # spread by $1/\sqrt n$, and $n$ is the number of parameters here. Every pair of experts is many times closer than that.
-# So experts share a little. Why, these numbers do not tell; all of them started from one model, and were trained by one
+# So experts share a little. These numbers do not tell why; all of them started from one model, and were trained by one
 # recipe.
 #
 # Now think about averaging $N$ such vectors. The average is $\theta_0 + \frac1N\sum_n \tau_n$. Along $\tau_n$ it goes
@@ -158,8 +158,8 @@ claim("01-progress", sentence, max(along), high=1 / 3, unit="%")
 # $\lambda$: $\theta_m = \theta_0 + \lambda \sum_n \tau_n$. *TIES*
 # ([arXiv 2306.01708](https://arxiv.org/abs/2306.01708)) first drops the small elements of each task vector, then
 # lets the experts vote on the sign of every element, and adds only those that agree. *TSV-M*
-# ([arXiv 2412.00081](https://arxiv.org/abs/2412.00081)) keeps a few directions of each expert's matrices and turns them
-# until those of different experts no longer overlap; of all merges in this course's tables it does best. The
+# ([arXiv 2412.00081](https://arxiv.org/abs/2412.00081)) keeps a few directions of each expert's matrices and rotates
+# them until those of different experts no longer overlap; of all merges in this course's tables it does best. The
 # coefficients are the papers'.
 
 # %%
@@ -244,8 +244,10 @@ claim("01-coefficient", sentence, apart, high=1e-5, of="my_task_arithmetic")
 # %% [markdown]
 # ### Exercise 2 · The vote inside TIES (hard, 10 minutes)
 #
+# (Nothing later needs it: leave it for a second reading if you like.)
+#
 # What does TIES do that a sum does not? First it *trims*: of each task vector only the largest elements stay
-# (Step 4 kept `density=0.2` of them), the others become zero. Then, for each element, the experts *elect* a sign: that
+# (Step 4 kept `density=0.2` of them); the others become zero. Then, for each element, the experts *elect* a sign: that
 # of the sum of what stayed. So a few large votes can beat many small ones. Where the votes cancel exactly, the element
 # takes the sign that most elements have elected. Last, only the values that have the elected sign are added up.
 #
@@ -387,11 +389,11 @@ claim(
 # %% [markdown]
 # **What you should see:** with most partners interference is established: its interval lies above zero.
 # Dilution is not. It is so small that these images cannot tell it from nothing: its interval reaches down to about
-# zero. So the company costs accuracy for certain, the halving perhaps.
+# zero. So the partner costs accuracy for certain, and the halving perhaps.
 #
 # And one surprise. The rightmost partner of the figure, `digits`, costs hardly anything: the interval of its loss, too,
 # reaches down to about zero. In the paper, on real photographs, even the most similar partner costs accuracy. Here two
-# tasks share every class name and every prompt, and that may be more alike than any two data sets of the paper. We
+# tasks share every class name and every prompt, so they may be more alike than any two data sets of the paper. We
 # print what we found.
 #
 # Two experts are the mildest case. With eight, as in Step 4, every task pays. The paper's conclusion is the one to test

@@ -2,12 +2,12 @@
 # # 02 · Decomposition: how few directions hold a task vector?
 #
 # After this you can take a task vector apart into components, say before you rebuild it what leaving some out costs,
-# and show that this cost is not what the model's answers tell. And you have written the first third of DTS.
+# and show that this cost says little about the model's answers. And you have written the first third of DTS.
 
 # %% [markdown]
 # > **Goals.** You *write* `decompose`, the D of DTS. You *read* the energy of a matrix and *predict* the error of a
-# > truncation from singular values alone. You *measure* what rank does to accuracy, and why the error of a matrix
-# > says so little about it.
+# > truncation from singular values alone. You *measure* what rank does to accuracy, and see how little the error of a
+# > matrix says about it.
 # >
 # > **Before you start.** Notebook 01: task vectors. Matrix products and transposes; you have heard of eigenvectors.
 # >
@@ -49,7 +49,7 @@ print(f"M is what fine-tuning on {task} changed in {name}: {M.shape[0]} x {M.sha
 show(figures.described(M, (19, 5, 1)))
 
 # %% [markdown]
-# **What you should see:** detail goes, and what stays longest are stripes: rows and columns that change as one.
+# **What you should see:** detail disappears first, stripes last: rows and columns that change as one.
 
 # %% [markdown]
 # ## Step 1 · Components
@@ -86,7 +86,7 @@ show(figures.component(U[:, 0], s[0].item(), Vt[0]))
 # ### Exercise 1 · The leading components (easy, 5 minutes)
 #
 # Return the three parts of $M_r$. Each keeps its own shape: a component is a column of $U$, a number of $s$, and a
-# row of $V^\top$. Which way round a component comes, $(u, v)$ or $(-u, -v)$, does not matter yet.
+# row of $V^\top$. Whether a component comes as $(u, v)$ or as $(-u, -v)$ does not matter yet.
 
 
 # %% tags=["exercise"]
@@ -116,8 +116,7 @@ sentence = "At rank 19 the factors hold about an eighth as many numbers as M."
 claim("02-numbers", sentence, numbers, low=0.12, high=0.13, unit="%")
 
 # %% [markdown]
-# That is a start, and not nearly enough: each of these numbers still has 32 bits. The next two notebooks take care of
-# those.
+# Each of these numbers still has 32 bits. The next two notebooks take care of those.
 
 # %% [markdown]
 # ## Step 2 · Energy: is a task vector of low rank?
@@ -126,8 +125,8 @@ claim("02-numbers", sentence, numbers, low=0.12, high=0.13, unit="%")
 # all energies add up to the squared length of the matrix, $\lVert M \rVert^2$ (the sum of its squared elements).
 # So ask: how much energy do the leading components hold?
 #
-# A curve alone tells little, so draw three. Besides $M$: the same layer's *weights* in $\theta_0$; and a matrix of
-# the same shape and length as $M$, filled with random numbers, which has no preferred direction at all.
+# One curve tells little, so draw three: $M$; the same layer's *weights* in $\theta_0$; and a matrix of the same shape
+# and length as $M$, filled with random numbers, which has no preferred direction at all.
 
 # %%
 noise = torch.randn(M.shape, generator=torch.Generator().manual_seed(0))
@@ -204,9 +203,9 @@ truncation_error = check(truncation_error)
 # hint("truncation_error")
 
 # %% [markdown]
-# Now put it to the test, and let two rivals in. One projects $M$ onto $r$ directions chosen at random. The other is
-# what you might try first: it forgets about directions, and keeps the largest elements of $M$, as many as
-# truncation keeps numbers.
+# Now put it to the test, beside two rivals. One projects $M$ onto $r$ directions chosen at random. The other is what
+# you might try first: it ignores directions, and keeps the largest elements of $M$, as many as truncation keeps
+# numbers.
 #
 # **Predict first.** Can the largest elements ever come closer to $M$ than truncation does?
 
@@ -228,11 +227,11 @@ claim("02-largest-96", sentence, -behind[96], low=0, unit="points")
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# Points on a line, as promised. And one surprise: at high rank the largest elements *win*.
-# That is no contradiction. Eckart and Young speak of rank, and a matrix of large elements is not of low rank.
-# Truncation pays for its directions with whole vectors; when many are kept, the factors hold nearly as many numbers as
-# $M$ itself. Low rank is a good description only while the rank is low. (The rival is even let off lightly: nobody
-# counted what it costs to store *where* its elements are.)
+# Points on a line, as promised. And one surprise: at high rank the largest elements *win*. That is no contradiction.
+# Eckart and Young speak of rank, and a matrix of large elements is not of low rank. Truncation pays for its directions
+# with whole vectors; when many are kept, the factors hold nearly as many numbers as $M$ itself. Low rank is a good
+# description only while the rank is low. (And the rival is flattered: nobody counted what it costs to store *where* its
+# elements are.)
 # </details>
 #
 # Now move the rank yourself. The line *truncation alone* belongs to this notebook; *four groups* is what the next two
@@ -248,14 +247,14 @@ sliders.widget("rank")
 # expert should get the same groups, and elements that mean nothing should get none. Plain truncation promises neither.
 #
 # **Signs.** $(-u)\,s\,(-v)^\top$ is the same component as $u\,s\,v^\top$. Which of the two an SVD returns depends on
-# the machine. So the course settles it: *in each row of $V^\top$ the element of largest size is positive*, and the
-# column of $U$ turns with it.
+# the machine. So the course settles it: *in each row of $V^\top$ the element of largest size is positive*. Where it is
+# negative, the row and its column of $U$ are both multiplied by $-1$.
 
 # %% [markdown]
-# ### Exercise 4 · One way round (medium, 8 minutes)
+# ### Exercise 4 · Settle the signs (medium, 8 minutes)
 #
-# Turn the components that need turning. The product $U\,\mathrm{diag}(s)\,V^\top$ must stay the same. (Where two
-# elements of a row are of the same, largest size, either may decide.)
+# Flip the signs of the components that need it. The product $U\,\mathrm{diag}(s)\,V^\top$ must stay the same. (Where
+# two elements of a row are of the same, largest size, either may decide.)
 
 
 # %% tags=["exercise"]
@@ -270,7 +269,8 @@ settle_signs = check(settle_signs)
 # hint("settle_signs")
 
 # %% [markdown]
-# **What is not there.** A computer's SVD never says "nothing". Look at a matrix of rank 2 with a row of zeros:
+# **What is not there.** A computer's SVD leaves rounding errors where there is nothing. Look at a matrix of rank 2 with
+# a row of zeros:
 
 # %% tags=["nbval-ignore-output"]
 made = torch.arange(6.0)[:, None] + torch.arange(5.0) ** 2  # (6, 5), of rank 2
@@ -281,7 +281,7 @@ print("row 3 of U, the row of zeros:", *(f"{value:8.0e}" for value in left[3].to
 
 # %% [markdown]
 # **What you should see:** two singular values, and others that are rounding: their vectors are noise. And the row of
-# zeros is no longer zero. Four groups would turn all of that into values of full size.
+# zeros is no longer zero. The groups of notebook 03 would turn all of that into values of full size.
 
 # %% [markdown]
 # ### Exercise 5 · decompose (hard, 12 minutes)
@@ -314,8 +314,7 @@ decompose = check(decompose)
 # hint("decompose")
 
 # %% [markdown]
-# Is it the real thing? The library decomposes, too, before it packs anything. Compare yours with it for every matrix of
-# the expert.
+# The library decomposes, too, before it packs anything. Compare yours with it for every matrix of the expert.
 
 # %%
 taus = [expert[n] - x for n, x in theta_0.items() if x.dim() == 2]
@@ -331,9 +330,16 @@ claim("02-library", sentence, off, high=1e-4, of="decompose")
 # Why: nobody uses a matrix for its own sake. What does the *model* answer when every matrix of the task vector is
 # truncated by your `decompose`? Biases, norms and the convolution stay exact here.
 #
-# Two measures: accuracy, and the *KL divergence* of the predicted probabilities $q$ from the expert's $p$, summed over
-# the classes of the task: $\sum_c p_c \log (p_c / q_c)$. Its unit is the *nat*. It is zero when the two models agree,
-# and it notices changes long before an answer flips.
+# Two measures. *Accuracy* counts only answers that flip, so it is coarse. A finer one compares probabilities. For one
+# image let $p_c$ be the expert's probability for the class $c$, and $q_c$ the other model's. The *KL divergence* from
+# the expert to the other model is
+#
+# $$\mathrm{KL}(p \,\Vert\, q) = \sum_c p_c \ln \frac{p_c}{q_c} .$$
+#
+# The order matters: the expert comes first, so what counts most is what the expert finds likely. It is 0 where both
+# give the same probabilities. With the natural logarithm its unit is the *nat*. For a feeling: where the expert is
+# certain of a class and the other model gives it $0.9$, it is $-\ln 0.9 \approx 0.105$ nats. In this course it is
+# always this divergence, from the expert, in the mean over images.
 
 
 # %%
@@ -347,7 +353,7 @@ def cut(base, target, keep_ratio):
 
 
 # %% [markdown]
-# **Predict first.** At keep ratio 0.1 the matrices miss more than 40 % of their length. What will the
+# **Predict first.** At keep ratio 0.1 the error of the matrices is more than 40 % of their length. What will the
 # accuracy be: nearer to the expert's, or to that of $\theta_0$? Write your guess down. The next cell
 # evaluates $\theta_0$, and the task vector at five keep ratios; it takes five to ten seconds.
 
@@ -369,14 +375,14 @@ claim("02-error-tenth", "There the error of the matrices is still above 40 %.", 
 # %% [markdown]
 # <details><summary>What you should see</summary>
 #
-# The top panel says "not yet", the middle one says "long since". At keep ratio 0.1 the error
-# of the matrices is above 40 %; the answers are the expert's. And where accuracy sees no change any more, KL still
-# does. It will be our finer ruler from now on.
+# Panels that disagree. At keep ratio 0.1 the error of the matrices is above 40 %, and the accuracy is the expert's to
+# within two points. Where accuracy no longer changes, the KL divergence still does: something is missing, too little to
+# flip answers. It is our finer ruler from now on.
 # </details>
 #
-# How can so large an error do so little? Perhaps accuracy forgives *any* error of this size. Test it with three other
-# models. One has the same error in every matrix, but as random numbers. One has the same error by shrinking the whole
-# task vector. The last is the reverse of truncation: it keeps *only what truncation dropped*.
+# How can so large an error do so little? Compare three other models. One has the same error in every matrix, but as
+# random numbers. One has the same error because the whole task vector is shorter. The last is the reverse of
+# truncation: it keeps *only what truncation dropped*.
 
 # %%
 others = equally_wrong(theta_0, expert, models[0.1])
@@ -393,19 +399,19 @@ sentence = "A random error of the same size costs less KL divergence than trunca
 claim("02-random-error", sentence, low=0, unit="nats", **trial.gap(same["truncated"], same["random error"], "kl"))
 
 # %% [markdown]
-# **What you should see:** *where* the error lies counts, more than how large it is. What truncation drops does almost
-# nothing by itself, although it is long. A shrunk task vector, not much longer than that, does nearly everything. So
-# the leading components are not only long. They are what the task is about.
+# **What you should see:** *where* an error lies counts more than how large it is. By itself, what truncation drops
+# gains little over zero-shot, although it is long; a shrunk task vector, not much longer, does nearly everything. So
+# the leading components carry most of what the expert knows.
 #
-# But do not overrate truncation. A *random* error of the same size harms even less. So what is dropped is not noise: it
-# belongs to the expert, and accuracy misses it. The SVD knows the matrix and nothing of the images that go through it.
-# Nearest in length is not the same as nearest in answers.
+# Most, and not all. A *random* error of the same size costs less KL divergence than truncation does. So what is dropped
+# is not noise: it, too, carries a little of the expert, too little for accuracy to show. The SVD knows the matrix and
+# nothing of the images that go through it: nearest in length is not nearest in answers.
 
 # %% [markdown]
-# ## Step 6 · Why the task vector, and not the model?
+# ## Step 6 · Why the task vector, and not the model? (can be skipped at first)
 #
-# Why: you could leave $\theta_0$ out of it, and truncate the expert $\theta_n$ itself. Same number of components, same
-# bytes, and no base to keep. The next cell evaluates five more models, in five to ten seconds.
+# Why: you could truncate the expert $\theta_n$ itself. Same number of components, same bytes, and no $\theta_0$ to
+# keep. The next cell evaluates five more models, in five to ten seconds.
 
 # %%
 nothing = {n: torch.zeros_like(x) for n, x in theta_0.items()}
@@ -422,21 +428,20 @@ claim(
 )
 
 # %% [markdown]
-# **What you should see:** the same method, applied to the model, destroys it. There are two reasons, and you have met
-# both. The weights are nearly as flat as noise (Step 2), so a few components hold little. And they are long, over ten
-# times as long as the task vector: an error that is a share of *them* swamps everything that fine-tuning did.
-#
-# This is why the course stores what lies *between* a shared model and an expert. The shared model is stored once, and
-# exactly.
+# **What you should see:** applied to the model itself, the same method destroys it, for two reasons. The singular
+# values of weights are nearly as flat as those of noise (Step 2), so a few components hold little. And weights are
+# long, over ten times as long as the task vector: an error that is a share of *them* swamps everything that fine-tuning
+# did. So the shared model is stored once, exactly, and what is compressed is the difference.
 
 # %% [markdown]
 # ## Step 7 · Where would ranks be needed? (can be skipped at first)
 #
-# Why: the paper uses one keep ratio for all matrices of a model. Is that fair to each of them? Here is the truncation
-# error of every matrix at keep ratio 0.1, for all experts.
+# Why: the paper uses one keep ratio for all matrices of a model. Is that fair to each of them? Your formula gives the
+# truncation error of every matrix at keep ratio 0.1, for all experts.
 
 # %%
-figure, data = figures.layer_errors(theta_0, {other: suite.expert(other) for other in suite.tasks}, 0.1)
+error_of = lambda tau: truncation_error(torch.linalg.svdvals(tau), max(1, int(0.1 * min(tau.shape))))
+figure, data = figures.layer_errors(theta_0, {other: suite.expert(other) for other in suite.tasks}, error_of)
 show(figure)
 
 # %%
@@ -446,26 +451,22 @@ sentence = "At one keep ratio the worst matrix of the blocks errs over twice as 
 claim("02-uneven", sentence, max(errors) / min(errors), low=2, unit="times")
 
 # %% [markdown]
-# **What you should see:** a pattern that the experts share. In the last block the MLP and the attention's output need
-# few components; the attention's input goes the other way. The positions have so few rows that the keep ratio leaves
-# them a single component. So one keep ratio overpays in some places and starves others. Notebook 10 hands out ranks by
-# what they buy.
-#
-# But remember Step 5 before you call a large error a problem. It is a share of that matrix's length, and not of what
-# the model loses.
+# **What you should see:** a pattern that the experts share. Towards the last block, the errors of the MLP and of the
+# attention's output fall, and those of the attention's input rise. The positions have so few rows that the keep ratio
+# leaves them a single component. So one keep ratio keeps more than it needs in some places and too little in others, as
+# far as the error goes; Step 5 showed how far that is. Notebook 10 hands out ranks by what they buy.
 
 # %% [markdown]
 # ## Recap
 #
-# - You own `decompose`: leading components, signs settled, nothing that is not there.
+# - You own `decompose`: the leading components, with settled signs and without rounding.
 # - A task vector's matrices are concentrated, far more than weights or noise are, but they are not of low rank.
-# - Truncation states its own error, and nothing of the same rank lies nearer. That is no promise about answers: at a
-#   keep ratio where much of the length is missing, the expert's accuracy is back.
-# - Truncate the task vector, never the model: its length and its flat singular values make the model break.
+# - Truncation states its own error, and nothing of the same rank lies nearer. That says little about answers: with a
+#   large error the accuracy is already the expert's, and only the KL divergence shows what is missing.
+# - Truncate the task vector, never the model: a model is long and its singular values are flat.
 #
 # **What would change our mind.** If what truncation drops had answered as well as what it keeps, energy would be the
-# wrong guide. And all accuracies here are those of one task and one training seed; a task whose accuracy stayed low at
-# this keep ratio would show that the middle panel was luck. Notebook 07 looks at all tasks.
+# wrong guide. All accuracies here are those of one task and one training seed; notebook 07 looks at all tasks.
 #
 # **In the paper.** This is the first of the three steps of DTS, *decomposition*, in its method section. The paper's
 # keep ratios are 0.3 for CLIP and 0.1 for RoBERTa. Rules 2 to 5 of your `decompose` are the course's: the paper
@@ -479,7 +480,7 @@ claim("02-uneven", sentence, max(errors) / min(errors), low=2, unit="times")
 #
 # <details><summary>Answer</summary>
 #
-# The share $\sqrt{1/2}$, so most of it: half of the energy is gone, and the error is the root. No other choice of
+# The share $\sqrt{1/2}$, so most of it: half of the energy is missing, and the error is its root. No other choice of
 # components would do better.
 # </details>
 #

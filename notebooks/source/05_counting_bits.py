@@ -6,7 +6,7 @@
 
 # %% [markdown]
 # > **Goals.** You *count* the bits of a matrix, of the mini suite's image tower and of CLIP's, in three ways that are
-# > never mixed. You *pack* four codes into a byte, and unpack them. You *turn* a budget into a rank.
+# > never mixed. You *pack* four codes into a byte, and unpack them. You *find* the rank that a budget allows.
 # >
 # > **Before you start.** Notebook 02: rank, keep ratio. Notebooks 03 and 04: codes and scales. You know that a byte has
 # > eight bits.
@@ -16,8 +16,8 @@
 # %% [markdown]
 # ## The question
 #
-# The remainder of a task is complete: codes, singular values, scales. The paper's title promises efficiency, and its
-# language results stand below 1 % of a model. **Where do the bits go?**
+# The remainder of a task, what is stored for it beside $\theta_0$, is complete: codes, singular values, scales. The
+# paper's title promises efficiency, and its language results are below 1 % of a model. **Where do the bits go?**
 
 # %%
 # Importing takes about five seconds.
@@ -45,8 +45,8 @@ show(figures.file_bytes(delta))
 claim("05-file", "The file takes less than 1.2 % of the expert's bytes.", counts.share("file"), high=0.012, unit="%")
 
 # %% [markdown]
-# **What you should see:** nearly the whole file is codes. The scales, on which everything hung in notebook 04, are a
-# stripe that you hardly see.
+# **What you should see:** nearly the whole file is codes. The scales, on which everything depended in notebook 04, are
+# a stripe that you can hardly see.
 
 # %% [markdown]
 # ## Step 1 · What is there, and who counts?
@@ -136,7 +136,7 @@ claim("05-long", "A large 4d x d matrix takes about 0.078 times the keep ratio."
 # ## Step 3 · Four codes in a byte
 #
 # Two bits per code is what the formula says. But no computer has a number of two bits: the smallest is a byte, eight
-# bits. Whoever gives each code a byte of its own leaves six bits of it empty. So four codes share one byte. The first
+# bits. A code with a byte to itself would leave six bits of it empty. So four codes share one byte. The first
 # is worth 1, the second 4, the third 16, the fourth 64:
 #
 # $$\text{byte} = c_0 + 4\,c_1 + 16\,c_2 + 64\,c_3 .$$
@@ -147,7 +147,7 @@ claim("05-long", "A large 4d x d matrix takes about 0.078 times the keep ratio."
 # %% [markdown]
 # ### Exercise 2 · Pack (medium, 10 minutes)
 #
-# Where four do not divide the number of codes, fill up with the code 0.
+# Where the number of codes is no multiple of four, fill up with the code 0.
 
 
 # %% tags=["exercise"]
@@ -179,14 +179,16 @@ unpack = check(unpack)
 # hint("unpack")
 
 # %% [markdown]
-# Now on a real factor. The first two steps come from your notebooks 02 and 03, `dts` from notebook 04.
+# Now on a real factor. The first two steps come from your notebooks 02 and 03, `dts` from notebook 04. The library's
+# file holds $U$ vector by vector, so take the codes in that order here. (Your own file, in notebook 06, will hold them
+# row by row. Any order will do, as long as writer and reader agree.)
 
 # %% tags=["nbval-ignore-output"]
 decompose, threshold, dts = bring("decompose", "threshold", "dts")
 
 # %%
 U, s, Vt = decompose(M, 0.1)
-codes = threshold(U).T.flatten()  # the library's file holds U vector by vector
+codes = threshold(U).T.flatten()  # vector by vector
 packed = pack(codes)
 
 # %%
@@ -194,10 +196,10 @@ lost = (unpack(packed, len(codes)) != codes).sum().item()
 claim("05-round", "What your pack packed, your unpack gives back.", lost, high=0, unit="codes", of=("pack", "unpack"))
 differ = (packed != part.left.codes).float().mean().item()
 sentence = "Your bytes are those that the library's file holds for U, but for at most one in a hundred."
-claim("05-same-bytes", sentence, differ, high=0.01, unit="%", of="pack")
+claim("05-same-bytes", sentence, differ, high=0.01, unit="%", of=("decompose", "threshold", "pack"))
 
 # %% [markdown]
-# One thing does not fit: *zeros*. An element that is exactly zero is in no group, and two bits have no word for the
+# One thing does not fit in: *zeros*. An element that is exactly zero is in no group, and two bits have no word for the
 # code 4. So its place is listed, in 32 bits. But who would expect that fine-tuning leaves a number *exactly* as it was?
 # Look at how the checkpoints are stored.
 
@@ -243,6 +245,11 @@ rank_within_bits = check(rank_within_bits)
 # With it you can ask what two bits are worth. Spend the *same* bits on fewer components whose factors stay float16 or
 # float32, without thresholding or scaling. **Predict:** which leaves the smaller error, many coarse components or a few
 # exact ones?
+#
+# <details><summary>What do you expect? Then open this</summary>
+#
+# Many coarse components beat a few exact ones. That is the heart of the method.
+# </details>
 
 # %% tags=["answer"]
 bits = information_bits(*M.shape, rank)
@@ -263,12 +270,8 @@ sentence = "Even all 192 components in two bits cost less than the matrix itself
 claim("05-always-fits", sentence, full, low=192, high=192)
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
-#
-# **What you should see:** many coarse directions beat a few exact ones. That is the heart of the method. At full rank
-# you would still be far below the matrix's own size, so the rank is free to choose: what limits it is the budget
-# alone.
-# </details>
+# **What you should see:** even at full rank you would be far below the matrix's own size. So the rank is free to
+# choose: what limits it is the budget alone.
 
 # %% [markdown]
 # ## Step 5 · The paper's model
@@ -314,14 +317,14 @@ claim("05-clip-small", sentence, small, low=0.00975, high=0.00985, unit="%")
 
 # %% [markdown]
 # **What you should see:** the paper's 3.68 %, from shapes alone. Now you know where "1 %" comes from, and what it is
-# not. The paper's vision result stands at 3.68 %, by a count that is too high in one respect (3 bits where 2 suffice)
-# and odd in another (frozen tensors on both sides of the fraction). Below 1 % are its language results, at a lower keep
-# ratio. The percentage follows from the keep ratio, and somebody *chose* that.
+# not. The paper's vision result is 3.68 %, by a count that is too high in one respect (3 bits where 2 suffice) and odd
+# in another (frozen tensors on both sides of the fraction). Its language results are below 1 %, at a lower keep ratio.
+# The percentage follows from the keep ratio, and somebody *chose* that.
 
 # %% [markdown]
 # ## Step 6 · The file on disk (can be skipped at first)
 #
-# Information has to be put somewhere. The obvious way is a safetensors file with an entry for each thing: codes,
+# All this has to be put into a file. The obvious way is a safetensors file with an entry for each thing: codes,
 # scales, singular values, zeros of every tensor. What does it cost?
 
 # %%
@@ -348,11 +351,11 @@ claim("05-header-ours", "Our header and table are less than 3 % of the file.", f
 
 # %% [markdown]
 # A header names every entry, its type, its shape and its place, in plain text. For a layer of a large model that is
-# nothing. For four scales it is more than what it describes. So `dts_mini` joins all codes into one tensor, all
+# next to nothing. For four scales it is more than what it describes. So `dts_mini` joins all codes into one tensor, all
 # values into another, and keeps one compressed table of what lies where.
 #
 # A file that is so dense has no slack: one wrong bit gives wrong weights, silently. So the header also holds a digest
-# of every byte. Write the file, read it, and try to fool it.
+# of all bytes. Write the file, read it, and try to fool it.
 
 # %%
 from pathlib import Path
@@ -376,7 +379,7 @@ claim("05-loaded", "From the file, every tensor is rebuilt bit for bit.", differ
 # - Nearly all bits are codes, four in a byte. A square matrix takes the share keep ratio / 8, a long one less; flat
 #   tensors cost two bits per element whatever you choose.
 # - The 1 % is a choice, and it depends on who counts. Name the count, and never mix two.
-# - Many coarse directions beat a few exact ones at the same bits.
+# - At the same bits, many coarse components beat a few exact ones.
 #
 # **What would change our mind.** A matrix for which a few exact components leave the smaller error at the same bits;
 # its singular values would have to fall much faster.
@@ -410,4 +413,5 @@ claim("05-loaded", "From the file, every tensor is rebuilt bit for bit.", differ
 # across the border of two bytes, which is why two bits, or four, are easier.
 # </details>
 #
-# **Next:** [06 · Your own DTS](06_your_own_dts.ipynb): an expert in a file that you have written, from your own functions.
+# **Next:** [06 · Your own DTS](06_your_own_dts.ipynb): an expert in a file that you have written, from your own
+# functions.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 06 · Your own DTS
 #
-# After this you own the method: you turn an expert into a file of your own format with functions of your own, rebuild
-# it from the file, and find out something that this course does not know.
+# After this you own the method: you write an expert to a file of your own format with functions of your own, rebuild it
+# from the file, and find out something that this course does not know.
 
 # %% [markdown]
 # > **Goals.** You *join* what you wrote in notebooks 02 to 05 to a method that writes and reads files. You *compare* it
@@ -49,8 +49,8 @@ theta_0, experts = suite.pretrained(), {task: suite.expert(task) for task in sui
 # | `pack(codes)` | notebook 05 | codes from $0$ to $3$ → bytes |
 # | `unpack(packed, count)` | notebook 05 | bytes → codes |
 #
-# Save those notebooks, then run the second cell below. Are they somewhere else, or called otherwise? Then paste your
-# functions into the first cell.
+# Save those notebooks, then run the second cell below. Are they in another folder, or have they other names? Then paste
+# your functions into the first cell.
 
 # %%
 # Room for functions that you paste. What stands here comes before what the other notebooks hold.
@@ -62,7 +62,7 @@ decompose, threshold, scale, pack, unpack = bring("decompose", "threshold", "sca
 # ## Step 2 · An expert in four tensors
 #
 # A file with an entry for each thing wastes room on names. So join everything. Go through the tensors *in the order of
-# their names*, and add what each gives to one of these four rows:
+# their names*, and append what each gives to these four rows:
 #
 # | entry | holds | type |
 # |---|---|---|
@@ -129,7 +129,7 @@ def rebuilt(base: dict, file: dict) -> dict:
         nonlocal codes, values
         mine, codes = codes[: math.prod(shape)], codes[math.prod(shape) :]
         four, values = values[:4], values[4:]
-        return torch.cat([four, torch.zeros(1)])[mine].view(shape)
+        return torch.cat([four, four.new_zeros(1)])[mine].view(shape)
 
     for name in sorted(base):
         shape = base[name].shape
@@ -150,43 +150,51 @@ rebuilt = check(rebuilt)
 # %% [markdown]
 # ## Step 4 · The file, and the table
 #
-# Write the file of one expert, read it again, and rebuild. **Predict** first: how many bytes will it have? Notebook 05
-# showed how long the library's file of this expert is. Will yours be longer or shorter?
+# Write the file of one expert, read it again, and rebuild.
 
 # %%
 folder = TemporaryDirectory()
 
 
-def through_a_file(task):
-    """The expert of a task, written to a file of your own and rebuilt from it; and the file's bytes."""
+def written(task):
+    """Where the expert of a task stands, in a file of your own."""
     path = Path(folder.name) / f"{task}.safetensors"
     save_file(compressed(theta_0, experts[task], 0.1), path)
-    return rebuilt(theta_0, load_file(path)), path.stat().st_size
+    return path
 
+
+# %% [markdown]
+# **Predict** first: how many bytes will the file have? Notebook 05 showed how long the library's file of this
+# expert is. Will yours be longer or shorter?
+#
+# <details><summary>What do you expect? Then open this</summary>
+#
+# Hardly a difference. The library's file is a little longer, because it also has a digest of all bytes and a table of
+# settings: it refuses a file that was damaged, and yours does not.
+# </details>
 
 # %% tags=["answer"]
 task = suite.example
-mine, size = through_a_file(task)
+path = written(task)
+size = path.stat().st_size
+mine = rebuilt(theta_0, load_file(path))
 delta = dts_mini.compress(theta_0, experts[task], keep_ratio=0.1)
 counts, library = dts_mini.storage(delta), dts_mini.rebuild(theta_0, delta)
-print(f"{whose('compressed')} file: {size:,} bytes; the library's: {counts.file:,}; the expert: {counts.model:,}")
+writes = ("decompose", "threshold", "scale", "pack", "compressed")  # the functions that a file rests on
+both = (*writes, "unpack", "rebuilt")
+print(f"{whose(*writes)} file: {size:,} bytes; the library's: {counts.file:,}; the expert: {counts.model:,}")
 sentence = "Your file takes less than 1.2 % of the expert's bytes."
-claim("06-file", sentence, size / counts.model, high=0.012, unit="%", of=("compressed", "pack"))
+claim("06-file", sentence, size / counts.model, high=0.012, unit="%", of=writes)
 sentence = "Your file is as long as the library's, to 5 %."
-claim("06-beside", sentence, size / counts.file, low=0.95, high=1.05, of=("compressed", "pack"))
+claim("06-beside", sentence, size / counts.file, low=0.95, high=1.05, of=writes)
 flat = lambda state: torch.cat([(state[name] - theta_0[name]).flatten() for name in sorted(theta_0)])
 off = ((flat(mine) - flat(library)).norm() / flat(library).norm()).item()
 sentence = "The remainder from your file is the library's, to 0.1 %."
-claim("06-same", sentence, off, high=1e-3, of=("compressed", "rebuilt"))
+claim("06-same", sentence, off, high=1e-3, of=both)
 
 # %% [markdown]
-# <details><summary>What do you expect? Then open this</summary>
-#
-# **What you should see:** hardly a difference. What the library's file has beside yours, and why it is a little longer,
-# are a digest of all bytes and a table of settings: it refuses a file that was damaged, and yours does not.
-# </details>
-#
-# Now all eight tasks, and what counts in the end: the answers. Each of the next two cells takes about ten seconds.
+# Now all eight tasks, and what counts in the end: the answers, by accuracy and by the KL divergence from the expert
+# ([notebook 02](02_decomposition.ipynb), Step 5). Each of the next two cells takes about ten seconds.
 
 # %%
 right = {how: {} for how in ("expert", "library", "yours")}
@@ -196,7 +204,8 @@ far, length = {how: {} for how in ("library", "yours")}, {how: {} for how in ("l
 def compare(task):
     """Fills in, for one task, the bytes of both files, which test images are right, and the KL divergences."""
     delta = dts_mini.compress(theta_0, experts[task], keep_ratio=0.1)
-    mine, length["yours"][task] = through_a_file(task)
+    path = written(task)
+    mine, length["yours"][task] = rebuilt(theta_0, load_file(path)), path.stat().st_size
     library, length["library"][task] = dts_mini.rebuild(theta_0, delta), dts_mini.storage(delta).file
     labels, answers = suite.images(task, "test")[1], logits(suite, experts[task], task)
     right["expert"][task] = answers.argmax(1) == labels
@@ -215,7 +224,7 @@ for each in suite.tasks[4:]:
 # %%
 mean = lambda rows: sum(row.float().mean().item() for row in rows.values()) / len(rows)
 print("in the mean over eight tasks      bytes     KL (nats)   accuracy")
-own = f"{whose('compressed')} files"
+own = f"{whose(*both)} files"
 for how, name in (("expert", "the experts"), ("library", "the library's files"), ("yours", own)):
     size = sum(length[how].values()) / len(suite.tasks) if how in length else counts.model
     kl = f"{mean(far[how]):.3f}" if how in far else "0"
@@ -225,7 +234,6 @@ for how, name in (("expert", "the experts"), ("library", "the library's files"),
 accuracy, apart = bootstrap(right), bootstrap(far)
 lost = (accuracy["expert"] - accuracy["yours"]).mean(1)
 sentence = "Rebuilt from your files, the experts lose less than 1.5 points of accuracy in the mean (95 % interval)."
-both = ("compressed", "rebuilt")
 claim("06-accuracy", sentence, lost.mean().item(), high=0.015, interval=interval(lost), unit="points", of=both)
 share = apart["yours"].mean(1) / apart["library"].mean(1)
 sentence = "In KL divergence your files are as good as the library's, to 1 % (95 % interval)."
@@ -234,14 +242,14 @@ claim("06-kl", sentence, low=0.99, high=1.01, of=both, **value)
 
 # %% [markdown]
 # **What you should see:** two rows that agree. The method in this table is about a page of Python, and you know every
-# line of it. What the library adds is not another method: it is checks, formats, budgets, speed, and merging.
+# line of it. What the library adds is not another method: it adds checks, formats, budgets, speed, and merging.
 
 # %% [markdown]
-# ## Step 5 · An open question
+# ## Step 5 · An open question (can be skipped at first)
 #
-# Notebook 04 left one open. The RMS keeps the length of each factor, but the rebuilt matrix is shorter than the
-# original, and answers liked longer remainders. **What if a remainder is stretched before it is added?** A file has
-# room for one more number.
+# Notebook 04 left a question open. The RMS keeps the length of each factor, but the rebuilt matrix is shorter than the
+# original, and the answers were better with longer remainders. **What if a remainder is stretched before it is added?**
+# A file has room for one more number.
 #
 # You choose something here, so use the *validation* images. The test images have to stay unseen until the end, or they
 # would be no test. `score` takes a change, applies it to each of your eight rebuilt experts, and gives the mean KL
@@ -314,7 +322,7 @@ show(figures.trial_rows(trials))
 # %% [markdown]
 # ## Recap
 #
-# - Compress, pack, write; read, unpack, rebuild: two functions of your own, on five others of your own.
+# - Compress, pack, write; read, unpack, rebuild: two functions of your own, built on five others of your own.
 # - A file of four tensors is as short as the library's, and its experts answer alike.
 # - Choose on validation images, count your trials, and look at the test images once.
 #
@@ -334,7 +342,7 @@ show(figures.trial_rows(trials))
 # over another base the same file gives nonsense, and nothing in it says so.
 # </details>
 #
-# **2.** Somebody renames one tensor of $\theta_0$ and of the expert. Does your file still work?
+# **2.** Somebody renames one tensor, in $\theta_0$ and in the expert. Does your file still work?
 #
 # <details><summary>Answer</summary>
 #

@@ -167,7 +167,7 @@ WRONG = [
     ("leading", lambda M, r: tuple(torch.linalg.svd(M, full_matrices=False)), None),
     ("leading", lambda M, r: torch.svd_lowrank(M, 1), None),
     ("settle_signs", lambda U, Vt: (U.abs(), Vt.abs()), None),
-    ("settle_signs", lambda U, Vt: (U, Vt), "Nothing turns"),
+    ("settle_signs", lambda U, Vt: (U, Vt), "Nothing is flipped"),
     ("averaged", lambda x, codes: x.mean().expand_as(x), None),
     ("averaged", lambda x, codes: x, None),
     ("same_bits_rank", lambda m, n, r, groups: {2: 2 * r, 4: r, 8: 2 * r // 3}[groups], None),

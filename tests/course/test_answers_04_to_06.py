@@ -174,7 +174,7 @@ WRONG = (
         "full = codes.view(-1, 4)\n    return (full * torch.tensor([1, 4, 16, 64])).sum(1).to(torch.uint8)",
         "expected",
     ),
-    ("pack", "return torch.zeros(-(-len(codes) // 4))", "expected torch.uint8, got torch.float32"),
+    ("pack", "return torch.zeros(-(-len(codes) // 4))", "expected whole numbers, torch.uint8, got torch.float32"),
     ("unpack", "return packed % 4", "expected shape"),
     (
         "unpack",
@@ -210,7 +210,7 @@ def written(name: str, body: str):
     """The function that a learner's cell makes."""
     exercise = EXERCISES[name]
     parameters = ", ".join(exercise.reference.__code__.co_varnames[: exercise.reference.__code__.co_argcount])
-    helpers = ("decompose", "threshold", "scale", "pack", "unpack")
+    helpers = ("decompose", "threshold", "group_value", "scale", "pack", "unpack")
     given = {each: vars(__import__(exercise.reference.__module__, fromlist=["x"])).get(each) for each in helpers}
     space = {"torch": torch, "np": np, "math": __import__("math")} | {k: v for k, v in given.items() if v and k != name}
     exec(f"def {name}({parameters}):\n    {body}", space)

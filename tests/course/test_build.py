@@ -236,6 +236,23 @@ def test_no_exercise_and_no_function_is_folded(source):
         assert kind == "answer" or not any(isinstance(n, ast.FunctionDef) for n in ast.parse(cells[ident].source).body)
 
 
+@pytest.mark.parametrize(
+    "source", [each for each in sources() if each.stem[:2] <= "06"], ids=lambda source: source.stem
+)
+def test_what_is_to_be_predicted_is_asked_before_it_is_shown_and_what_comes_out_is_folded(source):
+    cells = read(source).cells
+    for number, cell in enumerate(cells):
+        if cell.cell_type != "markdown":
+            continue
+        if re.search(r"\*\*Predict\b[^*]*\*\*", cell.source):
+            assert any("answer" in each.metadata.get("tags", []) for each in cells[number + 1 : number + 8]), (
+                cell.source
+            )
+        if "What do you expect?" in cell.source:
+            following = next(each for each in cells[number + 1 :] if each.cell_type == "code")
+            assert "answer" in following.metadata.get("tags", []), cell.source
+
+
 @SOURCES
 def test_a_step_that_can_be_skipped_says_so_in_one_way(source):
     for cell in read(source).cells:

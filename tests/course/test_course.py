@@ -41,6 +41,7 @@ def test_a_sentence_says_your_only_of_what_is_the_learners_own(made, capsys):
         say(("half_width", "head_of"))
         assert told() == "holds: The solution's half_width and the solution's head_of agree."
         assert whose("half_width") == "the solution's" and whose("head_of") == "your"
+        assert whose("head_of", "half_width") == "the solution's"
         check(lambda_named("half_width", lambda p, n: 1.96 * (p * (1 - p) / n) ** 0.5))
         say("half_width")
         assert told() == f"holds: {sentence}"

@@ -161,7 +161,8 @@ def test_layer_errors_are_those_of_the_truncated_task_vectors():
         for name in (name for name, x in base.items() if x.dim() == 2):
             experts[expert][name][0, 0] += 4
             experts[expert][name][1, 1] += second
-    figure, data = figures.layer_errors(base, experts, keep_ratio=0.25)
+    error_of = lambda tau: (torch.linalg.svdvals(tau)[1:].norm() / tau.norm()).item()
+    figure, data = figures.layer_errors(base, experts, error_of)
     assert data["layers"] == ["input", "block 1", "block 2", "output"]
     assert set(data["kinds"]) == {"positions", "MLP, in", "projection"} == set(legend(figure))
     inner = data["kinds"]["MLP, in"]

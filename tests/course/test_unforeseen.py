@@ -52,4 +52,21 @@ def test_a_message_shows_the_numbers_that_differ_also_far_down_a_large_tensor():
 
 def test_numbers_may_be_arrays_of_one_element():
     assert not difference(np.array(3), 3) and not difference(np.array([0.5]), 0.5)
-    assert difference(np.array([3, 4]), 3) == "expected a number, got a ndarray"
+    assert difference(np.array([3, 4]), 3) == "expected a number, got a numpy array"
+
+
+def test_a_packed_row_that_differs_is_told_in_codes_and_not_in_bytes():
+    (answer,) = (each for each in ANSWERS if each.label == "4s and all into two bits")
+    found = verdict(EXERCISES["compressed"], answer.function)
+    assert "as code number" in found.message and "of the long row, " in found.message
+
+
+def test_a_result_of_numpy_and_inputs_that_were_written_into_are_told_with_the_mend():
+    assert difference(np.ones(2), torch.ones(2)) == "expected a tensor of shape (2,), got a numpy array"
+
+    def averaged(x, codes):
+        for code in range(4):
+            x[codes == code] = x[codes == code].mean()
+        return x
+
+    assert "write into a copy, x.clone()" in verdict(EXERCISES["averaged"], averaged).message

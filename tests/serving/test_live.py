@@ -533,6 +533,134 @@ def test_a_module_in_training_mode_is_refused():
         Base(nn.Linear(2, 2))
 
 
+def test_a_module_that_is_put_in_training_mode_afterwards_or_in_part_is_refused():
+    module = nn.Sequential(make("linear"), nn.Dropout(0.5)).eval()
+    experts = decoded(module, experts_of(module, 2))
+    (x,) = samples("linear", 2)
+    for part in (module, module[1]):
+        part.train()
+        for chosen in (experts[0], experts):
+            with pytest.raises(StateError, match=r"is in training mode: call module.eval\(\)"):
+                run(chosen, x)
+        with pytest.raises(StateError, match="in training mode"):
+            Base(module)
+        module.eval()
+    assert torch.equal(run(experts[0], x), run(experts[0], x))
+
+
+CHANGES = {
+    "a swap": lambda module, delta: Swapper(module).to(delta),
+    "a step of training": lambda module, delta: module.weight.add_(1),
+    "other values loaded": lambda module, delta: module.load_state_dict({"weight": module.weight + 1}, strict=False),
+    "another parameter": lambda module, delta: setattr(module, "weight", nn.Parameter(module.weight + 1)),
+    "the same values in another": lambda module, delta: setattr(module, "weight", nn.Parameter(module.weight.clone())),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@torch.no_grad()
+def test_a_module_whose_weights_have_changed_is_no_base_any_more_until_they_are_put_back(change):
+    torch.manual_seed(0)
+    module = nn.Linear(8, 6).eval()
+    deltas, x, own = experts_of(module, 2, keep_ratio=1.0), torch.randn(4, 8), module.weight
+    experts, base = decoded(module, deltas), {name: x.clone() for name, x in module.state_dict().items()}
+    before = run(experts[0], x)
+    change(module, deltas[1])
+    for chosen in (experts[0], [experts[0], experts[1]] * 2):
+        with pytest.raises(StateError, match=r"'weight' of the module is not what it was .*anew"):
+            run(chosen, x)
+    module.weight = own
+    module.load_state_dict(base)
+    assert torch.equal(run(experts[0], x), before)
+
+
+def test_a_swap_there_and_back_leaves_the_base_as_it_was():
+    module = make("linear")
+    deltas, x = experts_of(module, 2), samples("linear", 4)
+    experts, swapper = decoded(module, deltas), Swapper(module)
+    before = run(experts[0], *x)
+    for _ in range(2):
+        swapper.to(deltas[1])
+        with pytest.raises(StateError, match="is not what it was"):
+            run(experts[0], *x)
+        swapper.to(None)
+        assert torch.equal(run(experts[0], *x), before)
+
+
+class Keeps(nn.Module):
+    """Holds a view of its weight, beside it."""
+
+    def __init__(self, hold) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.kept = hold(self.layer.requires_grad_(False).weight.T)
+
+    def forward(self, x):
+        return x @ (self.kept if isinstance(self.kept, torch.Tensor) else self.kept[0])
+
+
+@pytest.mark.parametrize("hold", [lambda x: x, lambda x: [x], lambda x: (x.detach(),)])
+def test_a_module_that_keeps_a_view_of_a_weight_is_refused_and_may_be_swapped(hold):
+    module = Keeps(hold).eval()
+    (delta,), x = experts_of(module, 1, keep_ratio=1.0), torch.randn(3, 6)
+    with pytest.raises(StateError, match=r"keeps a view of 'layer\.weight'.*swap the weights"):
+        Expert(Base(module), delta)
+    own = rebuild(module.state_dict(), delta)["layer.weight"]
+    Swapper(module).to(delta)
+    assert torch.equal(module(x), x @ own.T)
+
+
+class IntoGiven(nn.Module):
+    """Uses a weight by functions with arguments that no side path knows, and outside of PyTorch."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.layer, self.how = nn.Linear(6, 6), how
+
+    def forward(self, x):
+        weight = self.layer.weight
+        match self.how:
+            case "out of addmm":
+                return torch.addmm(self.layer.bias, x, weight.t(), out=torch.empty(0))
+            case "out of matmul":
+                return torch.matmul(x, weight, out=torch.empty(0))
+            case "numpy":
+                return x @ torch.from_numpy(weight.detach().numpy().copy()).T
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("how", ["out of addmm", "out of matmul", "numpy"])
+def test_functions_with_an_output_that_is_given_and_numpy_are_given_the_expert(how):
+    module = IntoGiven(how).requires_grad_(False).eval()
+    assert_one_answer(module, experts_of(module, 3), [torch.randn(len(MIXED), 6)])
+
+
+def test_an_expert_may_run_within_another_of_its_module():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.inner = nn.Linear(6, 6), None
+
+        def forward(self, x):
+            expert, self.inner = self.inner, None
+            return self.layer(x) if expert is None else self.layer(run(expert, x))
+
+    module, x = Twice().requires_grad_(False).eval(), torch.randn(3, 6)
+    deltas = experts_of(module, 2)
+    inner, outer = decoded(module, deltas)
+    wanted = materialised(module, deltas[1])(materialised(module, deltas[0])(x))
+    module.inner = inner
+    assert apart(run(outer, x), wanted) < 1e-5
+    module.inner = inner
+    assert apart(run([outer, outer, inner], x)[:2], wanted[:2]) < 1e-5
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "cola", ["cola"], [None]])
+def test_what_is_no_expert_is_refused_as_such(wrong):
+    with pytest.raises(DTSError, match=r"give an Expert, or a list of them"):
+        run(wrong, torch.randn(1, 6))
+
+
 def test_a_module_compiled_by_torchscript_is_refused():
     with pytest.raises(StateError, match="compiled by TorchScript"):
         Base(torch.jit.trace(nn.Linear(2, 2).eval(), torch.ones(1, 2)))

@@ -87,6 +87,13 @@ def test_import_tells_the_files_bytes_and_inspect_shows_the_factors(run):
     assert code == 0 and "a lora delta" in out and "Factors" in out
 
 
+def test_no_adapter_is_put_into_the_folder_of_a_model(refused):
+    """transformers would load it with that model from then on."""
+    line = EXPORT.replace("--out adapter", "--out base --overwrite")
+    assert "base: holds a model (config.json); name a folder of its own" in refused(line)
+    assert not Path("base/adapter_config.json").exists()
+
+
 def test_outputs_that_exist_are_kept_unless_they_may_be_replaced(run, refused):
     run(EXPORT)
     run(IMPORT)

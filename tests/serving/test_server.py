@@ -321,6 +321,17 @@ def test_an_unknown_task_is_refused_with_the_known_ones_before_any_is_decoded(sh
     assert decodings == [] and server.held == held and same(shop.module, before)
 
 
+@pytest.mark.parametrize("tasks", [None, 3, ["a", None], [["a"]]])
+def test_what_are_no_names_of_tasks_are_refused_as_such(shop, tasks):
+    with pytest.raises(DTSError, match=r"tasks is .*: give the name of a task, or a list"):
+        Server(shop.module, shop.folder, memory=PLENTY)(tasks, torch.randn(2, 6))
+
+
+def test_a_delta_in_place_of_a_path_is_refused_as_such(shop):
+    with pytest.raises(DTSError, match=r"task 'x' with TaskDelta: give a name and the path"):
+        Server(shop.module, shop.folder, memory=PLENTY).add("x", compress({"w": torch.zeros(2)}, {"w": torch.ones(2)}))
+
+
 @pytest.mark.parametrize("count", [0, 7, 9])
 def test_a_list_of_another_length_than_the_batch_is_refused_before_any_is_decoded(shop, decodings, count):
     server = Server(shop.module, shop.folder, memory=PLENTY)

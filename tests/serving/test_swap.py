@@ -160,3 +160,31 @@ def test_whatever_goes_wrong_on_the_way_the_module_is_the_base_again(monkeypatch
     monkeypatch.undo()
     swapper.to(deltas[1])
     assert has(module, rebuild(before, deltas[1]))
+
+
+@torch.no_grad()
+def test_what_somebody_else_wrote_meanwhile_is_written_over():
+    """Two Swappers of one module, or a step of training: the next swap is ``rebuild`` all the same."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)).eval()
+    base = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    one = compress(base, base | {"0.weight": base["0.weight"] + torch.randn(5, 6)})
+    other = compress(base, base | {"1.weight": base["1.weight"] + torch.randn(4, 5)})
+    first, second = Swapper(module), Swapper(module)
+    first.to(one)
+    second.to(other)
+    assert same(module, rebuild(base, other))
+    module[1].bias.add_(1)
+    first.to(one)
+    assert same(module, rebuild(base, one))
+    first.to(None)
+    second.to(None)
+    assert same(module, base)
+
+
+def test_a_module_with_other_parameters_is_refused():
+    module = nn.Linear(6, 5).eval()
+    swapper = Swapper(module)
+    module.weight = nn.Parameter(module.weight.detach().clone())
+    with pytest.raises(StateError, match=r"tensor 'weight' of the module is another"):
+        swapper.to(None)

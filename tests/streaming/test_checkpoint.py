@@ -124,6 +124,20 @@ def test_a_dtype_that_safetensors_has_no_word_for_is_refused_by_its_tensor(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+NAMES = ["", " ", ".", "..", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", "dts", "table", "\u202ea", "é", "x" * 3000]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(NAMES), min_size=1, unique=True))
+def test_whatever_tensors_are_called_they_are_read_again_or_refused_by_name(tmp_path_factory, names):
+    state = {name: torch.full((2,), float(place)) for place, name in enumerate(names)}
+    path = tmp_path_factory.mktemp("names") / "x.safetensors"
+    assert same(open_checkpoint(save_tensors(state, path)), state)
+    assert same(file.load_tensors(path), state)
+    with pytest.raises(StateError, match="tensor '__metadata__': safetensors has this name for something else"):
+        save_tensors(state | {"__metadata__": torch.ones(2)}, path, overwrite=True)
+    assert same(file.load_tensors(path), state)
+
+
 def test_saving_holds_one_tensor_at_a_time(base, tmp_path):
     alive, most = [], []
 
@@ -157,9 +171,11 @@ def test_a_truncated_shard_is_refused_by_name_before_any_tensor_is_read(sharded)
         open_checkpoint(sharded)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', "\udcff", "[" * 100_000]
+)
 def test_an_index_that_is_none_is_refused_by_name(sharded, text):
-    (sharded / "model.safetensors.index.json").write_text(text)
+    (sharded / "model.safetensors.index.json").write_text(text, errors="surrogateescape")
     with pytest.raises(FileError, match=r"model\.safetensors\.index\.json: is no readable index"):
         open_checkpoint(sharded)
 

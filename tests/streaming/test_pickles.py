@@ -1,20 +1,26 @@
 """Old checkpoints: what they hold is read, what they would run is not."""
 
 import argparse
+import io
 import os
 import pickle
 import struct
+import tempfile
 import zipfile
 from collections import OrderedDict, defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from dts_mini import FileError
 from dts_mini.core.file import load_tensors
+from dts_mini.core.state import as_bytes
 from dts_mini.streaming.checkpoint import open_checkpoint
 from dts_mini.streaming.pickles import _check, load_pickle
 from dts_mini.suites.clip.keys import visual
@@ -127,6 +133,112 @@ def test_a_checkpoint_without_an_image_tower_is_an_error():
         visual({"text.weight": torch.zeros(2)})
 
 
+# --- every dtype, and tensors that are no plain ones ---
+
+
+def savable() -> list[torch.dtype]:
+    """Every dtype of which torch.save writes a tensor."""
+    found = []
+    for dtype in {value for value in vars(torch).values() if isinstance(value, torch.dtype)}:
+        with suppress(Exception):
+            torch.save(torch.empty(1, dtype=dtype), io.BytesIO())
+            found.append(dtype)
+    return sorted(found, key=str)
+
+
+def test_most_dtypes_can_be_saved():
+    assert len(savable()) > 20 and torch.int8 in savable() and torch.float8_e5m2 in savable()
+
+
+@pytest.mark.parametrize("dtype", savable(), ids=str)
+@settings(max_examples=10, deadline=None)
+@given(
+    size=st.lists(st.integers(0, 4), max_size=3),
+    start=st.integers(0, 3),
+    turned=st.booleans(),
+    dressed=st.sampled_from(["plain", "parameter", "attribute"]),
+    seed=st.integers(0, 99),
+)
+def test_tensors_of_every_dtype_are_read_as_torch_reads_them(dtype, size, start, turned, dressed, seed):
+    """Whole, or as a turned view somewhere in a storage; as a parameter; with attributes."""
+    count = int(np.prod(size)) + start
+    raw = torch.randint(0, 2, (max(count, 1) * dtype.itemsize,), generator=torch.manual_seed(seed), dtype=torch.uint8)
+    tensor = raw.view(dtype)[start:count].view(size)
+    tensor = tensor.permute(list(reversed(range(len(size))))) if turned else tensor
+    if dressed == "parameter":
+        tensor = nn.Parameter(tensor, requires_grad=dtype.is_floating_point or dtype.is_complex)
+    if dressed == "attribute":
+        tensor.note = "of a library"
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({"w": tensor, "other": torch.ones(2)}, f"{folder}/x.pt")
+        found, expected = load_pickle(f"{folder}/x.pt"), torch.load(f"{folder}/x.pt", weights_only=True)
+    assert found.keys() == expected.keys()
+    assert found["w"].dtype == expected["w"].dtype and found["w"].shape == expected["w"].shape
+    assert np.array_equal(as_bytes(found["w"]), as_bytes(expected["w"]))
+    assert not found["w"].requires_grad
+
+
+def test_views_that_are_conjugated_or_negated_keep_their_signs(tmp_path):
+    z = torch.complex(torch.arange(1.0, 4), torch.arange(4.0, 7))
+    state = {"conj": z.conj(), "neg": z.conj().imag, "both": z.conj().imag.view(1, 3), "plain": z.imag}
+    assert state["neg"].is_neg() and state["conj"].is_conj()
+    for name, tensor in state.items():
+        torch.save({name: tensor}, tmp_path / "x.pt")
+        assert torch.equal(load_pickle(tmp_path / "x.pt")[name], tensor)
+
+
+def odd() -> dict[str, tuple[object, str]]:
+    """What torch.save writes among weights that is no plain tensor, and what to do."""
+    return {
+        "sparse": (torch.eye(3).to_sparse(), r"to_dense\(\)"),
+        "compressed": (torch.eye(3).to_sparse_csr(), r"to_dense\(\)"),
+        "quantised": (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "quantised"),
+        "by channel": (
+            torch.quantize_per_channel(torch.ones(3, 3), torch.ones(3), torch.zeros(3), 0, torch.quint8),
+            "quantised",
+        ),
+        "nested": (torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "nested"),
+        "meta": (torch.empty(2, device="meta"), "meta tensor"),
+        "repeated": (torch.ones(3).expand(9, 3), r"repeats 3 values to 27; save its contiguous\(\)"),
+        "not yet": (nn.LazyLinear(3).weight, "has no values yet"),
+        "of numpy": (np.ones(3, np.float32), "array of numpy"),
+        "listed": ([torch.ones(3)], "list of tensors without names"),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("what", odd())
+def test_among_weights_what_is_no_plain_tensor_is_refused_by_name_with_the_way_out(tmp_path, what, protocol):
+    held, why = odd()[what]
+    torch.save({"fc": torch.ones(2), "layer.w": held}, tmp_path / "x.pt", pickle_protocol=protocol)
+    with pytest.raises(FileError, match=rf"x\.pt, tensor 'layer\.w': .*{why}"):
+        load_pickle(tmp_path / "x.pt")
+    torch.save({"model": {"fc": torch.ones(2)}, "optimizer": {"w": held}}, tmp_path / "y.pt", pickle_protocol=protocol)
+    assert list(load_pickle(tmp_path / "y.pt")) == ["fc"]
+
+
+def test_a_program_is_called_one(tmp_path):
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "x.pt")
+    with pytest.raises(FileError, match=r"x\.pt: is a program of torch\.jit .*state_dict\(\)"):
+        load_pickle(tmp_path / "x.pt")
+
+
+def test_buffers_that_a_module_does_not_save_are_not_read(tmp_path):
+    module = nn.BatchNorm1d(2)
+    module.register_buffer("cache", torch.ones(3), persistent=False)
+    torch.save(nn.Sequential(module), tmp_path / "x.pt")
+    assert load_pickle(tmp_path / "x.pt").keys() == nn.Sequential(module).state_dict().keys()
+
+
+@pytest.mark.parametrize("state", [{"a.b": 1, "a": {"b": 2}}, {1: 1, "1": 2}])
+def test_two_tensors_of_one_name_are_refused(tmp_path, state):
+    made = lambda x: {n: made(v) for n, v in x.items()} if isinstance(x, dict) else torch.full((2,), float(x))
+    torch.save(made(state), tmp_path / "x.pt")
+    with pytest.raises(FileError, match=r"two have this name"):
+        load_pickle(tmp_path / "x.pt")
+
+
 # --- what training scripts save ---
 
 
@@ -159,6 +271,29 @@ def test_weights_beside_their_average_are_asked_about_and_named_by_their_key(tmp
     assert load_pickle(tmp_path / "x.pt", key=average)["w"].tolist() == [1, 1]
     with pytest.raises(FileError, match="has no weights under 'other'; there are 'state_dict'"):
         load_pickle(tmp_path / "x.pt", key="other")
+
+
+@pytest.mark.parametrize("name", ["w", "fc.weight"])
+def test_weights_at_the_top_beside_their_average_are_asked_about(tmp_path, name):
+    torch.save({name: torch.zeros(2), "model_ema": {name: torch.ones(2)}, "epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(FileError, match=r"'model_ema', '' \(beside the others\); say which"):
+        load_pickle(tmp_path / "x.pt")
+    assert load_pickle(tmp_path / "x.pt", key="")[name].tolist() == [0, 0]
+    assert load_pickle(tmp_path / "x.pt", key="model_ema")[name].tolist() == [1, 1]
+
+
+def test_an_optimiser_beside_weights_at_the_top_is_no_weight(tmp_path):
+    torch.save({"fc.weight": torch.ones(2, 2)} | BESIDE, tmp_path / "x.pt")
+    with pytest.raises(FileError, match=r"tensor 'curve': is an array of numpy"):
+        load_pickle(tmp_path / "x.pt")
+    torch.save({"fc.weight": torch.ones(2, 2)} | {n: x for n, x in BESIDE.items() if n != "curve"}, tmp_path / "x.pt")
+    assert list(load_pickle(tmp_path / "x.pt")) == ["fc.weight", "rng_state"]
+
+
+def test_numbers_beside_a_state_dict_are_no_second_set_of_weights(tmp_path):
+    beside = {"class_weights": torch.ones(3), "mean": torch.zeros(3), "step": torch.tensor(5)}
+    torch.save({"model": {"w": torch.ones(2)}} | beside, tmp_path / "x.pt")
+    assert list(load_pickle(tmp_path / "x.pt")) == ["w"]
 
 
 def test_views_of_one_storage_are_read_once_and_share_it(tmp_path):
@@ -212,7 +347,7 @@ def test_a_tensor_written_by_hand_is_read(tmp_path):
 )
 def test_sizes_strides_and_offsets_that_a_storage_has_not_are_refused(tmp_path, size, stride, offset, count):
     archive(tmp_path / "x.pt", tensor(size, stride, offset, count), {"0": bytes(8)})
-    with pytest.raises(FileError, match=r"x\.pt: "):
+    with pytest.raises(FileError, match=r"x\.pt(: |, tensor 'w': repeats )"):
         load_pickle(tmp_path / "x.pt")
 
 
@@ -293,3 +428,26 @@ def test_pointers_pickles_and_deltas_are_called_what_they_are(tmp_path):
     compress({"w": torch.zeros(2)}, {"w": torch.ones(2)}).save(tmp_path / "d.dts.safetensors")
     with pytest.raises(FileError, match=r"d\.dts\.safetensors: is a task delta, no model; rebuild"):
         open_checkpoint(tmp_path / "d.dts.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("head", "word"),
+    [
+        (b"GGUF\3\0\0\0", "is GGUF, which holds quantised weights"),
+        (b"\x89HDF\r\n\x1a\n", "is HDF5"),
+        (b"\x93NUMPY\1\0", "NumPy's format"),
+        (b"<!DOCTYPE html>", "is a web page, not the file"),
+        (b"\n <html>", "is a web page, not the file"),
+    ],
+)
+@pytest.mark.parametrize("name", ["m.safetensors", "m.bin", "m.gguf"])
+def test_files_of_other_kinds_are_called_what_they_are(tmp_path, head, word, name):
+    (tmp_path / name).write_bytes(head + bytes(100))
+    with pytest.raises(FileError, match=rf"{name}: .*{word}"):
+        open_checkpoint(tmp_path / name)
+
+
+def test_a_file_of_an_older_pytorch_is_called_one(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(FileError, match=r"x\.pt: is of PyTorch before 1\.6; open it by torch\.load"):
+        load_pickle(tmp_path / "x.pt")

@@ -2,7 +2,7 @@
 
 import torch
 
-from dts_mini.course.exercise import Candidate, Exercise, Wrong, case, difference
+from dts_mini.course.exercise import CHANGED, Candidate, Exercise, Wrong, case, difference
 
 NOTEBOOK = "02_decomposition"
 
@@ -46,7 +46,7 @@ def with_any_signs(reference: Candidate, M: torch.Tensor, *rest) -> Candidate:
         found = candidate(M, *rest)
         problem = difference(_one_way(found), _one_way(reference(M, *rest)))
         if not problem and difference(candidate.after, (M, *rest)):
-            problem = "expected the inputs to stay as they are, got changed ones"
+            problem = CHANGED
         if problem:
             raise Wrong(problem)
 
@@ -137,19 +137,21 @@ def settle_signs(U: torch.Tensor, Vt: torch.Tensor) -> tuple[torch.Tensor, torch
     return U * sign.T, Vt * sign
 
 
-def _turned(U, Vt, sign):
+def _flipped(U, Vt, sign):
     sign = torch.where(sign < 0, -1.0, 1.0)
     return U * sign, Vt * sign[:, None]
 
 
 SIGNS_WRONG = {
-    "I turned V^T alone": lambda U, Vt: (U, settle_signs(U, Vt)[1]),
+    "I flipped V^T alone": lambda U, Vt: (U, settle_signs(U, Vt)[1]),
     "All elements of my V^T are positive": lambda U, Vt: (settle_signs(U, Vt)[0], Vt.abs()),
-    "Nothing turns": lambda U, Vt: (U, Vt),
-    "Rows of mine keep a large negative element": lambda U, Vt: _turned(U, Vt, Vt.amax(1)),
-    "I look at U": lambda U, Vt: _turned(U, Vt, U.gather(0, U.abs().argmax(0, keepdim=True))[0]),
-    "I look at the sum of a row": lambda U, Vt: _turned(U, Vt, Vt.sum(1)),
-    "I turn all components as the first": lambda U, Vt: _turned(U, Vt, Vt[0, Vt[0].abs().argmax()].expand(len(Vt))),
+    "Nothing is flipped": lambda U, Vt: (U, Vt),
+    "Rows of mine keep a large negative element": lambda U, Vt: _flipped(U, Vt, Vt.amax(1)),
+    "I look at U": lambda U, Vt: _flipped(U, Vt, U.gather(0, U.abs().argmax(0, keepdim=True))[0]),
+    "I look at the sum of a row": lambda U, Vt: _flipped(U, Vt, Vt.sum(1)),
+    "I flip all components as the first one": lambda U, Vt: _flipped(
+        U, Vt, Vt[0, Vt[0].abs().argmax()].expand(len(Vt))
+    ),
 }
 SIDES = torch.tensor([[0.6, 0.0, 0.8], [-0.8, 0.0, 0.6], [0.0, -1.0, 0.0], [0.0, 0.0, 0.0]])
 ACROSS = torch.tensor([[0.5, 0.5, -0.7, 0.1], [0.2, 0.4, 0.1, 0.9], [-0.6, -0.5, -0.4, 0.5]])
@@ -176,12 +178,12 @@ def decompose(M: torch.Tensor, keep_ratio: float) -> tuple[torch.Tensor, torch.T
 
 
 def _decompose(
-    M, keep_ratio, *, side=min, round=lambda x: int(x + 1e-9), least=1, floor=None, turn=settle_signs, masked=True
+    M, keep_ratio, *, side=min, round=lambda x: int(x + 1e-9), least=1, floor=None, settle=settle_signs, masked=True
 ):
     U, s, Vt = _svd(M)
     floor = s[0] * torch.finfo(s.dtype).eps * max(M.shape) if floor is None else floor
     r = max(least, min(round(keep_ratio * side(M.shape)), max(1, int((s > floor).sum()))))
-    U, Vt = turn(U[:, :r], Vt[:r]) if r else (U[:, :r], Vt[:r])
+    U, Vt = settle(U[:, :r], Vt[:r]) if r else (U[:, :r], Vt[:r])
     return (U * (M != 0).any(1, keepdim=True), s[:r], Vt * (M != 0).any(0)) if masked else (U, s[:r], Vt)
 
 
@@ -193,8 +195,8 @@ DECOMPOSE_WRONG = {
     "Of 50 components 0.58 are 28": lambda M, rho: _decompose(M, rho, round=int),
     "I keep components that are rounding": lambda M, rho: _decompose(M, rho, floor=-1),
     "My rank changes when I shrink the matrix": lambda M, rho: _decompose(M, rho, floor=1e-5),
-    "Some components are the other way round": lambda M, rho: _decompose(M, rho, turn=lambda U, Vt: (U, Vt)),
-    "I turned V^T, and U stayed": lambda M, rho: _decompose(M, rho, turn=lambda U, Vt: (U, settle_signs(U, Vt)[1])),
+    "Some components have the opposite signs": lambda M, rho: _decompose(M, rho, settle=lambda U, Vt: (U, Vt)),
+    "I flipped V^T, and U stayed": lambda M, rho: _decompose(M, rho, settle=lambda U, Vt: (U, settle_signs(U, Vt)[1])),
     "Rows of zeros come back with dust in them": lambda M, rho: _decompose(M, rho, masked=False),
 }
 G = torch.Generator().manual_seed(7)
@@ -272,6 +274,7 @@ EXERCISES = (
             case(rank_for_energy, FALLING, 0.0),
             the_rank_holds_the_share_and_no_smaller_one_does,
         ),
+        pace=(torch.linspace(2, 1, 20_000), 0.9),
         start="Square the singular values and add them up from the front: `cumsum` gives the energy of the first 1, 2, "
         "3, ... components. Which of these sums are not enough?",
         hints=(
@@ -316,6 +319,7 @@ EXERCISES = (
             case(truncation_error, torch.zeros(3), 1),
             it_is_the_error_of_the_rebuilt_matrix,
         ),
+        pace=(torch.linspace(2, 1, 50_000), 1_000),
         start="Write down which entries of s are dropped at rank r. Their squares stand above the line of the formula, "
         "all squares below it.",
         hints=(
@@ -359,15 +363,15 @@ EXERCISES = (
         "negative there?",
         hints=(
             (
-                "I turned V^T alone",
-                "Then the product changes its sign. Turn the column of U that belongs to the row, too.",
+                "I flipped V^T alone",
+                "Then the product changes its sign. Flip the column of U that belongs to the row, too.",
             ),
             (
                 "All elements of my V^T are positive",
-                "A component turns as a whole: multiply the whole row by one sign, 1 or -1.",
+                "A component is flipped as a whole: multiply the whole row by one sign, 1 or -1.",
             ),
             (
-                "Nothing turns",
+                "Nothing is flipped",
                 "Multiply a row of V^T, and its column of U, by -1 where its largest element is negative.",
             ),
             (
@@ -380,8 +384,8 @@ EXERCISES = (
                 "A sum of pluses and minuses may be near zero, where rounding decides. The rule looks at one element.",
             ),
             (
-                "I turn all components as the first",
-                "Each component has a sign of its own: you need r of them, one for each row of V^T.",
+                "I flip all components as the first one",
+                "Each component is judged by itself: you need r signs, one for each row of V^T.",
             ),
         ),
         skeleton=(
@@ -433,10 +437,10 @@ EXERCISES = (
                 "A singular value is rounding *beside the first one*. Multiply s_1 into your limit.",
             ),
             (
-                "Some components are the other way round",
+                "Some components have the opposite signs",
                 "Let settle_signs decide, after you have taken the leading components.",
             ),
-            ("I turned V^T, and U stayed", "settle_signs returns both. Use both."),
+            ("I flipped V^T, and U stayed", "settle_signs returns both. Use both."),
             (
                 "Rows of zeros come back with dust in them",
                 "Where a whole row of M is zero, put exact zeros into that row of U; the same for columns and V^T. "

@@ -1,4 +1,4 @@
-"""The exercises of notebook 03: four groups, their means, the bits of codes, the best cut, ranks for the same bits."""
+"""The exercises of notebook 03: groups, their means, the bits of codes, the best cut, what other groups would cost."""
 
 import math
 
@@ -15,12 +15,12 @@ NOTEBOOK = "03_thresholding"
 def threshold(x: torch.Tensor) -> torch.Tensor:
     """Elements of any shape -> their codes, integers in that shape: 0 and 1 negative, 2 and 3 positive, 4 zero."""
     flat = x.flatten()
-    codes = torch.full(flat.shape, 4)
+    codes = torch.full(flat.shape, 4, device=x.device)
     for sign, weak, strong in ((1, 2, 3), (-1, 1, 0)):
         order = (sign * flat).argsort(descending=True, stable=True)[: int((sign * flat > 0).sum())]
         half = len(order) // 2
         codes[order[:half]], codes[order[half:]] = strong, weak
-    return codes.view(x.shape)
+    return codes.view_as(x)
 
 
 def _threshold(x, *, strong=lambda n: n // 2, zeros=4, last=False):
@@ -159,6 +159,9 @@ ENTROPY_WRONG = {
     "I get an error when a code never occurs": lambda counts: (
         -sum(c / sum(counts) * math.log2(c / sum(counts)) for c in counts)
     ),
+    "My entropy is nan when a code never occurs": lambda counts: (
+        math.nan if 0 in counts else _entropy(counts)  # as numpy's and torch's logarithms have it
+    ),
     "My entropy is above what equal codes need": lambda counts: (
         -sum(math.log2(c / sum(counts)) for c in counts if c) / max(1, sum(1 for c in counts if c))
     ),
@@ -170,6 +173,56 @@ def no_code_needs_more_than_equal_shares(candidate):
         most, got = math.log2(len(counts)), candidate(counts)
         if not 0 < got < most:
             raise Wrong(f"expected between 0 and {most:g} bits for {len(counts)} codes, got {got:.4g}")
+
+
+# --- grouped ---
+
+
+def grouped(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """Elements of any shape -> each replaced by the mean of its group, of 2, 4 or 8 groups; zero stays zero."""
+    codes = threshold(x)
+    if groups == 2:
+        return averaged(x, codes // 2)
+    if groups == 4:
+        return averaged(x, codes)
+    parts = [x.where(codes == code, 0) for code in range(4)]
+    return sum(averaged(part, threshold(part)) for part in parts)
+
+
+def _by_size(x, groups):
+    codes = threshold(x)
+    return averaged(x, torch.where((codes == 0) | (codes == 3), 3, torch.where(codes == 4, 4, 2)))
+
+
+def _mean_of_all(x, groups):
+    """Eight groups whose sums are divided by the number of elements of x."""
+    found = grouped(x, groups)
+    if groups < 8:
+        return found
+    count = (found.flatten()[:, None] == found.flatten()).sum(1).view_as(found)  # of the elements in the same group
+    return found * count / x.numel()
+
+
+GROUPED_WRONG = {
+    "My two groups are strong and weak": lambda x, groups: _by_size(x, 2) if groups == 2 else grouped(x, groups),
+    "My eight groups are the four again": lambda x, groups: grouped(x, min(groups, 4)),
+    "The number of groups changes nothing": lambda x, groups: grouped(x, 4),
+    "I get codes": lambda x, groups: threshold(x),
+    "With two groups my zeros are positive": lambda x, groups: (
+        averaged(x, (threshold(x) > 1).int()) if groups == 2 else grouped(x, groups)
+    ),
+    "With eight groups my values are far too small": _mean_of_all,
+}
+
+
+def more_groups_are_nearer(candidate):
+    x = torch.randn(60, generator=torch.Generator().manual_seed(4))
+    far = {groups: (x - candidate(x, groups)).norm().item() for groups in (2, 4, 8)}
+    if not far[8] < far[4] < far[2]:
+        raise Wrong(f"expected a smaller error with more groups, got {', '.join(f'{e:.3g}' for e in far.values())}")
+    for groups, wanted in ((2, 2), (4, 4), (8, 8)):
+        if (got := len(torch.as_tensor(candidate(x, groups)).unique())) != wanted:
+            raise Wrong(f"expected {wanted} different values, got {got}")
 
 
 # --- same_bits_rank ---
@@ -215,7 +268,7 @@ def no_more_bits_and_no_rank_left(candidate):
 def best_cut(sizes: torch.Tensor) -> int:
     """Sizes (n,) of one sign's elements, n > 1 -> how many, counted from the largest, to call strong.
 
-    Strong and weak elements each become the mean of their group; the sum of squared errors is to be least.
+    Strong and weak elements each become the mean of their group; the sum of squared errors is to be smallest.
     """
     x = sizes.double().sort(descending=True).values
     n, strong = len(x), torch.arange(1, len(x))
@@ -323,13 +376,13 @@ EXERCISES = (
         skeleton=(
             "def threshold(x):\n"
             "    flat = x.flatten()\n"
-            "    codes = torch.full(flat.shape, 4)\n"
+            "    codes = torch.full(flat.shape, 4, device=x.device)\n"
             "    for sign, weak, strong in ((1, 2, 3), (-1, 1, 0)):\n"
             "        count = int((sign * flat > 0).sum())\n"
             "        order = (sign * flat).argsort(descending=True, stable=True)[:count]  # places, the largest first\n"
             "        codes[order] = ...\n"
             "        codes[order[...]] = strong\n"
-            "    return codes.view(x.shape)"
+            "    return codes.view_as(x)"
         ),
         pace=(torch.randn(10_000, generator=torch.Generator().manual_seed(2)),),
         wrong=CODES_WRONG,
@@ -352,7 +405,7 @@ EXERCISES = (
             ("I get four numbers", "Every element gets its group's number: the result has the shape of x."),
             (
                 "My negative elements have become positive",
-                "Take the mean of the elements as they are, with their sign.",
+                "Take the mean of the elements as they are, with their signs.",
             ),
             ("Weak and strong have become alike", "There are four groups, each with a mean of its own."),
             ("My values are far too small", "Divide by the number of elements in the group, not in x."),
@@ -369,6 +422,7 @@ EXERCISES = (
             "        values[codes == code] = ...\n"
             "    return values"
         ),
+        pace=(torch.linspace(-1, 1, 10_000), torch.arange(10_000) // 2_500),
         wrong=AVERAGED_WRONG,
     ),
     Exercise(
@@ -386,7 +440,7 @@ EXERCISES = (
         start="Turn the counts into shares: each count divided by the sum of all. Then go through the formula from the "
         "inside.",
         hints=(
-            ("My entropy is negative", "The logarithm of a share below one is negative. Turn the sign of the sum."),
+            ("My entropy is negative", "The logarithm of a share below one is negative. Flip the sign of the sum."),
             ("My four equal codes need 1.386", "That is in nats: you took the natural logarithm. Bits need base two."),
             (
                 "My entropy stays the same, however uneven the counts are",
@@ -395,6 +449,10 @@ EXERCISES = (
             (
                 "I get an error when a code never occurs",
                 "Zero has no logarithm. A code that never occurs adds nothing to the sum: leave it out.",
+            ),
+            (
+                "My entropy is nan when a code never occurs",
+                "The logarithm of zero is minus infinity, and zero times that is nan. Leave such codes out.",
             ),
             (
                 "My entropy is above what equal codes need",
@@ -407,6 +465,58 @@ EXERCISES = (
             "    return -sum(... for p in shares)"
         ),
         wrong=ENTROPY_WRONG,
+    ),
+    Exercise(
+        name="grouped",
+        notebook=NOTEBOOK,
+        difficulty="medium",
+        minutes=8,
+        reference=grouped,
+        checks=(
+            case(grouped, NARROW, 2),
+            case(grouped, TABLE, 4),
+            case(grouped, LONG, 8),
+            case(grouped, TABLE, 2),
+            case(grouped, TABLE, 8),
+            case(grouped, ZEROS.abs(), 8),  # most groups are empty
+            more_groups_are_nearer,
+        ),
+        start="Four groups are `averaged` of x and its codes. For two, which codes belong together? Write these two cases "
+        "first.",
+        hints=(
+            ("I get codes", "Codes say which group an element is in. Return the elements, each with its group's mean."),
+            (
+                "The number of groups changes nothing",
+                "You always make four. With two groups, a code of 0 or 1 says the same: negative.",
+            ),
+            (
+                "My two groups are strong and weak",
+                "Then positive and negative elements cancel in the mean. Keep the signs apart, and forget the sizes.",
+            ),
+            (
+                "With two groups my zeros are positive",
+                "A zero has the code 4, which is above 1 as well. Keep it in a group of its own.",
+            ),
+            (
+                "My eight groups are the four again",
+                "Take one of the four groups alone: x.where(codes == 3, 0). What are its codes?",
+            ),
+            (
+                "With eight groups my values are far too small",
+                "The mean of a group is over its own elements, not over all of x. averaged leaves zeros out.",
+            ),
+        ),
+        skeleton=(
+            "def grouped(x, groups):\n"
+            "    codes = threshold(x)\n"
+            "    if groups == 2:\n"
+            "        return averaged(x, ...)\n"
+            "    if groups == 4:\n"
+            "        return ...\n"
+            "    parts = [x.where(codes == code, 0) for code in range(4)]  # each group alone\n"
+            "    return sum(averaged(part, ...) for part in parts)"
+        ),
+        wrong=GROUPED_WRONG,
     ),
     Exercise(
         name="same_bits_rank",

@@ -4,13 +4,14 @@ import torch
 
 from dts_mini.core.paper import decompose, threshold
 from dts_mini.course.exercise import Exercise, Wrong, case
+from dts_mini.course.exercises.nb03_thresholding import averaged
 
 NOTEBOOK = "04_scaling"
 
 
 def group_value(x: torch.Tensor) -> torch.Tensor:
     """Elements (n,) of one sign -> their root mean square with that sign, one number."""
-    return x.sign()[0] * x.square().mean().sqrt()
+    return x.sign()[0] * x.norm() / len(x) ** 0.5
 
 
 VALUE_WRONG = {
@@ -30,11 +31,11 @@ def the_length_is_kept(candidate):
 
 def scale(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """x and its codes, of one shape -> the values (5,) of the codes 0 to 4; 0 for an empty group and for the code 4."""
-    values = torch.zeros(5)
-    for code, sign in enumerate((-1, -1, 1, 1)):
+    values = x.new_zeros(5)
+    for code in range(4):
         group = x[codes == code]
         if len(group):
-            values[code] = sign * group.square().mean().sqrt()
+            values[code] = group_value(group)
     return values
 
 
@@ -45,6 +46,7 @@ def _values(x, codes, *, value=group_value, empty=0.0, number=5):
 
 
 SCALE_WRONG = {
+    "I get an IndexError": lambda x, codes: torch.tensor([float(group_value(x[codes == code])) for code in range(5)]),
     "An empty group's value is nan": lambda x, codes: _values(x, codes, empty=float("nan")),
     "My negative groups have positive values": lambda x, codes: _values(x, codes).abs(),
     "My values are too small in size": lambda x, codes: _values(x, codes, value=torch.mean),
@@ -75,6 +77,8 @@ def dts(x: torch.Tensor, keep_ratio: float = 0.1) -> torch.Tensor:
         codes = threshold(part)
         return scale(part, codes)[codes]
 
+    if x.dim() == 0:
+        return x
     if x.dim() != 2:
         return coarse(x)
     U, s, Vt = decompose(x, keep_ratio)
@@ -102,6 +106,13 @@ def _no_strengths(x, keep_ratio=0.1):
         return _coarse(x)
     U, _, Vt = decompose(x, keep_ratio)
     return _coarse(U) @ _coarse(Vt)
+
+
+def _of_means(x, keep_ratio=0.1):
+    if x.dim() != 2:
+        return averaged(x, threshold(x))
+    U, s, Vt = decompose(x, keep_ratio)
+    return averaged(U, threshold(U)) * s @ averaged(Vt, threshold(Vt))
 
 
 def _exact_factor(x, keep_ratio=0.1):
@@ -145,6 +156,7 @@ DTS_WRONG = {
     "I get an error, or a wrong answer, for a bias or a convolution": _all_decomposed,
     "My biases come back exact": _others_exact,
     "My matrix has the wrong length": _no_strengths,
+    "I took the mean of each group": _of_means,
     "One of my factors is still exact": _exact_factor,
     "My singular values have become coarse": _coarse_strengths,
     "I multiply by s before I threshold": _strengths_first,
@@ -164,7 +176,7 @@ def its_rank_is_that_of_the_keep_ratio(candidate):
 
 
 def best_value(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Elements (n,) and their weights (n,), not negative -> the v that makes sum(weight * (x - v)^2) least."""
+    """Elements (n,) and their weights (n,), not negative -> the v that minimises sum(weight * (x - v)^2)."""
     return (weight * x).sum() / weight.sum()
 
 
@@ -187,7 +199,9 @@ def no_value_is_better(candidate):
     found = float(candidate(x, weight))
     for other in (found - 0.05, found + 0.05):
         if error(other) < error(found):
-            raise Wrong(f"expected the value of least weighted error, got {found:.4g}: {other:.4g} has a smaller one")
+            raise Wrong(
+                f"expected the value with the smallest weighted error, got {found:.4g}: {other:.4g} has a smaller one"
+            )
 
 
 EXERCISES = (
@@ -222,6 +236,7 @@ EXERCISES = (
             "    size = ...  # of x.square(): the mean, then the root\n"
             "    return x.sign()[0] * size"
         ),
+        pace=(torch.linspace(0.1, 2, 40_000),),
         wrong=VALUE_WRONG,
     ),
     Exercise(
@@ -237,7 +252,7 @@ EXERCISES = (
             x_keeps_its_length,
         ),
         start="Write it for one group first: x[codes == 3] holds its elements. Then go over the codes 0 to 3, and "
-        "put what you get into a tensor of five zeros.",
+        "put the group_value of each into a tensor of five zeros.",
         hints=(
             (
                 "I have a value for each element",
@@ -251,14 +266,18 @@ EXERCISES = (
                 "The mean of a group's squares is over the elements of that group, not over all of x.",
             ),
             ("My values come in another order", "values[0] belongs to the code 0, which is strong negative."),
+            (
+                "I get an IndexError",
+                "A group may be empty, and then it has no first element: x.sign()[0] fails. Its value is 0: ask with len.",
+            ),
             ("An empty group's value is nan", "The mean of nothing is nan. A group without elements has the value 0."),
         ),
         skeleton=(
             "def scale(x, codes):\n"
-            "    values = torch.zeros(5)\n"
-            "    for code, sign in enumerate((-1, -1, 1, 1)):\n"
+            "    values = x.new_zeros(5)\n"
+            "    for code in range(4):\n"
             "        group = x[codes == code]\n"
-            "        ...  # where the group has elements, values[code] is their signed root mean square\n"
+            "        ...  # where the group has elements, values[code] is its group_value\n"
             "    return ..."
         ),
         pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
@@ -275,7 +294,7 @@ EXERCISES = (
             case(dts, WIDE, 0.5),
             case(dts, FEW, 0.1),  # a bias: its zero stays
             case(dts, CONVOLUTION, 0.1),
-            case(dts, torch.tensor(-0.7), 0.1),  # a tensor without dimensions is its own group
+            case(dts, torch.tensor(-0.7), 0.1),  # a single number
             its_rank_is_that_of_the_keep_ratio,
         ),
         start="Begin with what is no matrix: find the codes of x, then the values of the codes, then values[codes]. "
@@ -289,6 +308,10 @@ EXERCISES = (
             ("My biases come back exact", "They are not decomposed, but they are thresholded and scaled as well."),
             ("The keep ratio changes nothing", "Hand keep_ratio on to decompose."),
             ("My matrix has the wrong length", "Where are the singular values? U diag(s) is U * s."),
+            (
+                "I took the mean of each group",
+                "averaged was for notebook 03. Here each code has the value that scale gives.",
+            ),
             ("One of my factors is still exact", "Both factors are thresholded and scaled, each by itself."),
             (
                 "My singular values have become coarse",
@@ -309,6 +332,8 @@ EXERCISES = (
             "        codes = ...\n"
             "        return ...  # part with the group's value in each place\n"
             "\n"
+            "    if x.dim() == 0:\n"
+            "        return x\n"
             "    if x.dim() != 2:\n"
             "        return ...\n"
             "    U, s, Vt = decompose(x, keep_ratio)\n"
@@ -349,6 +374,7 @@ EXERCISES = (
             ("Elements of weight zero still count", "An element of weight zero adds nothing to the error, whatever v."),
         ),
         skeleton=("def best_value(x, weight):\n    return ... / ..."),
+        pace=(torch.linspace(0.1, 2, 20_000), torch.linspace(1, 3, 20_000)),
         wrong=BEST_WRONG,
     ),
 )

@@ -156,7 +156,7 @@ EXERCISES = (
                 "I am far above",
                 "The codes are those of U (m x r) and V (n x r), two bits each. Nothing of size m x n is stored.",
             ),
-            ("I am about half above", "Two bits name four groups. Three bits a code is how the paper counts."),
+            ("I am about half above", "Two bits name four groups. The paper counts three bits per code."),
             ("I am short by 32 bits for each component", "Each component has a singular value, a float of 32 bits."),
             ("I am a few hundred bits short", "Each factor has four scales of its own, 32 bits each."),
             (

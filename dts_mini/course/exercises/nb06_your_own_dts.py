@@ -34,7 +34,17 @@ def compressed(base: dict, expert: dict, keep_ratio: float) -> dict:
 
 
 def _compressed(
-    base, expert, keep_ratio, *, order=sorted, strengths_last=False, right_first=False, zeros=True, split=True, four=4
+    base,
+    expert,
+    keep_ratio,
+    *,
+    order=sorted,
+    strengths_last=False,
+    right_first=False,
+    zeros=True,
+    split=True,
+    four=4,
+    packed=4,
 ):
     codes, values, ranks = [], [], []
     for name in order(base):
@@ -50,7 +60,11 @@ def _compressed(
         values += fours if s is None else []
     codes = torch.cat(codes)
     places = torch.nonzero(codes == 4).flatten().int()
-    entries = {"codes": pack(codes % 4), "values": torch.cat(values), "ranks": torch.tensor(ranks, dtype=torch.int32)}
+    entries = {
+        "codes": pack(codes % packed),
+        "values": torch.cat(values),
+        "ranks": torch.tensor(ranks, dtype=torch.int32),
+    }
     return entries | {"zeros": places if zeros else places[:0]}
 
 
@@ -74,6 +88,7 @@ COMPRESSED_WRONG = {
         base, expert, rho, strengths_last=True
     ),
     "My V^T comes before U": lambda base, expert, rho: _compressed(base, expert, rho, right_first=True),
+    "I pack the code 4": lambda base, expert, rho: _compressed(base, expert, rho, packed=5),
     "My zeros are lost": lambda base, expert, rho: _compressed(base, expert, rho, zeros=False),
     "My matrices are not decomposed": lambda base, expert, rho: _compressed(base, expert, rho, split=False),
     "I have five values for a tensor": lambda base, expert, rho: _compressed(base, expert, rho, four=5),
@@ -98,12 +113,39 @@ BIASES = _models(3, {"bias": (9,), "a.bias": (4,)}, zeros=2)  # the zeros stand 
 TYPES = {"codes": torch.uint8, "values": torch.float32, "zeros": torch.int32, "ranks": torch.int32}
 
 
+def compresses(models, keep_ratio):
+    """A check like ``case``, which shows codes and not the bytes that they are packed into."""
+    plain, wanted = case(compressed, *models, keep_ratio), compressed(*models, keep_ratio)["codes"]
+
+    def run(candidate):
+        try:
+            plain(candidate)
+        except Wrong as wrong:
+            found = candidate(*models, keep_ratio)["codes"] if "under 'codes'" in str(wrong) else None
+            raise Wrong(_in_codes(found, wanted) or str(wrong)) from None
+
+    return run
+
+
+def _in_codes(found, wanted) -> str:
+    """'expected ..., got ...' of the first code that differs; '' where nothing else is known."""
+    if not isinstance(found, torch.Tensor) or found.shape != wanted.shape or found.dtype != torch.uint8:
+        return ""
+    mine, codes = (unpack(each, 4 * len(each)) for each in (found, wanted))
+    first = int((mine != codes).int().argmax())
+    around = lambda row: f"{row[first].item()} (of {row[max(0, first - 3) : first + 4].tolist()})"
+    return (
+        f"expected, as code number {first} of the long row, {around(codes)}, got {around(mine)}" if len(codes) else ""
+    )
+
+
 def without_a_matrix(candidate):
     found = candidate(*BIASES, 0.5)
     if isinstance(found, dict) and isinstance(empty := found.get("ranks"), torch.Tensor) and not empty.numel():
         found = found | {"ranks": empty.int()}  # of no number there is no type
-    if problem := difference(found, compressed(*BIASES, 0.5)):
-        raise Wrong(problem)
+    wanted = compressed(*BIASES, 0.5)
+    if problem := difference(found, wanted):
+        raise Wrong(("under 'codes'" in problem and _in_codes(found["codes"], wanted["codes"])) or problem)
 
 
 def it_takes_two_bits_for_a_code(candidate):
@@ -138,7 +180,7 @@ def rebuilt(base: dict, file: dict) -> dict:
         nonlocal codes, values
         mine, codes = codes[: math.prod(shape)], codes[math.prod(shape) :]
         four, values = values[:4], values[4:]
-        return torch.cat([four, torch.zeros(1)])[mine].view(shape)
+        return torch.cat([four, four.new_zeros(1)])[mine].view(shape)
 
     for name in sorted(base):
         shape = base[name].shape
@@ -212,9 +254,9 @@ EXERCISES = (
         reference=compressed,
         checks=(
             without_a_matrix,
-            case(compressed, *SMALL, 0.67),
-            case(compressed, *TWO, 0.5),
-            case(compressed, *TWO, 0.1),  # one component each
+            compresses(SMALL, 0.67),
+            compresses(TWO, 0.5),
+            compresses(TWO, 0.1),  # one component each
             it_takes_two_bits_for_a_code,
             its_types_are_those_of_the_table,
         ),
@@ -230,6 +272,10 @@ EXERCISES = (
             ("My V^T comes before U", "First all of U, row by row, then all of V^T."),
             ("My singular values stand behind the scales", "A matrix adds s first, then U's four, then V^T's four."),
             ("I have five values for a tensor", "The value of the code 4 is always zero. Keep the first four."),
+            (
+                "I pack the code 4",
+                "Two bits hold 0 to 3, so a 4 runs into the code after it. Pack codes % 4; zeros says where the 4s were.",
+            ),
             (
                 "My zeros are lost",
                 "Two bits have no word for 4. Note where the long row of codes is 4 before you pack codes % 4.",

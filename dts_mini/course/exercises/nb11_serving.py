@@ -21,6 +21,7 @@ FORWARD_WRONG = {
     "The singular values count twice": lambda x, w, u, s, vh: x @ w.T + (x @ vh.T * s.square()) @ u.T,
     "My rows and columns have changed places": lambda x, w, u, s, vh: (x @ w.T + (x @ vh.T * s) @ u.T).T,
     "I make the expert's matrix": lambda x, w, u, s, vh: x @ (w + u * s @ vh).T,
+    "I make the remainder's matrix": lambda x, w, u, s, vh: x @ w.T + x @ (u * s @ vh).T,
 }
 SQUARE = (
     torch.tensor([[1.0, 2.0], [0.5, -1.0]]),
@@ -54,6 +55,14 @@ def without_a_remainder_it_is_the_plain_layer(candidate):
 def a_small_remainder_is_not_lost_in_w(candidate):
     if problem := difference(candidate(*LARGE), low_rank_forward(*LARGE)):
         raise Wrong(f"{problem}: added to a large W, a small remainder is rounded away. Make no matrix")
+
+
+def no_matrix_of_the_remainder_is_made(candidate):
+    huge = 2.0**70  # U diag(s) V^T is beyond float32, and nothing on the right side is
+    x, w = torch.full((2, 1), 1 / huge), torch.zeros(1, 1)
+    rest = torch.full((1, 1), huge), torch.ones(1), torch.full((1, 1), huge)
+    if problem := difference(candidate(x, w, *rest), low_rank_forward(x, w, *rest)):
+        raise Wrong(f"{problem}: the matrix U diag(s) V^T does not fit into float32 here. Make no matrix")
 
 
 def a_token_is_served_alike_alone_and_in_a_batch(candidate):
@@ -168,6 +177,7 @@ EXERCISES = (
             without_a_remainder_it_is_the_plain_layer,
             a_token_is_served_alike_alone_and_in_a_batch,
             a_small_remainder_is_not_lost_in_w,
+            no_matrix_of_the_remainder_is_made,
         ),
         hints=(
             (
@@ -191,6 +201,10 @@ EXERCISES = (
             (
                 "I make the expert's matrix",
                 "That is the left side: the right result by the long way. On the right V^T x comes first, r numbers.",
+            ),
+            (
+                "I make the remainder's matrix",
+                "U diag(s) V^T is as large as W. Multiply x by V^T first: then you never hold more than r numbers.",
             ),
         ),
         wrong=FORWARD_WRONG,

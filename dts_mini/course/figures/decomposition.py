@@ -1,6 +1,6 @@
 """Decomposition: a matrix, its components and their energy, and what truncation costs it and its model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import torch
@@ -9,9 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 from torch import Tensor
 
-from dts_mini.core.dts import rank_of
 from dts_mini.core.state import State
-from dts_mini.core.svd import decompose
 from dts_mini.course.figures.shared import KINDS, intervals, layer_of, reach, whiskers
 from dts_mini.course.style import PALETTE, SIGNS, cue, styled
 
@@ -239,16 +237,18 @@ def same_error(rows: Mapping[str, Mapping[str, Tensor]], levels: Mapping[str, Te
 
 
 @styled
-def layer_errors(base: State, experts: Mapping[str, State], keep_ratio: float) -> tuple[Figure, dict]:
-    """Truncation error of each task vector's matrices at one keep ratio, by layer and kind: mean and range, in %."""
+def layer_errors(base: State, experts: Mapping[str, State], error_of: Callable[[Tensor], float]) -> tuple[Figure, dict]:
+    """Truncation error of each task vector's matrices at one keep ratio, by layer and kind: mean and range, in %.
+
+    ``error_of`` gives the relative error, in [0, 1], of a task vector's matrix (m x n).
+    """
     places: dict[str, dict[str, list[float]]] = {}
     for name, tensor in base.items():
         if tensor.dim() != 2:
             continue
         kind = next((kind for kind, mark in KINDS.items() if mark and mark in name), None)
         kind = kind or ("positions" if "positional" in name else "projection")
-        rank = rank_of(tensor.shape, keep_ratio)
-        errors = [100 * decompose(expert[name] - tensor, rank).error for expert in experts.values()]
+        errors = [100 * float(error_of(expert[name] - tensor)) for expert in experts.values()]
         places.setdefault(kind, {})[layer_of(name)] = errors
     layers = sorted({layer for found in places.values() for layer in found})
     layers.sort(key=lambda layer: (layer == "output", layer != "input", layer))

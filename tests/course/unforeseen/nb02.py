@@ -219,7 +219,7 @@ def _(U, Vt):
     return [U @ D, D @ Vt]
 
 
-@wrong("settle_signs", "U stays", hint="I turned V^T alone")
+@wrong("settle_signs", "U stays", hint="I flipped V^T alone")
 def _(U, Vt):
     sign = Vt.gather(1, Vt.abs().argmax(1, keepdim=True)).sign()
     return U, Vt * sign

@@ -335,6 +335,115 @@ def _(sizes):
     return x[int(np.argmin(_errors(x)))].item()
 
 
+@wrong("entropy_bits", "numpy, nan for a code that never occurs", hint="My entropy is nan when a code never occurs")
+def _(counts):
+    p = np.array(counts) / np.sum(counts)
+    with np.errstate(all="ignore"):
+        return -np.sum(p * np.log2(p))
+
+
+@right("entropy_bits", "torch, nan left out")
+def _(counts):
+    p = torch.tensor(counts) / sum(counts)
+    return -(p * p.log2()).nansum()
+
+
+# --- grouped ---
+
+
+def _sorted_parts(x, splits):
+    """Each sign sorted by size, halved as often as asked (the larger half rounded down), each part its mean."""
+    flat = x.flatten()
+    result = torch.zeros_like(flat)
+    for sign in (1, -1):
+        parts = [(sign * flat).argsort(descending=True, stable=True)[: int((sign * flat > 0).sum())]]
+        for _ in range(splits):
+            parts = [half for part in parts for half in (part[: len(part) // 2], part[len(part) // 2 :])]
+        for part in parts:
+            if len(part):
+                result[part] = flat[part].mean()
+    return result.view(x.shape)
+
+
+@right("grouped", "sorted and halved, without threshold")
+def _(x, groups):
+    return _sorted_parts(x, {2: 0, 4: 1, 8: 2}[groups])
+
+
+@right("grouped", "codes of 0 to 7, then a loop over them")
+def _(x, groups):
+    codes = threshold(x)
+    if groups == 2:
+        codes = torch.where(codes < 4, 4 * (codes // 2), 99)
+    elif groups == 8:
+        finer = torch.full_like(codes, 99)
+        for code in range(4):
+            inner = threshold(torch.where(codes == code, x, torch.zeros_like(x)))
+            finer = torch.where(inner < 4, 2 * code + (inner % 3 == 0).int(), finer)
+        codes = finer
+    else:
+        codes = torch.where(codes < 4, codes, 99)
+    out = torch.zeros_like(x)
+    for code in codes.unique().tolist():
+        if code != 99:
+            out[codes == code] = x[codes == code].mean()
+    return out
+
+
+@right("grouped", "two groups by the sign itself")
+def _(x, groups):
+    if groups == 2:
+        out = torch.zeros_like(x)
+        out[x > 0], out[x < 0] = x[x > 0].mean(), x[x < 0].mean()
+        return out.nan_to_num()
+    return _sorted_parts(x, groups.bit_length() - 2)
+
+
+@wrong("grouped", "one size for both signs")
+def _(x, groups):
+    return x.sign() * x.abs().mean() if groups == 2 else _sorted_parts(x, groups.bit_length() - 2)
+
+
+@wrong("grouped", "eight bins of equal width")
+def _(x, groups):
+    width = x.abs().max() / (groups // 2)
+    return x.sign() * ((x.abs() / width).floor() + 0.5) * width
+
+
+@wrong("grouped", "halves of the rest: the strong ones alone are halved again")
+def _(x, groups):
+    if groups < 8:
+        return _sorted_parts(x, groups.bit_length() - 2)
+    codes = threshold(x)
+    strong = x.where((codes == 0) | (codes == 3), 0)
+    return _sorted_parts(strong, 1) + _sorted_parts(x - strong, 0)
+
+
+@wrong("grouped", "always four", hint="The number of groups changes nothing")
+def _(x, groups):
+    return _sorted_parts(x, 1)
+
+
+@wrong("grouped", "the group's number", hint="I get codes")
+def _(x, groups):
+    return threshold(x)
+
+
+@wrong("grouped", "the sign as True and False", hint="With two groups my zeros are positive")
+def _(x, groups):
+    if groups > 2:
+        return _sorted_parts(x, groups.bit_length() - 2)
+    out, low = x.clone(), x < 0
+    out[low], out[~low] = x[low].mean(), x[~low].mean()
+    return out
+
+
+@wrong("grouped", "zeros taken for positive")
+def _(x, groups):
+    found = _sorted_parts(x, groups.bit_length() - 2)
+    return torch.where(x == 0, found[x > 0].min() if (x > 0).any() else 0.0, found)
+
+
 # --- same_bits_rank ---
 
 BITS = {2: 1, 4: 2, 8: 3}

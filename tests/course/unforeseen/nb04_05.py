@@ -72,6 +72,11 @@ def _(x, codes):
     return torch.stack([*values, torch.tensor(0.0)])
 
 
+@wrong("scale", "the sign of the first element of no element", hint="I get an IndexError")
+def _(x, codes):
+    return torch.tensor([(x[codes == c].sign()[0] * x[codes == c].square().mean().sqrt()).item() for c in range(5)])
+
+
 @wrong("scale", "four values", hint="I have four values")
 def _(x, codes):
     return scale(x, codes)[:4]

@@ -143,6 +143,23 @@ def _(base, expert, keep_ratio):
     return {name: row.long() if name in ("zeros", "ranks") else row for name, row in file.items()}
 
 
+@wrong("compressed", "4s and all into two bits", hint="I pack the code 4")
+def _(base, expert, keep_ratio):
+    codes, values, ranks = [], [], []
+    for name in sorted(base):
+        x = expert[name] - base[name]
+        parts = [x]
+        if x.dim() == 2:
+            U, s, Vt = decompose(x, keep_ratio)
+            ranks, values, parts = [*ranks, len(s)], [*values, s], [U, Vt]
+        for part in parts:
+            codes.append(threshold(part).flatten())
+            values.append(scale(part, threshold(part))[:4])
+    row = torch.cat(codes)
+    zeros, ranks = (row == 4).nonzero().flatten().int(), torch.tensor(ranks, dtype=torch.int32)
+    return {"codes": pack(row), "values": torch.cat(values), "zeros": zeros, "ranks": ranks}
+
+
 # --- rebuilt ---
 
 
