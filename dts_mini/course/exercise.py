@@ -56,7 +56,7 @@ class Exercise:
     start: str = ""
     skeleton: str = ""
     pace: tuple = ()
-    faster: str = "let torch go over the elements, not a loop"
+    faster: str = "use operations on whole tensors, not a loop"
 
     def __post_init__(self):
         if self.skeleton and (problem := _unlike(self.skeleton, self.reference)):
