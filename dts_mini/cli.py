@@ -338,8 +338,9 @@ def _export_lora(o: argparse.Namespace) -> None:
     with _Progress("export-lora"):
         delta, model = load(path), _transformers_model(base)
     told = lambda plan: print(
-        f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} modules as "
-        f"factors, {len(plan.modules_to_save)} in modules_to_save"
+        f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} "
+        f"module{'s'[: len(plan.ranks) != 1]} as factors, {len(plan.modules_to_save)} in modules_to_save"
+        + (f", without {', '.join(plan.lost)}, which no adapter can hold" if o.dry_run and plan.lost else "")
     )
     if o.dry_run:
         told(plan_lora(delta, model, rank=o.rank, dtype=o.dtype))

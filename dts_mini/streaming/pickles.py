@@ -75,7 +75,7 @@ _STORAGES |= dict.fromkeys(("QUInt4x2Storage", "QUInt2x4Storage"), torch.uint8)
 _ODD = {
     "torch._utils._rebuild_sparse_tensor": "is sparse; save its to_dense()",
     "torch._utils._rebuild_nested_tensor": "is nested, tensors in a tensor; save each under a name of its own",
-    "torch._utils._rebuild_qtensor": "holds codes of quantised weights; save the model's float weights, or dequantize()",
+    "torch._utils._rebuild_qtensor": "holds codes of quantised weights; save the float model, or its dequantize()",
     "torch._utils._rebuild_meta_tensor_no_storage": "is a meta tensor without values; load the weights, then save them",
     "torch._utils._rebuild_wrapper_subclass": "keeps its values in other tensors; save its full_tensor(), dequantize() "
     "or the like",
@@ -247,7 +247,7 @@ def load_pickle(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
             head = read_bytes(path)[:64]
             if head.startswith(_BEFORE_1_6):
                 raise FileError(
-                    f"{what}: is of PyTorch before 1.6; open it by torch.load(..., weights_only=True), and save it again"
+                    f"{what}: is of PyTorch before 1.6; open it by torch.load(..., weights_only=True), save it again"
                 ) from error
             if (other := mistaken(head)) and "is a pickle" not in other:
                 raise FileError(f"{what}: {other}") from error
