@@ -422,7 +422,7 @@ EXERCISES = (
             "        values[codes == code] = ...\n"
             "    return values"
         ),
-        pace=(torch.linspace(-1, 1, 10_000), torch.arange(10_000) // 2_500),
+        pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
         wrong=AVERAGED_WRONG,
     ),
     Exercise(

@@ -236,7 +236,7 @@ EXERCISES = (
             "    size = ...  # of x.square(): the mean, then the root\n"
             "    return x.sign()[0] * size"
         ),
-        pace=(torch.linspace(0.1, 2, 40_000),),
+        pace=(torch.linspace(0.1, 2, 160_000),),
         wrong=VALUE_WRONG,
     ),
     Exercise(
@@ -280,7 +280,7 @@ EXERCISES = (
             "        ...  # where the group has elements, values[code] is its group_value\n"
             "    return ..."
         ),
-        pace=(torch.linspace(-1, 1, 40_000), torch.arange(40_000) // 10_000),
+        pace=(torch.linspace(-1, 1, 160_000), torch.arange(160_000) // 40_000),
         wrong=SCALE_WRONG,
     ),
     Exercise(
@@ -374,7 +374,7 @@ EXERCISES = (
             ("Elements of weight zero still count", "An element of weight zero adds nothing to the error, whatever v."),
         ),
         skeleton=("def best_value(x, weight):\n    return ... / ..."),
-        pace=(torch.linspace(0.1, 2, 20_000), torch.linspace(1, 3, 20_000)),
+        pace=(torch.linspace(0.1, 2, 80_000), torch.linspace(1, 3, 80_000)),
         wrong=BEST_WRONG,
     ),
 )
