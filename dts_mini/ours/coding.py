@@ -133,7 +133,7 @@ def _chosen(blocks: Sequence[Tensor], peak: int) -> list[Tensor]:
 
 
 def _kept(most: int, few: int) -> Callable:
-    """A cache of the latest results, fewer for large peaks: their tables take up to 64 MiB, and a file says the peak."""
+    """A cache of the latest results, fewer for large peaks: their tables take up to 64 MiB; a file says the peak."""
 
     def cached(function: Callable) -> Callable:
         small, large = functools.lru_cache(most)(function), functools.lru_cache(few)(function)
