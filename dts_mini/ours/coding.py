@@ -132,13 +132,23 @@ def _chosen(blocks: Sequence[Tensor], peak: int) -> list[Tensor]:
     return [chosen[place] for place in range(len(blocks))]
 
 
-@functools.lru_cache(maxsize=8)
+def _kept(most: int, few: int) -> Callable:
+    """A cache of the latest results, fewer for large peaks: their tables take up to 64 MiB; a file says the peak."""
+
+    def cached(function: Callable) -> Callable:
+        small, large = functools.lru_cache(most)(function), functools.lru_cache(few)(function)
+        return functools.wraps(function)(lambda *given: (small if given[-1] < 2048 else large)(*given))
+
+    return cached
+
+
+@_kept(8, 1)
 def _costs(peak: int) -> Tensor:
     """(peak + 1, 256): the bits of each magnitude under each model."""
     return -torch.from_numpy(_probabilities(peak)).log2().T.contiguous()
 
 
-@functools.lru_cache(maxsize=8)
+@_kept(8, 1)
 def _probabilities(peak: int) -> np.ndarray:
     """(256, peak + 1): the probability of 0, and of +k as of -k, under each model."""
     # From one weight to the next a tail falls by a factor, and that factor by another.
@@ -160,7 +170,7 @@ def _tail(fall: float, faster: float, peak: int) -> np.ndarray:
     return np.maximum(np.multiply.accumulate(np.concatenate([[1.0], falls])), _FLOOR)
 
 
-@functools.lru_cache(maxsize=512)
+@_kept(512, 64)
 def _model(model: int, peak: int) -> constriction.stream.model.Categorical:
     half = _probabilities(peak)[model]
     return constriction.stream.model.Categorical(np.concatenate([half[:0:-1], half]), perfect=False)

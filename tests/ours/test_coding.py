@@ -1,6 +1,7 @@
 """Entropy coding: exact, and close to the entropy of what is coded."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dts_mini.core.errors import DTSError
+from dts_mini.ours import coding
 from dts_mini.ours.coding import PEAK, Decoder, Encoder, code_bits
 
 
@@ -100,3 +102,10 @@ def test_every_model_is_a_probability():
         assert (table > 0).all()
         assert (table[:, 0] + 2 * table[:, 1:].sum(1) - 1).abs().max() < 1e-9
     assert math.isfinite(table.log2().min())
+
+
+def test_of_the_tables_that_large_peaks_take_one_is_kept():
+    """A file says its peak: whoever opens many must not gather 64 MiB for each."""
+    held = [weakref.ref(coding._probabilities(peak)) for peak in (9_000, 9_001, 9_002)]
+    assert [ref() is not None for ref in held] == [False, False, True]
+    assert coding._probabilities(100) is coding._probabilities(100)
