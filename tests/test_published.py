@@ -43,7 +43,7 @@ SHOWN = [README, *github.PAGES, README.parent / "notebooks/glossary.md"]
 def test_a_page_on_github_shows_no_bare_place_and_leads_to_what_is_there(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     assert not re.findall(r"^\[[a-z][^\]]*\]$", text, re.MULTILINE), "GitHub shows it as it stands"
-    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / link).exists(), link
 
 

@@ -30,7 +30,7 @@ OURS = ("DRC-T", "DRC-D, average")
 KEPT = {"1%": 0.995, "0.7%": 0.99, "0.5%": 0.995}
 """The share of the experts' accuracy that the better of OURS is to keep at a size."""
 AHEAD = {"1%": 1.5, "2%": 1.5, "3.7%": 1.5}
-"""So many times the KL divergence of DRC-T is what every peer is to have at a size. Peers start from theta_0, as it does."""
+"""Every peer is to have so many times the KL divergence of DRC-T at a size; both start from theta_0."""
 
 
 def measure(

@@ -81,7 +81,7 @@ def test_tables_read_as_markdown(made):
     *_, found = made
     lines = tasks_markdown(found["zoo"]).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:5]] == [row["task"] for row in found["zoo"]["rows"]]
-    assert "Means over 2 seeds" in lines[-1] and lines[2].count("[") == 3
+    assert "Means over 2 seeds" in lines[-1] and "[" in lines[2]
     head, _, first, *_ = markdown(found["results"]["headline"]).splitlines()
     assert head.endswith("| share of experts | gain kept | storage | kl from experts |") and head.count(
         "|"
