@@ -1,7 +1,7 @@
 """What GitHub shows of ``notebooks/index.md`` and ``instructor.md``: their places, filled in Markdown.
 
-``python -m dts_mini.results --readme-only`` writes them; the book puts its own pages' parts there instead. Everything is
-read from the authored notebooks, so that nothing has to be built or measured first.
+``python -m dts_mini.results --readme-only`` writes them; the book puts its own pages' parts there instead. Everything
+is read from the authored notebooks, so that nothing has to be built or measured first.
 """
 
 import textwrap
@@ -14,12 +14,15 @@ from dts_mini.course.exercises import EXERCISES
 
 PAGES = (NOTEBOOKS / "index.md", NOTEBOOKS / "instructor.md")
 MISTAKES = (
-    "The book has them all, with the code that shows each: `make book`, then `build/book/instructor.html`. They are read from\n"
+    "The book has them all, with the code that shows each: `make book`, then `build/book/instructor.html`. They "
+    "are read from\n"
     "[the exercises](../dts_mini/course/exercises)."
 )
 BESIDE = (
-    "The book (`make book`, then `build/book/index.html`) has these as pages, and beside them sliders, the paper's numbers\n"
-    "beside ours, every claim with what was measured, how long each notebook runs, and what every public function takes,\n"
+    "The book (`make book`, then `build/book/index.html`) has these as pages, and beside them sliders, the "
+    "paper's numbers\n"
+    "beside ours, every claim with what was measured, how long each notebook runs, and what every public "
+    "function takes,\n"
     "returns and refuses. It can be searched."
 )
 QUIZ = "The book has them on one page: `make book`, then `build/book/instructor.html`."

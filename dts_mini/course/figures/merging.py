@@ -182,7 +182,8 @@ def two_suites(first: Mapping, honest: Mapping, keep_ratio: float = 0.1) -> tupl
         was, now = (range_of([data[suite]["value"][y] for y in places]) for suite in both)
         words.append(f"{family} {was} % and {now} %")
     figure.alt = (
-        "Mean accuracy of each row, once with class names misused in the pretraining's captions, once with honest ones: "
+        "Mean accuracy of each row, once with class names misused in the pretraining's captions, once with "
+        "honest ones: "
         f"{'; '.join(words)}."
     )
     return figure, data
