@@ -290,7 +290,7 @@ show(figures.trial_rows(trials))
 # - Does the best stretch depend on the keep ratio? At a lower one more is cut off.
 # - Can you tell a good stretch *without* images, from the singular values that were dropped?
 #
-# Change the marked line, or all of the function, and run the cell again under another label.
+# Change the marked line, or all of the function, and run the cell again under another label. It takes some seconds.
 
 
 # %%
