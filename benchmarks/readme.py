@@ -1,10 +1,9 @@
 """The tables of ``benchmarks/README.md``, written from what is published in ``data/``: ``python -m benchmarks.readme``."""
 
-import json
 from pathlib import Path
 
 from benchmarks import compress, scale
-from dts_mini.core.file import read_bytes, write_bytes
+from dts_mini.core.file import read_json, write_bytes
 from dts_mini.results import fill
 
 README = Path(__file__).parent / "README.md"
@@ -12,11 +11,7 @@ README = Path(__file__).parent / "README.md"
 
 def blocks() -> dict[str, str]:
     """The Markdown of each block of the README, by name."""
-    return {"compress": compress.markdown(published(compress.PATH)), "scale": scale.markdown(published(scale.PATH))}
-
-
-def published(path: Path) -> dict:
-    return json.loads(read_bytes(path))
+    return {"compress": compress.markdown(read_json(compress.PATH)), "scale": scale.markdown(read_json(scale.PATH))}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 
 from dts_mini.core.compress import compress
 from dts_mini.core.errors import DTSError, FileError
-from dts_mini.core.file import read_bytes, write_bytes, write_json
+from dts_mini.core.file import read_json, write_bytes, write_json
 from dts_mini.measures import curves
 from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.estimates import provenance
@@ -38,7 +38,7 @@ def size_accuracy(suite: RealSuite, progress: Progress = lambda row: None) -> di
 
     Notebook 10 reads them from ``curves.json`` in the suite's folder.
     """
-    found = curves.table({0: curves.measure(suite, GROUPS, suite.folder / "curves" / _made_from(suite)[:12])})
+    found = curves.table({0: curves.measure(suite, cells_of(GROUPS), suite.folder / "curves" / _made_from(suite)[:12])})
     write_json(found, suite.folder / "curves.json", overwrite=True)
     return found
 
@@ -172,7 +172,7 @@ def reproduce(
     suite.hub.fetch_all(suite.wanted())
     checks = suite.check()
     path = suite.folder / "results.json"
-    results = json.loads(read_bytes(path)) if path.exists() else {}
+    results = read_json(path) if path.exists() else {}
     made_from = _made_from(suite)
     tables = [name for name in TABLES if name != "unseen" or suite.unseen]
     for name in [*tables, "curves"] if with_curves else tables:
@@ -267,7 +267,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 @functools.cache
 def _published() -> dict:
     """The protocols and the tables of all files of published results."""
-    files = [json.loads(read_bytes(path)) for path in PUBLISHED]
+    files = [read_json(path) for path in PUBLISHED]
     protocols = {name: about for file in files for name, about in file["protocols"].items()}
     return {"protocols": protocols, "tables": [table for file in files for table in file["tables"]]}
 

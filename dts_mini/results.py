@@ -7,14 +7,13 @@ between a pair of ``<!-- results:NAME -->`` markers is written from the JSON, as
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import read_bytes, write_bytes, write_json
+from dts_mini.core.file import read_json, write_bytes, write_json
 from dts_mini.course import claims, front, github, launch
 from dts_mini.measures import cheap, curves, honest
 from dts_mini.measures.cases import report
@@ -48,7 +47,7 @@ TOLD = (
 
 def blocks() -> dict[str, str]:
     """The Markdown of each block of the PAGES, by name, from the committed JSON."""
-    results, seeds, curve = (json.loads(read_bytes(path)) for path in (RESULTS, SEEDS, CURVES))
+    results, seeds, curve = (read_json(path) for path in (RESULTS, SEEDS, CURVES))
     measured = {claim["name"]: claim for claim in claims.recorded()}
     if missing := [name for name in (*SAID, *TOLD) if name not in measured]:
         raise DTSError(f"data/mini/claims.json lacks {', '.join(missing)}: run make notebooks, or change results.TOLD")
@@ -68,7 +67,7 @@ def blocks() -> dict[str, str]:
 
 def measured_by(command: str, path: Path, text: Callable[[dict], str]) -> str:
     """The text of what is in a file of JSON; where it is not there yet, the command that measures it."""
-    return text(json.loads(read_bytes(path))) if path.exists() else f"Not measured yet: `{command}` does.\n"
+    return text(read_json(path)) if path.exists() else f"Not measured yet: `{command}` does.\n"
 
 
 def text_blocks() -> dict[str, str]:
@@ -154,7 +153,7 @@ def main() -> int:
 def publish() -> None:
     """Writes again the blocks of the PAGES, the README's picture, and the places of the start page and the
     instructor's, as GitHub shows them."""
-    written, table, lessons = blocks(), json.loads(read_bytes(RESULTS))["headline"], github.lessons()
+    written, table, lessons = blocks(), read_json(RESULTS)["headline"], github.lessons()
     for page in PAGES:
         write_bytes(fill(page.read_text(), written).encode(), page, overwrite=True)
     for page in github.PAGES:

@@ -117,11 +117,10 @@ def mark(path: str | Path | int) -> tuple:
 
 def read_json(path: str | Path, what: str = "JSON") -> Any:
     """What a JSON file holds; FileError when it is not there, cannot be read, or holds no JSON."""
+    data = read_bytes(path)
     try:
-        return json.loads(read_bytes(path))
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, FileError):
-            raise
         raise FileError(f"{path}: is no {what} ({error}); copy it again") from error
 
 

@@ -14,16 +14,13 @@ from dts_mini.course.exercises import EXERCISES
 
 PAGES = (NOTEBOOKS / "index.md", NOTEBOOKS / "instructor.md")
 MISTAKES = (
-    "The book has them all, with the code that shows each: `make book`, then `build/book/instructor.html`. They "
-    "are read from\n"
-    "[the exercises](../dts_mini/course/exercises)."
+    "The book has them all, with the code that shows each: `make book`, then `build/book/instructor.html`. "
+    "They are read from\n[the exercises](../dts_mini/course/exercises)."
 )
 BESIDE = (
-    "The book (`make book`, then `build/book/index.html`) has these as pages, and beside them sliders, the "
-    "paper's numbers\n"
-    "beside ours, every claim with what was measured, how long each notebook runs, and what every public "
-    "function takes,\n"
-    "returns and refuses. It can be searched."
+    "The book (`make book`, then `build/book/index.html`) has these as pages, and beside them sliders, "
+    "the paper's numbers\nbeside ours, every claim with what was measured, how long each notebook runs, "
+    "and what every public function takes,\nreturns and refuses. It can be searched."
 )
 QUIZ = "The book has them on one page: `make book`, then `build/book/instructor.html`."
 

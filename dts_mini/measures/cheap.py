@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import save
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from dts_mini.core.svd import decompose
 from dts_mini.measures.tables import Beside
 from dts_mini.peers.low_rank import HalfLowRank
 from dts_mini.peers.peer import Half, frames
+from dts_mini.suites import linear
 from dts_mini.suites.heads import zero_shot_head
 from dts_mini.suites.mini.model import pixels, tokenize
 from dts_mini.suites.mini.suite import MiniSuite
@@ -64,16 +64,9 @@ def linear_head(suite: MiniSuite, task: str) -> Made:
 
     Its rows (classes, d) stand in the zero-shot head's place, without a bias, in half precision.
     """
-    raw, labels = suite.task(task).images("train", IMAGES)
-    x, (held, truth) = _embedded(suite, pixels(raw)), suite.images(task, "validation")
-    held = _embedded(suite, held)
-    heads = []
-    for strength in STRENGTHS:
-        fitted = LogisticRegression(C=strength, fit_intercept=False, max_iter=2_000).fit(x, labels)
-        head = torch.zeros(len(suite.classes(task)), x.shape[1])
-        head[torch.from_numpy(fitted.classes_)] = torch.from_numpy(fitted.coef_).float()
-        heads.append(head)
-    best = max(heads, key=lambda head: ((held @ head.T).argmax(1) == truth).float().mean().item()).half()
+    (raw, labels), (held, truth) = suite.task(task).images("train", IMAGES), suite.images(task, "validation")
+    train, validation = (_embedded(suite, pixels(raw)), labels), (_embedded(suite, held), truth)
+    best = linear.linear_head(train, validation, len(suite.classes(task)), STRENGTHS, steps=2_000).half()
     return Made(suite.pretrained(), best.float(), len(save({"head": best})))
 
 

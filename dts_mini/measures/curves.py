@@ -6,7 +6,6 @@
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import read_bytes, write_json
+from dts_mini.core.file import read_json, write_json
 from dts_mini.core.state import fingerprint
 from dts_mini.measures.cells import GROUPS, Cell, Experts, cells_of
 from dts_mini.measures.estimates import mean_over, provenance
@@ -33,12 +32,8 @@ AHEAD = {"1%": 1.5, "2%": 1.5, "3.7%": 1.5}
 """Every peer is to have so many times the KL divergence of DRC-T at a size; both start from theta_0."""
 
 
-def measure(
-    suite: Suite, groups: Sequence[str], folder: Path, split: str = "test", cells: Sequence[Cell] | None = None
-) -> dict[str, dict]:
-    """Every cell of the groups on one suite, by its file's name; those in ``folder`` are not measured again.
-
-    ``cells``: these instead.
+def measure(suite: Suite, cells: Sequence[Cell], folder: Path, split: str = "test") -> dict[str, dict]:
+    """Every cell on one suite, and the experts themselves, by its file's name; those in ``folder`` are there already.
 
     A cell holds, for each task, the share of its float32 model, the mean KL divergence from the expert and which
     inputs are answered rightly; or why the size cannot be met.
@@ -48,10 +43,9 @@ def measure(
     reference = {task: logits(suite, expert, task, split) for task, expert in models.experts.items()}
     experts = Cell("curve", "experts", "whole", lambda m: (m.experts.get, dict.fromkeys(m.experts, float(m.model))))
     found = {}
-    wanted = [experts, *(cells_of(groups) if cells is None else cells)]
-    for cell in tqdm(wanted, desc=f"{folder.name}, {split}", disable=not sys.stderr.isatty()):
+    for cell in tqdm([experts, *cells], desc=f"{folder.name}, {split}", disable=not sys.stderr.isatty()):
         path = folder / cell.file
-        if path.exists() and (held := json.loads(read_bytes(path)))["made from"] == made_from:
+        if path.exists() and (held := read_json(path))["made from"] == made_from:
             found[cell.file] = held
             continue
         entry = {"group": cell.group, "name": cell.name, "size": cell.size, "made from": made_from}
@@ -104,12 +98,9 @@ def gather(seeds: Mapping[int, Mapping[str, dict]]) -> list[dict]:
         row["share of experts"] = mean_over([accuracy(c) / accuracy(seeds[seed][experts]) for seed, c in same.items()])
         row["kl from experts"] = mean_over([mean(c["kl"].values()) for c in same.values()])
         if start:
-            gains = [
-                (accuracy(c) - accuracy(seeds[seed][start]))
-                / (accuracy(seeds[seed][experts]) - accuracy(seeds[seed][start]))
-                for seed, c in same.items()
-            ]
-            row["gain kept"] = mean_over(gains)
+            ends = {seed: (accuracy(seeds[seed][start]), accuracy(seeds[seed][experts])) for seed in same}
+            gone = lambda value, first, last: (value - first) / (last - first)
+            row["gain kept"] = mean_over([gone(accuracy(c), *ends[seed]) for seed, c in same.items()])
         shares = [drawn[name].mean(1) / drawn[experts].mean(1) for drawn in draws if name in drawn]
         low, high = interval(sum(shares) / len(shares))
         row["images"] = {"low": round(low, 5), "high": round(high, 5)}
@@ -252,7 +243,8 @@ def main() -> int:
         parser.error(str(error))
     torch.set_num_threads(1)
     folder = options.cells / options.split
-    found = {seed: measure(suite, options.groups, folder / str(seed), options.split) for seed, suite in suites.items()}
+    cells = cells_of(options.groups)
+    found = {seed: measure(suite, cells, folder / str(seed), options.split) for seed, suite in suites.items()}
     made = table(found, options.split)
     if options.split == "test":
         write_json(made, DATA / "curves.json", overwrite=True)

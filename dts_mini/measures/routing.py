@@ -5,7 +5,6 @@ means over all of ``--seeds``. A seed takes three minutes on one thread, and is 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 
 from dts_mini.core.delta import rebuild
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import check_writable, read_bytes, write_json
+from dts_mini.core.file import check_writable, read_json, write_json
 from dts_mini.core.merging import average
 from dts_mini.core.personal import personalise
 from dts_mini.core.state import State, fingerprint
@@ -192,7 +191,7 @@ def run(seeds: list[int], zoo: Path, work: Path, out: Path) -> dict:
     for seed, suite in suites.items():
         path = work / f"seed_{seed}.json"
         made_from = [fingerprint(state) for state in (suite.pretrained(), *map(suite.expert, suite.tasks))]
-        if path.exists() and (held := json.loads(read_bytes(path)))["made from"] == made_from:
+        if path.exists() and (held := read_json(path))["made from"] == made_from:
             tables[seed] = held["table"]
             continue
         tables[seed] = measure(

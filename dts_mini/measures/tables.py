@@ -98,7 +98,7 @@ def headline(
         kept = draws[name].mean(1) / draws["experts"].mean(1)
         row["share of experts"] = estimate(_mean(right[name]) / _mean(right["experts"]), kept)
         if gains:
-            row["gain kept"] = gain_kept(_mean(right[name]), draws[name], right, draws)
+            row["gain kept"] = gain_kept(name, right, draws)
         apart = [divergence(answers["experts"][task], answers[name][task]).mean() for task in suite.tasks]
         row["kl from experts"] = round(torch.stack(apart).mean().item(), 5)
         row["storage"] = round(share, 6)
@@ -109,13 +109,13 @@ def headline(
     }
 
 
-def gain_kept(mean: float, drawn: Tensor, right: Mapping, draws: Mapping[str, Tensor]) -> dict:
-    """Of the way from zero-shot to the experts, in mean accuracy, the share that a row of this mean has gone."""
-    start, end = (_mean(right[name]) for name in ("zero-shot", "experts"))
-    first, last = (draws[name].mean(1) for name in ("zero-shot", "experts"))
+def gain_kept(name: str, right: Mapping[str, Mapping[str, Tensor]], draws: Mapping[str, Tensor]) -> dict:
+    """Of the way from zero-shot to the experts, in mean accuracy, the share that a row has gone."""
+    start, mean, end = (_mean(right[row]) for row in ("zero-shot", name, "experts"))
+    first, drawn, last = (draws[row].mean(1) for row in ("zero-shot", name, "experts"))
     if end <= start:
         raise DTSError("the experts do not gain on zero-shot: there is nothing of which a share could be kept")
-    return estimate((mean - start) / (end - start), (drawn.mean(1) - first) / (last - first))
+    return estimate((mean - start) / (end - start), (drawn - first) / (last - first))
 
 
 def remainders(bases: Mapping[str, State]) -> list[tuple[str, State, dict]]:

@@ -9,7 +9,6 @@ first seed), ``seeds.json`` (over seeds), ``curves.json`` and ``unseen.json``. E
 import argparse
 import functools
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import read_bytes, write_json
+from dts_mini.core.file import read_json, write_json
 from dts_mini.core.state import fingerprint
 from dts_mini.measures import curves, unseen
 from dts_mini.measures.cells import Cell, cells_of, merged
@@ -93,7 +92,7 @@ def headline_of(suite: TextSuite) -> dict:
     if not path.exists():
         say = lambda row: print(f"  seed {suite.seed}: {row}", file=sys.stderr, flush=True)
         write_json(headline(suite, progress=say, beside=BESIDE, gains=True) | {"rows are": ABOUT}, path, overwrite=True)
-    return json.loads(read_bytes(path))
+    return read_json(path)
 
 
 def measure(zoo: Zoo, seeds: Sequence[int], out: Path, wanted: Sequence[str] = TABLES) -> dict[str, dict]:
@@ -114,7 +113,7 @@ def measure(zoo: Zoo, seeds: Sequence[int], out: Path, wanted: Sequence[str] = T
             keep("seeds", over_seeds(tables))
     if "curves" in wanted:
         folders = {seed: zoo.folder(seed) / "curves" for seed in seeds}
-        keep("curves", curves.table({s: curves.measure(suites[s], (), folders[s], cells=cells()) for s in seeds}))
+        keep("curves", curves.table({s: curves.measure(suites[s], cells(), folders[s]) for s in seeds}))
     if "unseen" in wanted:
         singles = [(task,) for task in suites[seeds[0]].tasks]
         amount = (min(UNSEEN["test"], zoo.recipe.test), min(UNSEEN["validation"], zoo.recipe.validation))

@@ -29,7 +29,7 @@ from dts_mini.measures.descriptors import DESCRIPTORS, sentences
 from dts_mini.measures.estimates import provenance
 from dts_mini.ours.weightings import WEIGHTINGS, hedged_weights, nearness, uniform_weights
 from dts_mini.suites.mini.suite import DATA, MiniSuite
-from dts_mini.suites.suite import ImageSuite
+from dts_mini.suites.suite import ImageSuite, Suite
 
 KEEP_RATIO = 0.1
 VALIDATION, TEST = 250, 600  # images a task, the first ones: what keeps one seed near fifteen minutes on one thread
@@ -44,7 +44,7 @@ def held_out(tasks: Sequence[str]) -> list[tuple[str, ...]]:
 class Bench:
     """A suite's models as flat vectors, so that a fused model is a product; and what they answer, on few images."""
 
-    def __init__(self, suite: ImageSuite, descriptors: Mapping[str, Tensor], validation: int, test: int) -> None:
+    def __init__(self, suite: Suite, descriptors: Mapping[str, Tensor], validation: int, test: int) -> None:
         self.suite, self.images = suite, {"validation": validation, "test": test}
         self.layout = {name: tensor.shape for name, tensor in suite.pretrained().items()}
         self.theta_0 = self.flat(suite.pretrained())
@@ -142,7 +142,7 @@ class Bench:
 
 
 def measure(
-    suite: ImageSuite,
+    suite: Suite,
     descriptors: Mapping[str, Tensor],
     done: Sequence[Mapping] = (),
     validation: int = VALIDATION,
@@ -197,13 +197,13 @@ def measured(
     for seed, suite in suites.items():
         descriptors = {name: make(suite) for name, make in makers.items()}
         path = work / f"seed_{seed}.json"
-        done, count = resumed(path, settings), len(held_out(suite.tasks) if sets is None else sets)
+        own = held_out(suite.tasks) if sets is None else sets
 
-        def save(so_far: list[dict], path=path, seed=seed, count=count) -> None:
+        def save(so_far: list[dict], path=path, seed=seed, own=own) -> None:
             write_json({"settings": settings, "entries": so_far}, path, overwrite=True)
-            print(f"  seed {seed}: {len(so_far)} of {count} held-out sets", file=sys.stderr, flush=True)
+            print(f"  seed {seed}: {len(so_far)} of {len(own)} held-out sets", file=sys.stderr, flush=True)
 
-        entries[seed] = measure(suite, descriptors, done, validation, images, save, sets)
+        entries[seed] = measure(suite, descriptors, resumed(path, settings), validation, images, save, own)
     name = next(iter(suites.values())).name
     result = {"title": "Unseen tasks", "suite": name, "split": "test", "seeds": list(suites), **settings}
     result |= {"images": f"the first {images} test and {validation} validation images of each task"}

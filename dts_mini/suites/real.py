@@ -67,7 +67,7 @@ class RealSuite:
 
     def _task(self, name: str):
         for about in self._tasks.values():
-            if name in (about.name, about.mirror):
+            if name and name in (about.name, about.mirror):
                 return about
         raise DTSError(f"task {name!r} is unknown: choose one of {', '.join(self.tasks)}")
 

@@ -46,7 +46,7 @@ def few(monkeypatch):
 
 
 def test_a_cell_holds_sizes_kl_and_answers_or_why_its_size_is_impossible(suite, few, tmp_path):
-    found = {(c["name"], c["size"]): c for c in curves.measure(suite, ["curve"], tmp_path).values()}
+    found = {(c["name"], c["size"]): c for c in curves.measure(suite, curves.cells_of(["curve"]), tmp_path).values()}
     dts, drc = found["DTS-T", "keep 0.3"], found["DRC-T", "0.25%"]
     assert set(dts["storage"]) == set(dts["kl"]) == set(suite.tasks)
     assert all(len(text) == 12 and set(text) <= set("01") for text in dts["right"].values())
@@ -55,13 +55,13 @@ def test_a_cell_holds_sizes_kl_and_answers_or_why_its_size_is_impossible(suite, 
 
 
 def test_a_measured_cell_is_read_and_one_of_other_checkpoints_is_measured_again(suite, few, tmp_path):
-    first = curves.measure(suite, ["curve"], tmp_path)
+    first = curves.measure(suite, curves.cells_of(["curve"]), tmp_path)
     path = next(path for path in tmp_path.iterdir() if "bitdelta" in path.name)
     held = json.loads(read_bytes(path))
     path.write_text(json.dumps(held | {"kl": {"marked": 1.0}}))
-    assert curves.measure(suite, ["curve"], tmp_path)[path.name]["kl"] == {"marked": 1.0}
+    assert curves.measure(suite, curves.cells_of(["curve"]), tmp_path)[path.name]["kl"] == {"marked": 1.0}
     path.write_text(json.dumps(held | {"kl": {"marked": 1.0}, "made from": []}))
-    assert curves.measure(suite, ["curve"], tmp_path)[path.name] == first[path.name]
+    assert curves.measure(suite, curves.cells_of(["curve"]), tmp_path)[path.name] == first[path.name]
 
 
 def test_rows_are_shares_of_the_experts_with_an_interval_over_images_and_over_seeds():

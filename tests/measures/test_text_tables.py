@@ -113,7 +113,7 @@ def test_experts_that_gain_nothing_have_no_share_to_keep():
     same = {name: {"a": torch.tensor([True, False])} for name in ("zero-shot", "experts")}
     draws = {name: torch.full((10, 1), 0.5) for name in same}
     with pytest.raises(DTSError, match="do not gain on zero-shot"):
-        gain_kept(0.5, draws["experts"], same, draws)
+        gain_kept("experts", same, draws)
 
 
 def test_the_command_says_which_expert_is_missing_before_any_table(tmp_path, capsys, monkeypatch):

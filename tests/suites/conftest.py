@@ -6,7 +6,6 @@ import minihub
 import pytest
 from huggingface_hub import constants
 
-from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.reproduce import reproduce
 from dts_mini.suites.clip.suite import ClipSuite
 from dts_mini.suites.hub import Hub
@@ -58,9 +57,8 @@ def clip(_cache, tmp_path, offline):
 def done(_cache, tmp_path_factory):
     """A suite that was reproduced, with two points of the curve instead of all, and the report."""
     home = tmp_path_factory.mktemp("home")
-    few = [c for c in cells_of(GROUPS) if (c.name, c.size) in {("DTS-T", "keep 0.1"), ("DRC", "1%")}]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dts_mini.measures.curves.cells_of", lambda groups: few)
+        minihub.few_points(patch, ("DTS-T", "keep 0.1"), ("DRC", "1%"))
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         suite = ClipSuite(home=home, hub=Hub(home / "revisions.json", cache=_cache), device="cpu")
         return suite, reproduce(suite)

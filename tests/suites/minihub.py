@@ -22,6 +22,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Picture
 
+from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.suites.clip.names import BASES, TASKS, expert_repo
 
 ARCHITECTURE = "clip-vit-b-32"
@@ -252,3 +253,10 @@ def serve(repos: dict[str, dict[str, bytes]]) -> Iterator[Server]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def few_points(patch, *wanted: tuple[str, str]) -> None:
+    """Lets the reproduction's curve have these points alone, by method and size, instead of all."""
+    few = [cell for cell in cells_of(GROUPS) if (cell.name, cell.size) in wanted]
+    assert len(few) == len(wanted)
+    patch.setattr("dts_mini.reproduce.cells_of", lambda groups: few)

@@ -24,7 +24,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import dts_mini.reproduce as reproduction
 from dts_mini import DTSError, FileError, StateError
 from dts_mini.cli import _parser, main
-from dts_mini.measures.cells import GROUPS, cells_of
 from dts_mini.measures.tables import passes
 from dts_mini.reproduce import plan, plan_text, published, reproduce
 from dts_mini.suites import hub as hub_module
@@ -73,9 +72,8 @@ def glue(_language_cache, tmp_path, offline):
 def ran(_language_cache, tmp_path_factory):
     """Where the command put what it measured, and all that it printed: the curve has two points instead of all."""
     home = tmp_path_factory.mktemp("home")
-    few = [c for c in cells_of(GROUPS) if (c.name, c.size) in {("DTS-T", "keep 0.1"), ("low rank, float16", "1%")}]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dts_mini.measures.curves.cells_of", lambda groups: few)
+        minihub.few_points(patch, ("DTS-T", "keep 0.1"), ("low-rank, water-filling", "1%"))
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         patch.setattr(constants, "HF_HUB_CACHE", str(_language_cache))
         assert main(["reproduce", "--suite", "gpt2-glue", "--out", str(home), "--device", "cpu"]) == 0
@@ -93,6 +91,11 @@ def hub_server(language, monkeypatch):
 
 
 # --- what a suite gives ---
+
+
+def test_a_task_without_a_name_is_no_task(glue):
+    with pytest.raises(DTSError, match="task '' is unknown"):
+        glue().task("")
 
 
 def test_the_suite_has_every_member_of_the_protocol(glue):

@@ -481,9 +481,8 @@ EXERCISES = (
             case(grouped, ZEROS.abs(), 8),  # most groups are empty
             more_groups_are_nearer,
         ),
-        start="Four groups are `averaged` of x and its codes. For two, which codes belong together? "
-        "Write these two cases "
-        "first.",
+        start="Four groups are `averaged` of x and its codes. For two, which codes belong together? Write these two "
+        "cases first.",
         hints=(
             ("I get codes", "Codes say which group an element is in. Return the elements, each with its group's mean."),
             (

@@ -268,8 +268,8 @@ EXERCISES = (
             ("My values come in another order", "values[0] belongs to the code 0, which is strong negative."),
             (
                 "I get an IndexError",
-                "A group may be empty, and then it has no first element: x.sign()[0] fails. Its "
-                "value is 0: ask with len.",
+                "A group may be empty, and then it has no first element: x.sign()[0] fails. "
+                "Its value is 0: ask with len.",
             ),
             ("An empty group's value is nan", "The mean of nothing is nan. A group without elements has the value 0."),
         ),

@@ -274,8 +274,8 @@ EXERCISES = (
             ("I have five values for a tensor", "The value of the code 4 is always zero. Keep the first four."),
             (
                 "I pack the code 4",
-                "Two bits hold 0 to 3, so a 4 runs into the code after it. Pack codes % 4; zeros "
-                "says where the 4s were.",
+                "Two bits hold 0 to 3, so a 4 runs into the code after it. Pack codes % 4; "
+                "zeros says where the 4s were.",
             ),
             (
                 "My zeros are lost",

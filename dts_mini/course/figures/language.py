@@ -39,9 +39,8 @@ def where_bytes_go(parts: Mapping[str, Mapping[str, tuple[float, float]]]) -> tu
         for model, kinds in data.items()
     )
     figure.alt = (
-        "Two stacked bars for each model: what each kind of tensor takes of the parameters, and of a task's "
-        "file, in %. "
-        f"{told}."
+        "Two stacked bars for each model: what each kind of tensor takes of the parameters, and of a task's file, "
+        f"in %. {told}."
     )
     return figure, data
 

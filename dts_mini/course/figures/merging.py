@@ -164,7 +164,8 @@ def two_suites(first: Mapping, honest: Mapping, keep_ratio: float = 0.1) -> tupl
     both = {"names misused": first, "honest": honest}
     rows = {suite: {row["name"]: row for row in table["rows"]} for suite, table in both.items()}
     names = [row["name"] for row in first["rows"] if row["name"] in shown]
-    data = {"row": names} | {suite: in_percent([of[name]["mean"] for name in names]) for suite, of in rows.items()}
+    data = {"row": names} | {suite: in_percent([own[name]["mean"] for name in names]) for suite, own in rows.items()}
+    of = {name: tables.family(rows["names misused"][name]) for name in names}
     figure, axes = plt.subplots(figsize=(6.4, 0.29 * len(names) + 1.3))
     for y, name in enumerate(names):
         ends = [data[suite]["value"][y] for suite in both]
@@ -172,19 +173,18 @@ def two_suites(first: Mapping, honest: Mapping, keep_ratio: float = 0.1) -> tupl
         for suite in both:
             one = {key: data[suite][key][y : y + 1] for key in KEYS}
             hollow = {"markerfacecolor": "white"} if suite == "names misused" else {}
-            spread(axes, y, one, tables.family(rows["names misused"][name]), **hollow)
+            spread(axes, y, one, of[name], **hollow)
     name_strips(axes, names)
     axes.set_xlabel(f"mean accuracy over {len(first['columns'])} tasks (%), bars: 95 % intervals")
     axes.set_title("hollow: class names misused in the captions; filled: honest", fontsize="medium")
     words = []
-    for family in dict.fromkeys(tables.family(rows["names misused"][name]) for name in names):
-        places = [y for y, name in enumerate(names) if tables.family(rows["names misused"][name]) == family]
+    for family in dict.fromkeys(of.values()):
+        places = [y for y, name in enumerate(names) if of[name] == family]
         was, now = (range_of([data[suite]["value"][y] for y in places]) for suite in both)
         words.append(f"{family} {was} % and {now} %")
     figure.alt = (
-        "Mean accuracy of each row, once with class names misused in the pretraining's captions, once with "
-        "honest ones: "
-        f"{'; '.join(words)}."
+        "Mean accuracy of each row, once with class names misused in the pretraining's captions, once with honest "
+        f"ones: {'; '.join(words)}."
     )
     return figure, data
 

@@ -53,9 +53,8 @@ def serving_cost(shape: tuple[int, int], ranks: Sequence[int], tokens: Sequence[
     axis.grid(color="0.9")
     figure.legend(loc="outside upper center", ncols=3)
     figure.alt = (
-        "Multiplications per token against the tokens served between two swaps, on log axes. Rebuilding falls, "
-        "the side "
-        f"path is level; for every rank the two lines meet at {data['even']:.0f} tokens."
+        "Multiplications per token against the tokens served between two swaps, on log axes. Rebuilding falls, the "
+        f"side path is level; for every rank the two lines meet at {data['even']:.0f} tokens."
     )
     return figure, data
 

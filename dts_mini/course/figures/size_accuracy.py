@@ -283,9 +283,9 @@ def rate_distortion(
 ) -> tuple[Figure, dict]:
     """What one expert's bytes leave: squared error (share of the task vector's) and KL (nats), one below the other.
 
-    ``measured``: {method: (bits per parameter, error, KL), one for each size}. ``limit``: (bits,
-    errors) of the best possible code,
-    drawn in the upper panel without points: of the KL no limit is known. All axes are logarithmic.
+    ``measured``: {method: (bits per parameter, error, KL), one for each size}. ``limit``: (bits, errors)
+    of the best possible code, drawn in the upper panel without points: of the KL no limit is known. All axes are
+    logarithmic.
     """
     figure, (above, below) = plt.subplots(2, 1, figsize=(7.2, 6.4), sharex=True)
     data = {}
@@ -316,9 +316,8 @@ def rate_distortion(
         for m, e in data.items()
     )
     figure.alt = (
-        "Two panels, one below the other, against bits per parameter, all on log axes. Above: the squared error "
-        "that is "
-        f"left, and in grey what no code reaches. Below: KL divergence. From the fewest to the most bits, {told}."
+        "Two panels, one below the other, against bits per parameter, all on log axes. Above: the squared error that "
+        f"is left, and in grey what no code reaches. Below: KL divergence. From the fewest to the most bits, {told}."
     )
     return figure, data
 

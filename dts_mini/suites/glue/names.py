@@ -61,11 +61,8 @@ TASKS = {
         GlueTask("sst2", ("sentence",), ("negative", "positive"), 872, 91.2),
     )
 }  # fmt: skip
-UNSEEN = (
-    "sst2",
-    "qqp",
-    "rte",
-)  # held out, as in the paper; it has stsb among the seen ones, which is no classification
+# Held out, as in the paper; it has stsb among the seen ones, which is no classification.
+UNSEEN = ("sst2", "qqp", "rte")
 
 
 def expert_repo(task: str) -> str:

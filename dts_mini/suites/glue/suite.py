@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from dts_mini.core.errors import DTSError, FileError, StateError
-from dts_mini.core.file import read_bytes
+from dts_mini.core.file import read_json
 from dts_mini.core.state import State, check_same_layout
 from dts_mini.suites.evaluation import correct
 from dts_mini.suites.glue import keys
@@ -99,7 +99,7 @@ class GlueSuite(RealSuite):
     @functools.cached_property
     def config(self) -> dict:
         """What the base's config.json says."""
-        return json.loads(read_bytes(self.hub.fetch(self.base, "config.json")))
+        return read_json(self.hub.fetch(self.base, "config.json"))
 
     @functools.cached_property
     def pad(self) -> int:
@@ -155,7 +155,7 @@ class GlueSuite(RealSuite):
 
         An expert that names its classes (``id2label`` in its config.json) may have another order than the data.
         """
-        about = json.loads(read_bytes(self.hub.fetch(self._experts[self._task(task).name], "config.json")))
+        about = read_json(self.hub.fetch(self._experts[self._task(task).name], "config.json"))
         plain = lambda name: str(name).lower().replace("-", "_").replace(" ", "_")
         named = {plain(name): int(number) for number, name in (about.get("id2label") or {}).items()}
         classes = [plain(name) for name in self.classes(task)]

@@ -126,14 +126,12 @@ def number(lexicons: Lexicons, split: str, g: random.Random) -> Iterator[Item]:
     for _, words in _sentences(lexicons, split, g):
         places = []
         for at in range(len(words) - 1):
-            after = [at + 1]
-            if at + 2 < len(words) and "adj" in lexicons.kinds.get(words[at + 1], ()):
-                after = [at + 2]
-            for place in after:
-                if words[at] in BEFORE_ONE and noun(words[place]) and words[place] in lexicons.plurals:
-                    places.append((place, lexicons.plurals[words[place]]))
-                if words[at] in BEFORE_MANY and noun(words[place]) and words[place] in many:
-                    places.append((place, many[words[place]]))
+            described = at + 2 < len(words) and "adj" in lexicons.kinds.get(words[at + 1], ())
+            place = at + 2 if described else at + 1
+            if words[at] in BEFORE_ONE and noun(words[place]) and words[place] in lexicons.plurals:
+                places.append((place, lexicons.plurals[words[place]]))
+            if words[at] in BEFORE_MANY and noun(words[place]) and words[place] in many:
+                places.append((place, many[words[place]]))
         if places:
             (at, other), label = g.choice(places), g.randrange(2)
             yield " ".join([*words[:at], other, *words[at + 1 :]] if label else words), label

@@ -17,21 +17,21 @@ from pathlib import Path
 
 import joblib
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import load_tensors, read_bytes, save_tensors, write_json
+from dts_mini.core.file import load_tensors, read_json, save_tensors, write_json
 from dts_mini.core.state import State, fingerprint
 from dts_mini.suites import places
-from dts_mini.suites.heads import BATCH
+from dts_mini.suites.linear import linear_head
 from dts_mini.suites.streams import stream
 from dts_mini.suites.text import lexicons, tasks
 from dts_mini.suites.text.lexicons import Lexicons
 from dts_mini.suites.text.model import Encoder, Pretrained
 from dts_mini.suites.text.packages import PACKAGES, Wheels
 from dts_mini.suites.text.tasks import CANDIDATES, Task
+from dts_mini.suites.texts import END, in_batches
 
 WORK = Path(os.environ.get("DTS_TEXT") or places.BUILD / "text")
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # inverse strengths of the linear head's penalty; validation chooses
@@ -115,7 +115,7 @@ class Zoo:
     def about(self, task: str, seed: int) -> dict | None:
         """What is known of an expert: its accuracies on validation, frozen and fine-tuned; None before it is made."""
         path = self._path(task, seed, "about")
-        return json.loads(read_bytes(path)) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def made_from(self, task: str, seed: int) -> str:
         """A digest of all that an expert depends on."""
@@ -158,12 +158,8 @@ class Zoo:
     def _linear_head(self, encoder: Encoder, task: str, seed: int) -> Tensor:
         """Multinomial logistic regression (classes, d) on unit embeddings of the training texts, without a bias."""
         (x, y), (held, truth) = self.texts(task, "train", seed), self.texts(task, "validation")
-        x, held = embedded(encoder, x), embedded(encoder, held)
-        heads = []
-        for strength in STRENGTHS:
-            rows = torch.from_numpy(LogisticRegression(C=strength, fit_intercept=False, max_iter=1_000).fit(x, y).coef_)
-            heads.append((torch.cat([-rows, rows]) / 2 if len(rows) == 1 else rows).float())
-        return max(heads, key=lambda head: ((held @ head.T).argmax(1) == truth).float().mean().item())
+        train, validation = (embedded(encoder, x), y), (embedded(encoder, held), truth)
+        return linear_head(train, validation, len(self.candidates[task].classes), STRENGTHS, steps=1_000)
 
     def _accuracy(self, encoder: Encoder, state: State, head: Tensor, ids: Tensor, labels: Tensor) -> float:
         encoder.load_state_dict(state)
@@ -182,9 +178,8 @@ class Zoo:
 @torch.no_grad()
 def embedded(encoder: Encoder, ids: Tensor) -> Tensor:
     """Unit embeddings (n, d) of texts (n, length); those of like length go through the encoder together."""
-    order = (ids != 0).sum(1).argsort(stable=True)
-    found = torch.cat([encoder.eval()(part) for part in ids[order].split(BATCH)])
-    return F.normalize(torch.empty_like(found).index_copy_(0, order, found), dim=1)
+    encoder.eval()
+    return F.normalize(in_batches(lambda few, mask: encoder(few), ids.masked_fill(ids == 0, END)), dim=1)
 
 
 def fine_tune(encoder: Encoder, head: Tensor, ids: Tensor, labels: Tensor, recipe: Recipe, words: tuple) -> Tensor:
