@@ -25,6 +25,12 @@ _GEOMETRIC = (0.02, 0.1, 0.2, 0.32, 0.45, 0.6, 0.75, 0.9)  # p(k + 1) / p(k)
 _GAUSSIAN = (0.3, 0.5, 0.68, 0.82, 0.91, 0.96, 0.985, 0.997)  # p(k) falls as their k^2-th power
 # For rows of large integers a zero is a number like others; their scales, 4 to 10,000, are a quarter apart.
 _SCALES = tuple(itertools.accumulate([1.287] * 31, lambda scale, step: scale * step, initial=4.0))
+# From one weight to the next a tail falls by a factor, and that factor by another.
+_FALLS = (*((ratio, 1.0) for ratio in _GEOMETRIC), *((g * g * g, g * g) for g in _GAUSSIAN))
+_WIDE = (
+    *((1 - 1 / scale, 1.0) for scale in _SCALES),
+    *((1 - 0.5 / (scale * scale), 1 - 1 / (scale * scale)) for scale in _SCALES),
+)
 _FLOOR = 1e-7  # beside the largest weight: no integer up to the peak is impossible
 
 
@@ -70,7 +76,7 @@ class Decoder:
             raise fault(f"has integers up to {self._peak:,}")
         self._models = iter(data[2 : 2 + rows].tolist())
         self._words = words = data[2 + rows :].numpy().view("<u4").astype(np.uint32)
-        least = -math.log2(_probabilities(self._peak).max())  # bits of the cheapest integer, about 0.07
+        least = -math.log2(max(_ZERO))  # bits of the cheapest integer, about 0.07
         self._room = 1.01 * (32 * len(words) + 64) / least
         self._coder = constriction.stream.queue.RangeDecoder(words)
         self._again = constriction.stream.queue.RangeEncoder()
@@ -145,23 +151,17 @@ def _kept(most: int, few: int) -> Callable:
 @_kept(8, 1)
 def _costs(peak: int) -> Tensor:
     """(peak + 1, 256): the bits of each magnitude under each model."""
-    return -torch.from_numpy(_probabilities(peak)).log2().T.contiguous()
+    return -torch.from_numpy(np.stack([_half(model, peak) for model in range(256)])).log2().T.contiguous()
 
 
-@_kept(8, 1)
-def _probabilities(peak: int) -> np.ndarray:
-    """(256, peak + 1): the probability of 0, and of +k as of -k, under each model."""
-    # From one weight to the next a tail falls by a factor, and that factor by another.
-    tails = [_tail(ratio, 1.0, peak) for ratio in _GEOMETRIC] + [_tail(g * g * g, g * g, peak) for g in _GAUSSIAN]
-    totals = [2 * np.add.accumulate(tail)[-1] for tail in tails]
-    narrow = [
-        np.concatenate([[zero], (1 - zero) * tail / total])
-        for zero, (tail, total) in itertools.product(_ZERO, zip(tails, totals, strict=True))
-    ]
-    falls = [(1 - 1 / scale, 1.0) for scale in _SCALES]
-    falls += [(1 - 0.5 / (scale * scale), 1 - 1 / (scale * scale)) for scale in _SCALES]
-    tails = [_tail(fall, faster, peak + 1) for fall, faster in falls]
-    return np.stack(narrow + [tail / (2 * np.add.accumulate(tail)[-1] - tail[0]) for tail in tails])
+def _half(model: int, peak: int) -> np.ndarray:
+    """(peak + 1,): the probability of 0, and of +k as of -k, under a model."""
+    if model < len(_ZERO) * len(_FALLS):
+        zero, fall = divmod(model, len(_FALLS))
+        tail = _tail(*_FALLS[fall], peak)
+        return np.concatenate([[_ZERO[zero]], (1 - _ZERO[zero]) * tail / (2 * np.add.accumulate(tail)[-1])])
+    tail = _tail(*_WIDE[model - len(_ZERO) * len(_FALLS)], peak + 1)
+    return tail / (2 * np.add.accumulate(tail)[-1] - tail[0])
 
 
 def _tail(fall: float, faster: float, peak: int) -> np.ndarray:
@@ -172,5 +172,5 @@ def _tail(fall: float, faster: float, peak: int) -> np.ndarray:
 
 @_kept(512, 64)
 def _model(model: int, peak: int) -> constriction.stream.model.Categorical:
-    half = _probabilities(peak)[model]
+    half = _half(model, peak)
     return constriction.stream.model.Categorical(np.concatenate([half[:0:-1], half]), perfect=False)

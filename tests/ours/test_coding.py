@@ -1,6 +1,6 @@
 """Entropy coding: exact, and close to the entropy of what is coded."""
 
-import math
+import tracemalloc
 import weakref
 
 import pytest
@@ -93,19 +93,30 @@ def test_an_integer_beyond_the_peak_is_refused_with_the_mend():
         code_bits(torch.zeros(1, 4, dtype=torch.int16), PEAK + 1)
 
 
-def test_every_model_is_a_probability():
-    from dts_mini.ours.coding import _probabilities
-
-    for peak in (1, 7, 500):
-        table = torch.from_numpy(_probabilities(peak))
-        assert table.shape == (256, peak + 1)
-        assert (table > 0).all()
-        assert (table[:, 0] + 2 * table[:, 1:].sum(1) - 1).abs().max() < 1e-9
-    assert math.isfinite(table.log2().min())
+@pytest.mark.parametrize("peak", [1, 7, 500, PEAK])
+def test_every_model_is_a_probability_and_no_integer_is_likelier_than_the_likeliest_zero(peak):
+    for model in range(256):
+        half = coding._half(model, peak)
+        assert half.shape == (peak + 1,)
+        assert half.min() > 0
+        assert abs(half[0] + 2 * half[1:].sum() - 1) < 1e-9
+        assert half.max() <= max(coding._ZERO)
 
 
 def test_of_the_tables_that_large_peaks_take_one_is_kept():
-    """A file says its peak: whoever opens many must not gather 64 MiB for each."""
-    held = [weakref.ref(coding._probabilities(peak)) for peak in (9_000, 9_001, 9_002)]
+    """A file says its peak: whoever writes many must not gather 64 MiB for each."""
+    held = [weakref.ref(coding._costs(peak)) for peak in (9_000, 9_001, 9_002)]
     assert [ref() is not None for ref in held] == [False, False, True]
-    assert coding._probabilities(100) is coding._probabilities(100)
+    assert coding._costs(100) is coding._costs(100)
+
+
+def test_a_few_rows_of_the_largest_integers_are_read_in_little_memory(monkeypatch):
+    """A file says its peak, and may be a thousand bytes long: reading makes the models that its rows name, no others."""
+    few = coded(rows(9_000, (3, 20)), torch.tensor([[PEAK] * 20], dtype=torch.int16))
+    for cached in ("_model", "_costs"):  # as if it came from elsewhere
+        monkeypatch.setattr(coding, cached, getattr(coding, cached).__wrapped__)
+    tracemalloc.start()
+    Decoder(few, 4).take(4, 20)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert taken < 2**24
