@@ -7,13 +7,12 @@ beside the first.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from dts_mini.core.errors import DTSError
-from dts_mini.core.file import read_bytes, write_json
+from dts_mini.core.file import read_json, write_json
 from dts_mini.measures import cheap
 from dts_mini.measures.tables import cell, headline
 from dts_mini.suites.mini.suite import DATA, MiniSuite
@@ -53,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"{error} (this one with make zoo HONEST=1)")
     found = headline(suite, progress=lambda row: print(f"  {row}", file=sys.stderr, flush=True), beside=cheap.beside())
     write_json(found, options.out, overwrite=True)
-    print(markdown(json.loads(read_bytes(FIRST))["headline"], found))
+    print(markdown(read_json(FIRST)["headline"], found))
     return 0
 
 
