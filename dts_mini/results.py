@@ -27,7 +27,7 @@ README, LONG = ROOT / "README.md", ROOT / "docs/results.md"
 PAGES = README, LONG, ROOT / "docs/mini-suite.md", ROOT / "docs/text-suite.md"
 
 # The claims that the front page tells, and those of the page of results.
-SAID = ("10-half", "08-house-zero-shot", "08-new-zero-shot", "08-new-average")
+SAID = ("10-half", "08-house-zero-shot", "08-best-merge", "08-new-zero-shot", "08-new-average")
 TOLD = (
     "00-gain",
     "01-merging-loses",
@@ -35,6 +35,7 @@ TOLD = (
     "04-kl-all",
     "07-kept-10",
     "08-house-zero-shot",
+    "08-best-merge",
     "08-new-zero-shot",
     "08-new-average",
     "10-half",
@@ -60,6 +61,7 @@ def blocks() -> dict[str, str]:
         "unseen": markdown(results["unseen"]),
         "seeds": seeds_markdown(seeds),
         "curves": curves.markdown(curve),
+        "aims": curves.aims(curve),
         "claims": claims_markdown([measured[name] for name in TOLD]),
         **text_blocks(),
     }

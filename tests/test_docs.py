@@ -21,6 +21,7 @@ from dts_mini import compress, reference
 from dts_mini.cli import main
 from dts_mini.core import merging
 from dts_mini.core.compress import METHODS
+from dts_mini.peers import PEERS
 from dts_mini.reference import modules, prose, public, signature, write
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 
@@ -178,6 +179,13 @@ def test_the_page_of_dts_counts_its_bytes_right():
     x = torch.randn(m, n, generator=generator)
     delta = compress({"w": torch.zeros(m, n)}, {"w": x}, keep_ratio=0.1)
     assert dts_mini.storage(delta).information == (k * rank * (m + n) + 32 * rank + 2 * 32 * 2**k) // 8
+
+
+def test_every_peer_stands_in_the_table_of_sources_and_in_that_of_departures():
+    for table in (DOCS / "peers.md").read_text().split("## Where they depart from the originals"):
+        named = " ".join(re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE))
+        for peer in PEERS:
+            assert re.sub(r"(, .*| INT\d| B3O2)$", "", peer) in named, peer
 
 
 def test_every_page_is_linked_from_the_first_and_every_link_leads_to_a_file():

@@ -208,6 +208,25 @@ def markdown(table: Mapping, size: str = "1%") -> str:
     return "\n".join([*lines, "", said]) + "\n"
 
 
+def aims(table: Mapping) -> str:
+    """What was aimed at as Markdown, missed or reached; of the goals beside single peers the numbers, and which are missed."""
+    single = [goal for goal in table["goals"] if ", beside " not in goal["goal"]]
+    lines = ["| what we aimed at | goal | measured | |", "|---|---|---|---|"]
+    for goal in single:
+        text = (lambda x: f"{x:.2f} times") if "nearest peer" in goal["goal"] else (lambda x: f"{100 * x:.1f} %")
+        bound = f"at {'most' if goal['goal'].startswith('bytes') else 'least'} {text(goal['bound'])}"
+        verdict = "reached" if goal["reached"] else "**missed**"
+        lines.append(f"| {goal['goal']} | {bound} | {text(goal['value'])} | {verdict} |")
+    said = []
+    in_words = {"KL": ("KL divergence", lambda x: f"{x:.4f} nats"), "share": ("accuracy", lambda x: f"{100 * x:.2f} %")}
+    for start, (what, text) in in_words.items():
+        pairs = [g for g in table["goals"] if ", beside " in g["goal"] and g["goal"].startswith(start)]
+        missed = [f"{g['goal']}: {text(g['value'])} against {text(g['bound'])}" for g in pairs if not g["reached"]]
+        ahead = f"By {what}, DRC-T is at or ahead of the peer in {len(pairs) - len(missed)} of {len(pairs)} comparisons"
+        said.append(f"{ahead}; **missed**: {'; '.join(missed)}." if missed else f"{ahead}.")
+    return "\n".join([*lines, "", *said]) + "\n"
+
+
 def listing(table: Mapping) -> str:
     """Every point as Markdown, in the order it was measured in; those whose size cannot be met say why."""
     lines = ["| | method | size | storage | share of experts | KL from the expert (nats) |", "|---" * 6 + "|"]

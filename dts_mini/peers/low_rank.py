@@ -84,8 +84,8 @@ def low_rank(
     ``share`` of the components of each matrix, in [0, 1], without a budget: 1 / N as TSV-C takes it. With a budget
     components are added until the file is full: ``even`` raises the share of all matrices alike (TSV-C),
     ``water-filling`` takes the component that buys most energy for its bytes (ours). In half precision: factors of
-    few bits (``peers.rounded``) are stronger by far. ``weight``: from 0, where squared errors of all matrices count
-    alike, to 1, where they count relative to ||M||.
+    three bits (``peers.rounded``) are stronger by far, at every size that was measured. ``weight``: from 0, where
+    squared errors of all matrices count alike, to 1, where they count relative to ||M||.
     ``vector_bits``: of the elements of 1-D tensors; below 16 they are quantised as TVQ does it.
     """
     if ranks not in ("even", "water-filling"):

@@ -8,8 +8,10 @@ import pytest
 
 from dts_mini.course import claims
 from dts_mini.course.build import read, sources
-from dts_mini.measures.tables import rows_of
-from dts_mini.results import RESULTS, SEEDS
+from dts_mini.measures.cells import SIZES
+from dts_mini.measures.tables import MERGES, rows_of
+from dts_mini.peers import PEERS
+from dts_mini.results import CURVES, LONG, RESULTS, SEEDS
 from dts_mini.suites.mini.suite import DATA
 
 SOURCES = pytest.mark.parametrize("source", sources(), ids=lambda source: source.stem)
@@ -156,3 +158,67 @@ def test_hedging_by_nearness_is_better_than_any_weighting_in_the_mean_and_in_the
 
 def test_the_share_chosen_on_seen_tasks_is_worse_in_the_worst_case_than_half_the_way(cases):
     assert cases["hedge, chosen"]["worst"]["value"] < cases["hedge 0.5"]["worst"]["value"]
+
+
+# --- what notebook 10 and the pages tell of the curve ---
+
+
+@pytest.fixture(scope="module")
+def curve() -> dict:
+    return json.loads(CURVES.read_text())
+
+
+@pytest.fixture(scope="module")
+def kl(curve) -> dict[tuple[str, str], float]:
+    """The KL divergence of each method at each size."""
+    points = [row for row in curve["rows"] if row["group"] == "curve" and "storage" in row]
+    return {(row["name"], row["size"]): row["kl from experts"]["value"] for row in points}
+
+
+def test_the_claims_of_the_curve_are_about_the_nearest_of_all_rivals(curve, kl, recorded):
+    others = [x for (name, size), x in kl.items() if size == "1%" and not name.startswith("DRC-")]
+    assert recorded["10-any-other"] == pytest.approx(kl["DRC-T", "1%"] / min(others), abs=1e-4)
+    nearest = lambda size: min(x for (name, at), x in kl.items() if at == size and name in PEERS)
+    factors = [nearest(size) / kl["DRC-T", size] for size in ("1%", "2%", "3.7%")]
+    assert recorded["10-ahead"] == pytest.approx(min(factors), rel=1e-2)  # the divergences are rounded
+    assert all(kl["DRC-T", size] <= nearest(size) for size in SIZES if float(size[:-1]) <= 4)
+
+
+def test_three_bits_are_far_nearer_than_half_precision_and_two_are_not_at_the_largest_size(kl):
+    plain = {size: min(kl["TSV-C", size], kl["low-rank, water-filling", size]) for size in SIZES}
+    assert all(2 * kl["low-rank INT3", size] < plain[size] for size in SIZES)
+    assert plain["6.25%"] < min(kl["low-rank INT2", "6.25%"], kl["DTS-T, ranks by budget", "6.25%"])
+
+
+def test_a_scale_a_tensor_makes_t_switch_weaker_in_small_files_and_stronger_in_large_ones(kl):
+    ratio = {size: kl["T-Switch, a scale a tensor", size] / kl["T-Switch", size] for size in SIZES}
+    assert all(ratio[size] > 1.3 if float(size[:-1]) <= 2 else ratio[size] < 0.5 for size in SIZES)
+
+
+def test_only_the_average_is_a_better_base_of_drc_than_theta_0(curve, kl):
+    over = {row["name"]: row["kl from experts"]["value"] for row in curve["rows"] if row["group"] == "bases"}
+    assert [merge for merge in MERGES if over[f"DRC-D, {merge}"] < kl["DRC-T", "1%"]] == ["average"]
+    assert [merge for merge in MERGES if over[f"DRC-D, {merge}"] > over[f"DTS-D, {merge}"]] == ["Iso-C"]
+
+
+def test_no_plain_part_of_a_task_vector_keeps_in_a_hundredth_what_dts_keeps(headline, curve):
+    kept = [row["share of experts"]["value"] for row in rows_of(headline, "cheap") if row["storage"] < 0.011]
+    at_1 = {row["name"]: row["share of experts"]["value"] for row in curve["rows"] if row["size"] == "1%"}
+    plain = ("TSV-C", "low-rank, water-filling", "magnitude pruning")
+    assert max(*kept, *(at_1[name] for name in plain)) < 0.99 < at_1["DTS-T"]
+
+
+def test_zero_shot_with_synonyms_is_above_every_merge_and_every_fused_model(headline):
+    unseen = json.loads(RESULTS.read_text())["unseen"]
+    (words,) = (row for row in headline["rows"] if row["name"] == "zero-shot, synonyms")
+    assert words["mean"]["value"] > max(means(headline, "base merge").values())
+    for row in rows_of(unseen, "DTS unseen"):
+        assert all(cell["value"] < words["accuracy"][task]["value"] for task, cell in row["accuracy"].items())
+
+
+def test_the_page_of_results_says_of_each_goal_of_its_own_whether_it_was_missed(curve):
+    text = LONG.read_text().partition("<!-- results:aims -->")[2].partition("<!-- end -->")[0]
+    told = {line.split(" | ")[0][2:]: "**missed**" in line for line in text.splitlines() if line.startswith("| ")}
+    goals = {goal["goal"]: not goal["reached"] for goal in curve["goals"]}
+    assert {goal: missed for goal, missed in goals.items() if ", beside " not in goal}.items() <= told.items()
+    assert all(goal in text for goal, missed in goals.items() if missed)
