@@ -154,8 +154,10 @@ class Ranked:
         return {name: mask for name, mask in masks if mask.any()}
 
 
-def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int) -> TaskDelta:
-    """The delta of the largest density, in [0, 1], whose file is within the budget.
+def densest(
+    make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int, most: float = 1.0
+) -> TaskDelta:
+    """The delta of the largest density, in [0, ``most``], whose file is within the budget.
 
     ``bits``: what each of the ``elements`` takes that stays, beside its place. At a density d they take about
     n (H(d) + bits d) bits together: a first guess.
@@ -166,8 +168,8 @@ def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits
         places = -d * math.log2(d) - (1 - d) * math.log2(1 - d) if 0 < d < 1 else 0.0
         return int(elements * (places + bits * d) / 8)
 
-    spare = max(0, budget - len(make(0.0).to_bytes()))
-    return largest(lambda step: make(step / DENSITIES), budget, DENSITIES, fit(about, spare, DENSITIES, 0))
+    spare, steps = max(0, budget - len(make(0.0).to_bytes())), int(most * DENSITIES)
+    return largest(lambda step: make(step / DENSITIES), budget, steps, fit(about, spare, steps, 0))
 
 
 def prefix(costs: Iterable[float], spare: float) -> int:
