@@ -307,6 +307,8 @@ def _reproduce(o: argparse.Namespace) -> None:
     foreign = images if o.suite in GLUE else language
     if wrong := [name for name in foreign if options[name] is not None]:
         raise DTSError(f"--{wrong[0]} is of other suites: {o.suite} has no such option")
+    if o.experts and (twice := [task for task, _ in o.experts if [t for t, _ in o.experts].count(task) > 1]):
+        raise DTSError(f"--experts names two experts of {twice[0]}: name one for each task")
     with _Progress("reproduce"):
         suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
         from dts_mini.reproduce import plan, plan_text, reproduce
