@@ -292,8 +292,10 @@ def _evaluate(o: argparse.Namespace) -> None:
 def _expert(text: str) -> tuple[str, str]:
     """A task and its expert's repository, as ``--experts`` takes them."""
     task, _, repo = text.partition("=")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form TASK=OWNER/NAME, such as cola=you/roberta-cola")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w./-]+)?", repo):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form TASK=OWNER/NAME, such as cola=you/roberta-cola, or TASK=OWNER/NAME/FOLDER"
+        )
     return task, repo
 
 
@@ -587,7 +589,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=_expert,
         metavar="TASK=OWNER/NAME",
-        help="of gpt2-glue and roberta-glue, experts of your own",
+        help="of gpt2-glue and roberta-glue, experts that you name; /FOLDER behind it where one holds several",
     )
     sub.add_argument("--texts", type=int, metavar="N", help="of those, a draw of N texts of each task (default: all)")
     sub.add_argument("--tasks", type=int, choices=(8, 14, 20), help="how many data sets (default: 8)")

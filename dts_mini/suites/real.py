@@ -93,20 +93,23 @@ class RealSuite:
         """All files that the tables read; FileError where the Hub cannot be reached."""
         return [file for files in self.wanted_files().values() for file in files()]
 
-    def _weights(self, repo: Repo) -> list[tuple[Repo, str]]:
-        """The files of a repository's weights: one of safetensors, or an index and its shards, or an old state dict."""
-        found = self.hub.files(repo)
+    def _weights(self, repo: Repo, folder: str = "") -> list[tuple[Repo, str]]:
+        """The files of a model's weights: one of safetensors, or an index and its shards, or an old state dict.
+
+        ``folder`` names where they lie in the repository, with a slash behind it.
+        """
+        found = {file.removeprefix(folder) for file in self.hub.files(repo) if file.startswith(folder)}
         shards = sorted(file for file in found if SHARD.fullmatch(file))
         for files in (["model.safetensors"], [INDEX, *shards], ["pytorch_model.bin"]):
             if files[0] in found:
-                return [(repo, file) for file in files]
+                return [(repo, folder + file) for file in files]
         mend = "was the repository changed?"
         if "adapter_config.json" in found:
             mend = "it is an adapter: merge it into its base first (peft: merge_and_unload), and save the whole model"
-        raise FileError(f"{repo} at {self.hub.commit(repo)[:8]}: has no model.safetensors; {mend}")
+        raise FileError(f"{repo} at {self.hub.commit(repo)[:8]}: has no {folder}model.safetensors; {mend}")
 
-    def _load(self, repo: Repo) -> dict[str, Tensor]:
-        path, *_ = [self.hub.fetch(*file) for file in self._weights(repo)]
+    def _load(self, repo: Repo, folder: str = "") -> dict[str, Tensor]:
+        path, *_ = [self.hub.fetch(*file) for file in self._weights(repo, folder)]
         if path.suffix == ".bin":
             with contextlib.suppress(Exception):  # what it cannot read, the next line can, or says why not
                 held = torch.load(path, map_location="cpu", weights_only=True)  # those before PyTorch 1.6, too

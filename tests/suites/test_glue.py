@@ -366,6 +366,24 @@ def test_an_expert_in_shards_or_in_an_old_file_is_the_same_expert(glue, language
             assert torch.equal(suite.expert("rte")[name], tensor)
 
 
+def test_experts_may_lie_in_folders_of_one_repository(glue, language_cache, language, tmp_path):
+    """As those do that several papers merge: TASK/roberta-base_lr1e-05."""
+    shared, tasks = "you/all", ("cola", "rte")
+    files = {f"{t}/lr1e-05/{file}": data for t in tasks for file, data in language[f"you/roberta-{t}"].items()}
+    minihub.write(language_cache, {shared: files})
+    named = {task: f"{shared}/{task}/lr1e-05" for task in tasks}
+    suite = glue("roberta-glue", cache=language_cache, experts=named, home=tmp_path / "shared")
+    alone = glue("roberta-glue", experts={task: miniglue.OWN[task] for task in tasks})
+    assert {file for repo, file in suite.wanted() if repo.name == shared} == set(files)
+    assert suite.identity("cola", "test")["expert"].startswith("you/all/cola/lr1e-05@")
+    for task in tasks:
+        assert all(torch.equal(tensor, suite.expert(task)[name]) for name, tensor in alone.expert(task).items())
+        assert torch.equal(suite.descriptor(task), alone.descriptor(task))
+    wrong = glue("roberta-glue", cache=language_cache, experts=named | {"mnli": f"{shared}/mnli"})
+    with pytest.raises(FileError, match=r"you/all at .*: has no mnli/model.safetensors"):
+        wrong.wanted()
+
+
 def test_weights_that_cannot_be_had_are_named_with_the_mend(glue, language_cache, language):
     whole = _pickled(safetensors.torch.load(language[RTE]["model.safetensors"]))
     for number, (files, words) in enumerate(

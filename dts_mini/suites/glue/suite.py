@@ -46,8 +46,9 @@ class GlueSuite(RealSuite):
 
     Bodies are merged and compressed, each task keeps its own head. GLUE's validation sets are the ``test`` split, since
     the labels of its test sets are not public; ``validation`` is a seeded tenth of the training split. ``experts``
-    names repositories of the Hub by task, ``{"cola": "OWNER/NAME"}``, at least two; RoBERTa has no others. Their
-    tokenizer is the base's. ``texts`` draws so many texts of a task at most, where all would take too long.
+    names repositories of the Hub by task, ``{"cola": "OWNER/NAME"}``, or ``"OWNER/NAME/FOLDER"`` where one holds
+    several, at least two; RoBERTa has no others. Their tokenizer is the base's. ``texts`` draws so many texts of a task
+    at most, where all would take too long.
     """
 
     unit, kept = "texts", "token ids of texts"
@@ -85,7 +86,9 @@ class GlueSuite(RealSuite):
         )  # fmt: skip
         self.name, self.texts = architecture, texts
         self._tasks = {task: TASKS[task] for task in TASKS if task in named}
-        self._experts = {task: Repo(named[task]) for task in self._tasks}
+        placed = {task: named[task].split("/", 2) for task in self._tasks}
+        self._experts = {task: Repo("/".join(parts[:2])) for task, parts in placed.items()}
+        self._within = {task: "".join(f"{part.strip('/')}/" for part in parts[2:]) for task, parts in placed.items()}
         self.tasks, self.example = tuple(self._tasks), next(iter(self._tasks))
         held = tuple(task for task in UNSEEN if task in self._tasks)
         self.unseen = held if len(self.tasks) - len(held) > 1 else ()  # of one seen task there is no merge
@@ -135,8 +138,8 @@ class GlueSuite(RealSuite):
     @functools.cache  # noqa: B019
     def _expert(self, task: str) -> tuple[State, State]:
         """Body and head of a task's expert."""
-        repo, number, base = self._experts[task], len(self.classes(task)), self.pretrained()
-        about, stored = self._about(task), self._load(repo)
+        repo, number, base = self._whose(task), len(self.classes(task)), self.pretrained()
+        about, stored = self._about(task), self._load(self._experts[task], self._within[task])
         body, head = keys.body(stored, self.config, base), keys.head(stored, self.config)
         check_same_layout(base, body, f"expert of {task}, {repo}", f"base {self.base}")
         for name in keys.SETTINGS[self.config["model_type"]]:
@@ -178,9 +181,13 @@ class GlueSuite(RealSuite):
         order = [named.get(plain(name)) for name in self.classes(task)]
         return [int(number) for number in order] if sorted(map(str, order)) == list(map(str, numbers)) else [*numbers]
 
+    def _whose(self, task: str) -> str:
+        """Where a task's expert lies: its repository, and the folder there if it has one."""
+        return f"{self._experts[task]}/{self._within[task]}".rstrip("/")
+
     def _about(self, task: str) -> dict:
         """What the config.json of a task's expert says."""
-        path = self.hub.fetch(self._experts[task], "config.json")
+        path = self.hub.fetch(self._experts[task], self._within[task] + "config.json")
         if not isinstance(found := read_json(path), dict):
             raise FileError(f"{path}: is no configuration of a model, but a {type(found).__name__}; was it changed?")
         return found
@@ -272,14 +279,13 @@ class GlueSuite(RealSuite):
 
     def identity(self, task: str, split: str) -> dict:
         about = self._task(task)
-        repo = self._experts[about.name]
         return {
             "data": DATA,
             "commit": self.hub.commit(Repo(DATA, "dataset")),
             "task": about.name,
             "split": split,
             "base": f"{self.base}@{self.hub.commit(self.base)}",  # the tokenizer
-            "expert": f"{repo}@{self.hub.commit(repo)}",  # the head
+            "expert": f"{self._whose(about.name)}@{self.hub.commit(self._experts[about.name])}",  # the head
             "length": LENGTH,
             "precision": self.precision,
             "texts": self.texts,
@@ -292,9 +298,11 @@ class GlueSuite(RealSuite):
 
     def wanted_files(self) -> dict[Repo, Files]:
         """The base with its tokenizer, the experts, the test texts."""
-        weights = lambda repo: [(repo, "config.json"), *self._weights(repo)]
+        weights = lambda repo, folder="": [(repo, folder + "config.json"), *self._weights(repo, folder)]
         files: dict[Repo, Files] = {self.base: lambda: [*weights(self.base), *self._tokenizer_files()]}
-        files |= {repo: lambda repo=repo: weights(repo) for repo in self._experts.values()}
+        for repo in self._experts.values():  # one may hold several experts
+            folders = [self._within[task] for task, other in self._experts.items() if other == repo]
+            files[repo] = lambda repo=repo, folders=folders: [file for name in folders for file in weights(repo, name)]
         texts = lambda: [file for about in self._tasks.values() for file in self._data_files(about, "test")]
         return files | {Repo(DATA, "dataset"): texts}
 
