@@ -76,7 +76,7 @@ class GlueSuite(RealSuite):
             raise DTSError("one expert is nothing to merge: name at least two, --experts cola=OWNER/NAME rte=...")
         if twice := [task for task, repo in named.items() if list(named.values()).count(repo) > 1]:
             raise DTSError(
-                f"{named[twice[0]]} is named for {' and '.join(twice)}: its head is of one task; name an expert for each"
+                f"{named[twice[0]]} is named for {' and '.join(twice)}: its head is of one task; name one for each"
             )
         if texts is not None and texts < 1:
             raise DTSError(f"texts is {texts}: draw at least one of each task, or leave it out for all")
