@@ -292,8 +292,10 @@ def _evaluate(o: argparse.Namespace) -> None:
 def _expert(text: str) -> tuple[str, str]:
     """A task and its expert's repository, as ``--experts`` takes them."""
     task, _, repo = text.partition("=")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form TASK=OWNER/NAME, such as cola=you/roberta-cola")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(/[\w./-]+)?", repo):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form TASK=OWNER/NAME, such as cola=you/roberta-cola, or TASK=OWNER/NAME/FOLDER"
+        )
     return task, repo
 
 
@@ -307,6 +309,8 @@ def _reproduce(o: argparse.Namespace) -> None:
     foreign = images if o.suite in GLUE else language
     if wrong := [name for name in foreign if options[name] is not None]:
         raise DTSError(f"--{wrong[0]} is of other suites: {o.suite} has no such option")
+    if o.experts and (twice := [task for task, _ in o.experts if [t for t, _ in o.experts].count(task) > 1]):
+        raise DTSError(f"--experts names two experts of {twice[0]}: name one for each task")
     with _Progress("reproduce"):
         suite = load_suite(o.suite, **{name: value for name, value in options.items() if value is not None})
         from dts_mini.reproduce import plan, plan_text, reproduce
@@ -585,7 +589,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=_expert,
         metavar="TASK=OWNER/NAME",
-        help="of gpt2-glue and roberta-glue, experts of your own",
+        help="of gpt2-glue and roberta-glue, experts that you name; /FOLDER behind it where one holds several",
     )
     sub.add_argument("--texts", type=int, metavar="N", help="of those, a draw of N texts of each task (default: all)")
     sub.add_argument("--tasks", type=int, choices=(8, 14, 20), help="how many data sets (default: 8)")

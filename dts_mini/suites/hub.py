@@ -195,7 +195,14 @@ class Hub:
                     f"{what}: asks you to accept its terms on its page first, then: hf auth login"
                 ) from error
             except errors.RepositoryNotFoundError as error:
-                raise FileError(f"{what}: the Hub has no such {repo.kind}, or not for you (hf auth login)") from error
+                here = "" if not Path(repo.name).is_dir() else "; the folder of that name here is to be uploaded first"
+                raise FileError(
+                    f"{what}: the Hub has no such {repo.kind}, or not for you (hf auth login){here}"
+                ) from error
+            except errors.HFValidationError as error:
+                raise FileError(
+                    f"{what}: is no name of a repository of the Hub, OWNER/NAME ({_first(error)})"
+                ) from error
             except (errors.EntryNotFoundError, errors.HTTPError, OSError) as error:
                 status, pause = _status(error)
                 if status == 404 or isinstance(error, errors.RemoteEntryNotFoundError):

@@ -1,6 +1,7 @@
 """A suite of the Hub's checkpoints and data sets: what those of images and those of texts share."""
 
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dts_mini.core.errors import DTSError, FileError
-from dts_mini.core.file import load_tensors
 from dts_mini.core.state import State
+from dts_mini.streaming.checkpoint import open_checkpoint
 from dts_mini.suites import places
 from dts_mini.suites.hub import Hub, Repo
 from dts_mini.suites.store import Store
@@ -18,6 +19,7 @@ from dts_mini.suites.store import Store
 BUILD = places.BUILD
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Files = Callable[[], list[tuple[Repo, str]]]
+INDEX, SHARD = "model.safetensors.index.json", re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
 class Trial(NamedTuple):
@@ -91,19 +93,29 @@ class RealSuite:
         """All files that the tables read; FileError where the Hub cannot be reached."""
         return [file for files in self.wanted_files().values() for file in files()]
 
-    def _weights(self, repo: Repo) -> str:
-        """The file of a repository's weights: safetensors where there are, else the old pickled state dict."""
-        found = self.hub.files(repo)
-        for file in ("model.safetensors", "pytorch_model.bin"):
-            if file in found:
-                return file
-        raise FileError(f"{repo} at {self.hub.commit(repo)[:8]}: has no model.safetensors; was the repository changed?")
+    def _weights(self, repo: Repo, folder: str = "") -> list[tuple[Repo, str]]:
+        """The files of a model's weights: one of safetensors, or an index and its shards, or an old state dict.
 
-    def _load(self, repo: Repo) -> dict[str, Tensor]:
-        path = self.hub.fetch(repo, self._weights(repo))
-        if path.suffix == ".safetensors":
-            return load_tensors(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        ``folder`` names where they lie in the repository, with a slash behind it.
+        """
+        found = {file.removeprefix(folder) for file in self.hub.files(repo) if file.startswith(folder)}
+        shards = sorted(file for file in found if SHARD.fullmatch(file))
+        for files in (["model.safetensors"], [INDEX, *shards], ["pytorch_model.bin"]):
+            if files[0] in found:
+                return [(repo, folder + file) for file in files]
+        mend = "was the repository changed?"
+        if "adapter_config.json" in found:
+            mend = "it is an adapter: merge it into its base first (peft: merge_and_unload), and save the whole model"
+        raise FileError(f"{repo} at {self.hub.commit(repo)[:8]}: has no {folder}model.safetensors; {mend}")
+
+    def _load(self, repo: Repo, folder: str = "") -> dict[str, Tensor]:
+        path, *_ = [self.hub.fetch(*file) for file in self._weights(repo, folder)]
+        if path.suffix == ".bin":
+            with contextlib.suppress(Exception):  # what it cannot read, the next line can, or says why not
+                held = torch.load(path, map_location="cpu", weights_only=True)  # those before PyTorch 1.6, too
+                if all(isinstance(tensor, Tensor) for tensor in held.values()):
+                    return dict(held)
+        return dict(open_checkpoint(path))
 
 
 def mixed(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager:

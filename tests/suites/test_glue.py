@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import json
+import math
 import re
 import shlex
 import shutil
@@ -18,6 +19,7 @@ import torch
 from huggingface_hub import constants
 from pyarrow import Table
 from pyarrow.parquet import read_table, write_table
+from sklearn.metrics import matthews_corrcoef
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -31,7 +33,7 @@ from dts_mini.suites import load_suite, streams, texts
 from dts_mini.suites.evaluation import logits
 from dts_mini.suites.glue import keys
 from dts_mini.suites.glue.names import COMMITS, TASKS, UNSEEN, expert_repo
-from dts_mini.suites.glue.suite import GlueSuite
+from dts_mini.suites.glue.suite import GlueSuite, matthews
 from dts_mini.suites.hub import Hub, Repo
 from dts_mini.suites.suite import Suite
 
@@ -129,6 +131,22 @@ def test_classes_that_an_expert_has_in_another_order_are_put_into_the_datas(glue
     assert glue("roberta-glue").order("cola") == [0, 1] and glue().order("mnli") == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"0": "no", "1": "yes"},
+        {"zero": "not_entailment", "one": "entailment"},
+        {"1": "not_entailment", "2": "entailment"},
+        ["not_entailment", "entailment"],
+    ],
+    ids=str,
+)
+def test_names_of_classes_that_tell_nothing_leave_the_datas_order(names, glue, language_cache, language):
+    about = json.loads(language["tanganke/gpt2_rte"]["config.json"]) | {"id2label": names}
+    _replaced(language_cache, "tanganke/gpt2_rte", "config.json", json.dumps(about).encode())
+    assert glue(cache=language_cache).order("rte") == [0, 1]
+
+
 def test_bodies_are_the_stored_weights_without_heads_and_masks(glue, language):
     suite = glue()
     stored = safetensors.torch.load(language["openai-community/gpt2"]["model.safetensors"])
@@ -160,9 +178,10 @@ def test_gpt2s_descriptor_depends_neither_on_a_shift_of_the_head_nor_on_the_orde
     assert (seen @ suite.descriptor("rte") >= 0).all()  # of two such matrices no cosine is negative
 
 
-def test_robertas_descriptor_is_the_papers_dense_layer(glue):
+def test_robertas_descriptor_is_the_papers_dense_layer_with_its_bias(glue):
     suite = glue("roberta-glue")
-    dense = suite.head("rte")["classifier.dense.weight"].flatten()
+    head = suite.head("rte")
+    dense = torch.cat([head["classifier.dense.bias"], head["classifier.dense.weight"].flatten()])
     assert torch.allclose(suite.descriptor("rte"), F.normalize(dense, dim=0))
 
 
@@ -171,6 +190,14 @@ def test_the_unseen_tasks_are_the_papers_among_those_there_are(glue):
     only = {task: f"you/roberta-{task}" for task in ("cola", "mnli")}
     assert glue("roberta-glue", experts=only).unseen == ()
     assert passes(glue("roberta-glue", experts=only))["unseen"] == 0
+
+
+def test_a_single_seen_task_makes_no_table_of_unseen_ones(glue):
+    """Of one expert there is no merge: Consensus would end the run after hours."""
+    for tasks in (("cola", "rte"), ("rte", "sst2"), ("cola", "rte", "sst2")):
+        assert glue("roberta-glue", experts={task: f"you/roberta-{task}" for task in tasks}).unseen == ()
+    four = {task: f"you/roberta-{task}" for task in ("cola", "mnli", "rte", "sst2")}
+    assert glue("roberta-glue", experts=four).unseen == ("sst2", "rte")
 
 
 def test_a_draw_of_texts_is_of_the_same_ones_each_time_and_keeps_its_results_apart(glue):
@@ -225,6 +252,7 @@ def test_what_cannot_be_a_suite_is_refused(glue):
         ({"architecture": "roberta-glue", "experts": None}, "has no published experts: name yours, --experts"),
         ({"experts": {"cola": "a/b"}}, "one expert is nothing to merge"),
         ({"experts": {"cola": "a/b", "stsb": "a/c"}}, "task is 'stsb': choose one of cola, mnli"),
+        ({"experts": {"cola": "a/b", "rte": "a/b"}}, "a/b is named for cola and rte: its head is of one task"),
         ({"precision": "float8"}, "precision is 'float8'"),
     ):
         with pytest.raises(DTSError, match=words):
@@ -241,6 +269,7 @@ def test_options_of_another_suite_are_refused(capsys):
         ("clip-vit-b-32 --experts cola=a/b", "--experts is of other suites"),
         ("clip-vit-b-32 --texts 5", "--texts is of other suites"),
         ("gpt2-glue --figures all", "leave out --figures"),
+        ("gpt2-glue --experts cola=a/b rte=a/c cola=a/d", "--experts names two experts of cola: name one for each"),
     ):
         assert main(["reproduce", "--suite", *line.split()]) == 1
         assert words in capsys.readouterr().err
@@ -250,12 +279,14 @@ def test_options_of_another_suite_are_refused(capsys):
 
 
 def _replaced(cache, repo, file, data):
+    """Puts a file into a repository in a file's place; without data there is none."""
     folder = minihub.folder_of(cache, repo)
-    (link,) = (folder / "snapshots").glob(f"*/{file}")
-    blob = folder / "blobs" / minihub.etag(file, data)
-    blob.write_bytes(data)
-    link.unlink()
-    link.symlink_to(blob)
+    (snapshot,) = (folder / "snapshots").iterdir()
+    (snapshot / file).unlink(missing_ok=True)
+    if data is not None:
+        blob = folder / "blobs" / minihub.etag(file, data)
+        blob.write_bytes(data)
+        (snapshot / file).symlink_to(blob)
 
 
 def test_an_expert_of_another_task_or_size_is_named(glue, language_cache, language):
@@ -267,6 +298,132 @@ def test_an_expert_of_another_task_or_size_is_named(glue, language_cache, langua
     _replaced(language_cache, "tanganke/gpt2_rte", "model.safetensors", safetensors.torch.save(smaller))
     with pytest.raises(StateError, match="the expert of rte, tanganke/gpt2_rte does not fit the base"):
         glue(cache=language_cache).expert("rte")
+
+
+RTE = "tanganke/gpt2_rte"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "words"),
+    [
+        ("score.weight", torch.ones(2, 16), r"'score.weight' has shape \(2, 16\) in the head of tanganke/gpt2_rte"),
+        ("score.bias", torch.ones(2), "head of tanganke/gpt2_rte, the expert of rte, does not fit .* 'score.bias'"),
+        ("score.weight", torch.full((2, 32), torch.nan), "rte, tanganke/gpt2_rte: score.weight holds NaN or infinity"),
+        ("transformer.ln_f.bias", torch.full((32,), torch.inf), "rte, tanganke/gpt2_rte: ln_f.bias holds NaN or inf"),
+    ],
+)
+def test_what_is_wrong_with_a_head_or_a_value_is_said_before_any_model_is_asked(
+    name, tensor, words, glue, language_cache, language
+):
+    state = safetensors.torch.load(language[RTE]["model.safetensors"]) | {name: tensor}
+    _replaced(language_cache, RTE, "model.safetensors", safetensors.torch.save(state))
+    with pytest.raises(StateError, match=words):
+        glue(cache=language_cache).check()
+
+
+def test_a_head_that_lacks_a_layer_is_named(glue, language_cache, language):
+    state = safetensors.torch.load(language["you/roberta-rte"]["model.safetensors"])
+    state = {name: tensor for name, tensor in state.items() if "classifier.dense" not in name}
+    _replaced(language_cache, "you/roberta-rte", "model.safetensors", safetensors.torch.save(state))
+    with pytest.raises(StateError, match=r"head of you/roberta-rte, .*: it lacks 'classifier.dense.weight'"):
+        glue("roberta-glue", cache=language_cache).expert("rte")
+
+
+def test_an_expert_that_computes_otherwise_than_the_base_is_named(glue, language_cache, language):
+    """Its shapes are the same: it would answer, and wrongly."""
+    about = json.loads(language[RTE]["config.json"]) | {"n_head": 1}
+    _replaced(language_cache, RTE, "config.json", json.dumps(about).encode())
+    with pytest.raises(StateError, match=f"expert of rte, {RTE}: its config.json has n_head 1, that of .* has 2"):
+        glue(cache=language_cache).expert("rte")
+    _replaced(language_cache, RTE, "config.json", b"[]")
+    with pytest.raises(FileError, match=r"config.json: is no configuration of a model, but a list"):
+        glue(cache=language_cache).expert("rte")
+
+
+def _pickled(state, **settings) -> bytes:
+    with BytesIO() as file:
+        torch.save(state, file, **settings)
+        return file.getvalue()
+
+
+def test_an_expert_in_shards_or_in_an_old_file_is_the_same_expert(glue, language_cache, language):
+    state = safetensors.torch.load(language[RTE]["model.safetensors"])
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    placed = {name: shards[number % 2] for number, name in enumerate(state)}
+    files = {
+        shard: safetensors.torch.save({n: state[n] for n, where in placed.items() if where == shard})
+        for shard in shards
+    }
+    files["model.safetensors.index.json"] = json.dumps({"metadata": {}, "weight_map": placed}).encode()
+    old = {"_use_new_zipfile_serialization": False}  # before PyTorch 1.6, as RoBERTas of 2020 are
+    for others in (files, {"pytorch_model.bin": _pickled(state)}, {"pytorch_model.bin": _pickled(state, **old)}):
+        cache = shutil.copytree(language_cache, language_cache.parent / str(len(others[min(others)])), symlinks=True)
+        for file, data in {"model.safetensors": None, **others}.items():
+            _replaced(cache, RTE, file, data)
+        suite = glue(cache=cache)
+        assert {file for repo, file in suite.wanted() if repo.name == RTE} == {"config.json", *others}
+        for name, tensor in glue().expert("rte").items():
+            assert torch.equal(suite.expert("rte")[name], tensor)
+
+
+def test_experts_may_lie_in_folders_of_one_repository(glue, language_cache, language, tmp_path):
+    """As those do that several papers merge: TASK/roberta-base_lr1e-05."""
+    shared, tasks = "you/all", ("cola", "rte")
+    files = {f"{t}/lr1e-05/{file}": data for t in tasks for file, data in language[f"you/roberta-{t}"].items()}
+    minihub.write(language_cache, {shared: files})
+    named = {task: f"{shared}/{task}/lr1e-05" for task in tasks}
+    suite = glue("roberta-glue", cache=language_cache, experts=named, home=tmp_path / "shared")
+    alone = glue("roberta-glue", experts={task: miniglue.OWN[task] for task in tasks})
+    assert {file for repo, file in suite.wanted() if repo.name == shared} == set(files)
+    assert suite.identity("cola", "test")["expert"].startswith("you/all/cola/lr1e-05@")
+    for task in tasks:
+        assert all(torch.equal(tensor, suite.expert(task)[name]) for name, tensor in alone.expert(task).items())
+        assert torch.equal(suite.descriptor(task), alone.descriptor(task))
+    wrong = glue("roberta-glue", cache=language_cache, experts=named | {"mnli": f"{shared}/mnli"})
+    with pytest.raises(FileError, match=r"you/all at .*: has no mnli/model.safetensors"):
+        wrong.wanted()
+
+
+def test_weights_that_cannot_be_had_are_named_with_the_mend(glue, language_cache, language):
+    whole = _pickled(safetensors.torch.load(language[RTE]["model.safetensors"]))
+    for number, (files, words) in enumerate(
+        (
+            ({"pytorch_model.bin": whole[:-3_000]}, "pytorch_model.bin: .*is damaged.*; copy it again"),
+            ({"pytorch_model.bin": b"version https://git-lfs.github.com/spec/v1"}, "is a Git LFS pointer"),
+            (
+                {"adapter_config.json": b"{}"},
+                f"{RTE} at dcd99d30: has no model.safetensors; it is an adapter: merge it",
+            ),
+        )
+    ):
+        cache = shutil.copytree(language_cache, language_cache.parent / str(number), symlinks=True)
+        for file, data in {"model.safetensors": None, **files}.items():
+            _replaced(cache, RTE, file, data)
+        with pytest.raises(FileError, match=words):
+            glue(cache=cache).expert("rte")
+
+
+def test_a_weight_that_only_was_rounded_to_half_precision_has_not_moved(glue, language_cache, language):
+    base = safetensors.torch.load(language["openai-community/gpt2"]["model.safetensors"])
+    state = safetensors.torch.load(language[RTE]["model.safetensors"])
+    state["transformer.wte.weight"] = base["wte.weight"].clone()
+    state["transformer.wte.weight"][5] += 1  # a word that was read
+    for dtype in (torch.float16, torch.bfloat16):
+        stored = safetensors.torch.save({name: tensor.to(dtype) for name, tensor in state.items()})
+        _replaced(language_cache, RTE, "model.safetensors", stored)
+        suite = glue(cache=language_cache)
+        theta_0, expert = suite.pretrained(), suite.expert("rte")
+        moved = (expert["wte.weight"] != theta_0["wte.weight"]).any(1)
+        assert moved.nonzero().flatten().tolist() == [5]
+        for name, tensor in expert.items():  # nothing else has changed by more than the rounding
+            assert torch.allclose(tensor, state[f"transformer.{name}"], rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_a_data_file_that_cannot_be_read_is_named_before_any_model_is_asked(glue, language_cache, monkeypatch):
+    monkeypatch.setattr(GlueSuite, "answers", lambda *args: pytest.fail("a model was asked"))
+    _replaced(language_cache, str(DATA), "sst2/validation-00000-of-00001.parquet", b"PAR1")
+    with pytest.raises(FileError, match=r"sst2/validation-00000-of-00001.parquet: is no readable Parquet file"):
+        glue(cache=language_cache).check()
 
 
 def test_hidden_labels_and_missing_columns_are_refused(glue, language_cache):
@@ -306,6 +463,17 @@ def test_repositories_are_pinned_to_the_commits_that_the_suite_was_written_for(h
     hub.repin()
     assert hub.commit(Repo("tanganke/gpt2_qqp")) == "b" * 40
     assert make().commit(Repo("tanganke/gpt2_qqp")) == "b" * 40
+
+
+def test_what_is_no_repository_of_the_hub_is_named(hub_server, tmp_path, monkeypatch):
+    hub = Hub(tmp_path / "pins.json", cache=tmp_path / "hub", endpoint=hub_server.address, wait=0)
+    for name in ("./cola", "you/a--b"):
+        with pytest.raises(FileError, match=rf"{name}: is no name of a repository of the Hub, OWNER/NAME"):
+            hub.commit(Repo(name))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "cola").mkdir(parents=True)
+    with pytest.raises(FileError, match=r"no such model, .*; the folder of that name here is to be uploaded first"):
+        hub.commit(Repo("out/cola"))
 
 
 def test_after_every_fault_of_the_hub_the_same_command_goes_on(ran, hub_server, tmp_path, monkeypatch):
@@ -460,8 +628,21 @@ def test_roberta_with_experts_of_ones_own(_language_cache, tmp_path, monkeypatch
     path = capsys.readouterr().out.split(": ")[0]
     report = json.loads((tmp_path / path).with_suffix(".json").read_text())
     assert report["protocol"] == "own" and report["headline"]["columns"] == ["cola", "mnli", "rte"]
-    assert report["unseen"]["columns"] == ["rte"] and not report["checks"]
+    assert report["unseen"]["columns"] == ["rte"]
+    for task, found in report["checks"].items():  # nobody has published what these experts get
+        assert found["said"].startswith(
+            f"its expert gets {found['accuracy']:.1f} % of its texts right, their most frequent"
+        )
+        assert ("It does no better" in found["said"]) == (found["accuracy"] <= found["most frequent class"])
+        assert ("Matthews" in found["said"]) == (task == "cola")
     assert "59.71" in (tmp_path / path).read_text().partition("## Published for other checkpoints")[2]
+
+
+def test_matthews_correlation_is_scikit_learns():
+    for seed in range(5):
+        answers, labels = torch.randint(0, 2, (2, 30), generator=torch.Generator().manual_seed(seed))
+        assert math.isclose(matthews(answers, labels), matthews_corrcoef(labels, answers), abs_tol=1e-9)
+    assert matthews(torch.ones(4), torch.tensor([0, 1, 1, 0])) == 0
 
 
 def test_published_tables_of_a_suites_own_protocol_come_first(glue):

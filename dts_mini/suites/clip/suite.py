@@ -237,12 +237,12 @@ class ClipSuite(Towers, RealSuite):
 
         The files of each are listed when they are asked for; FileError where the Hub cannot be reached.
         """
-        base = lambda: [(self.base, "config.json"), (self.base, self._weights(self.base))]
+        base = lambda: [(self.base, "config.json"), *self._weights(self.base)]
         files: dict[Repo, Files] = {self.base: base}
         for about in self._tasks.values():
             if not self.checkpoints:
                 repo = Repo(expert_repo(self.architecture, about))
-                files[repo] = lambda repo=repo: [(repo, self._weights(repo))]
+                files[repo] = lambda repo=repo: self._weights(repo)
             if not self._from_torchvision(about):
                 splits = ("test", "train") if about.leak else ("test",)
                 files[Repo(about.repo, "dataset")] = lambda about=about, splits=splits: [

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from dts_mini.core.errors import DTSError, FileError, StateError
 from dts_mini.core.file import read_json
-from dts_mini.core.state import State, check_same_layout
-from dts_mini.suites.evaluation import correct
+from dts_mini.core.state import State, all_finite, check_same_layout
+from dts_mini.suites.evaluation import logits
 from dts_mini.suites.glue import keys
 from dts_mini.suites.glue.names import BASES, COMMITS, DATA, LENGTH, TASKS, UNSEEN, GlueTask, expert_repo
 from dts_mini.suites.hub import Hub, Repo, split_files
@@ -46,8 +46,9 @@ class GlueSuite(RealSuite):
 
     Bodies are merged and compressed, each task keeps its own head. GLUE's validation sets are the ``test`` split, since
     the labels of its test sets are not public; ``validation`` is a seeded tenth of the training split. ``experts``
-    names repositories of the Hub by task, ``{"cola": "OWNER/NAME"}``, at least two; RoBERTa has no others. Their
-    tokenizer is the base's. ``texts`` draws so many texts of a task at most, where all would take too long.
+    names repositories of the Hub by task, ``{"cola": "OWNER/NAME"}``, or ``"OWNER/NAME/FOLDER"`` where one holds
+    several, at least two; RoBERTa has no others. Their tokenizer is the base's. ``texts`` draws so many texts of a task
+    at most, where all would take too long.
     """
 
     unit, kept = "texts", "token ids of texts"
@@ -73,6 +74,10 @@ class GlueSuite(RealSuite):
             check_choice("task", task, tuple(TASKS))
         if len(named) < 2:
             raise DTSError("one expert is nothing to merge: name at least two, --experts cola=OWNER/NAME rte=...")
+        if twice := [task for task, repo in named.items() if list(named.values()).count(repo) > 1]:
+            raise DTSError(
+                f"{named[twice[0]]} is named for {' and '.join(twice)}: its head is of one task; name one for each"
+            )
         if texts is not None and texts < 1:
             raise DTSError(f"texts is {texts}: draw at least one of each task, or leave it out for all")
         super().__init__(
@@ -81,10 +86,12 @@ class GlueSuite(RealSuite):
         )  # fmt: skip
         self.name, self.texts = architecture, texts
         self._tasks = {task: TASKS[task] for task in TASKS if task in named}
-        self._experts = {task: Repo(named[task]) for task in self._tasks}
+        placed = {task: named[task].split("/", 2) for task in self._tasks}
+        self._experts = {task: Repo("/".join(parts[:2])) for task, parts in placed.items()}
+        self._within = {task: "".join(f"{part.strip('/')}/" for part in parts[2:]) for task, parts in placed.items()}
         self.tasks, self.example = tuple(self._tasks), next(iter(self._tasks))
         held = tuple(task for task in UNSEEN if task in self._tasks)
-        self.unseen = held if len(held) < len(self.tasks) else ()
+        self.unseen = held if len(self.tasks) - len(held) > 1 else ()  # of one seen task there is no merge
         folder = f"{self.protocol}-{len(self.tasks)}" if experts is None else _folder(named)
         self.folder = self.home / (f"{folder}-{texts}-texts" if texts else folder)
 
@@ -131,16 +138,28 @@ class GlueSuite(RealSuite):
     @functools.cache  # noqa: B019
     def _expert(self, task: str) -> tuple[State, State]:
         """Body and head of a task's expert."""
-        repo, number, base = self._experts[task], len(self.classes(task)), self.pretrained()
-        stored = self._load(repo)
-        body, head = keys.body(stored, self.config), keys.head(stored, self.config)
+        repo, number, base = self._whose(task), len(self.classes(task)), self.pretrained()
+        about, stored = self._about(task), self._load(self._experts[task], self._within[task])
+        body, head = keys.body(stored, self.config, base), keys.head(stored, self.config)
         check_same_layout(base, body, f"expert of {task}, {repo}", f"base {self.base}")
+        for name in keys.SETTINGS[self.config["model_type"]]:
+            if name in about and name in self.config and about[name] != self.config[name]:
+                raise StateError(
+                    f"expert of {task}, {repo}: its config.json has {name} {about[name]!r}, that of {self.base} has "
+                    f"{self.config[name]!r}; name an expert that was fine-tuned from {self.base}"
+                )
         found = next((len(head[name]) for name in keys.LAST if name in head), 0)
         if found != number:
             raise StateError(
                 f"expert of {task}, {repo}: its head has {found or 'no'} classes, {task} has {number}; name a "
                 "classifier that was trained on it"
             )
+        with torch.device("meta"):
+            wanted = keys.head(self._model(number).state_dict(), self.config)
+        check_same_layout(wanted, head, f"head of {repo}, the expert of {task},", "head of transformers' classifier")
+        for name, tensor in [*body.items(), *head.items()]:
+            if not all_finite(tensor):
+                raise StateError(f"expert of {task}, {repo}: {name} holds NaN or infinity; name another expert")
         return {name: body[name] for name in base}, head
 
     def expert(self, task: str) -> State:
@@ -154,12 +173,24 @@ class GlueSuite(RealSuite):
         """Where each of GLUE's classes, in the order of its labels, stands in the head of the task's expert.
 
         An expert that names its classes (``id2label`` in its config.json) may have another order than the data.
+        Names that are not GLUE's tell nothing: then the order is taken to be the data's.
         """
-        about = read_json(self.hub.fetch(self._experts[self._task(task).name], "config.json"))
+        found, numbers = self._about(self._task(task).name).get("id2label"), range(len(self.classes(task)))
         plain = lambda name: str(name).lower().replace("-", "_").replace(" ", "_")
-        named = {plain(name): int(number) for number, name in (about.get("id2label") or {}).items()}
-        classes = [plain(name) for name in self.classes(task)]
-        return [named[name] for name in classes] if set(named) == set(classes) else list(range(len(classes)))
+        named = {plain(name): str(number) for number, name in found.items()} if isinstance(found, dict) else {}
+        order = [named.get(plain(name)) for name in self.classes(task)]
+        return [int(number) for number in order] if sorted(map(str, order)) == list(map(str, numbers)) else [*numbers]
+
+    def _whose(self, task: str) -> str:
+        """Where a task's expert lies: its repository, and the folder there if it has one."""
+        return f"{self._experts[task]}/{self._within[task]}".rstrip("/")
+
+    def _about(self, task: str) -> dict:
+        """What the config.json of a task's expert says."""
+        path = self.hub.fetch(self._experts[task], self._within[task] + "config.json")
+        if not isinstance(found := read_json(path), dict):
+            raise FileError(f"{path}: is no configuration of a model, but a {type(found).__name__}; was it changed?")
+        return found
 
     def answers(self, state: State, task: str, inputs: Tensor) -> Tensor:
         """Logits (n, classes) of a body on texts (token ids), under the task's head, in the order of GLUE's labels."""
@@ -174,12 +205,13 @@ class GlueSuite(RealSuite):
         return in_batches(answer, inputs, self.pad)[:, order]
 
     def descriptor(self, task: str) -> Tensor:
-        """The paper's for GLUE: the head's dense layer, flattened. A head without one, as GPT-2's, has as many rows as
-        the task has classes: of its rows' differences from their mean, H, it is H^T H, flattened, which has one size.
+        """The paper's for GLUE: the head's dense layer, weight and bias, flattened. A head without one, as GPT-2's, has
+        as many rows as the task has classes: of its rows' differences from their mean, H, it is H^T H, flattened,
+        which has one size.
         """
         head = self.head(task)
-        if (dense := head.get("classifier.dense.weight")) is not None:
-            return F.normalize(dense.flatten(), dim=0)
+        if dense := [x.flatten() for name, x in sorted(head.items()) if name.startswith("classifier.dense.")]:
+            return F.normalize(torch.cat(dense), dim=0)
         rows = head["score.weight"] - head["score.weight"].mean(0)  # a shift of all logits changes no answer
         return F.normalize((rows.T @ rows).flatten(), dim=0)
 
@@ -215,12 +247,17 @@ class GlueSuite(RealSuite):
         return tokens, labels
 
     def _tokenised(self, about: GlueTask, split: str) -> dict[str, Tensor]:
+        from pyarrow import ArrowException
         from pyarrow.parquet import read_table
 
         self.progress(f"texts of {about.name}, {split}")
         rows = {name: [] for name in (*about.columns, "label")}
         for path in (self.hub.fetch(*file) for file in self._data_files(about, split)):
-            table = read_table(path)
+            try:
+                table = read_table(path)
+            except (ArrowException, OSError) as error:
+                why = str(error).splitlines()[0]
+                raise FileError(f"{path}: is no readable Parquet file ({why}); tell whoever keeps it") from error
             if missing := [name for name in rows if name not in table.column_names]:
                 there = ", ".join(table.column_names)
                 raise DTSError(f"{DATA}: {about.name} has no column {missing[0]!r}, only {there}")
@@ -242,14 +279,13 @@ class GlueSuite(RealSuite):
 
     def identity(self, task: str, split: str) -> dict:
         about = self._task(task)
-        repo = self._experts[about.name]
         return {
             "data": DATA,
             "commit": self.hub.commit(Repo(DATA, "dataset")),
             "task": about.name,
             "split": split,
             "base": f"{self.base}@{self.hub.commit(self.base)}",  # the tokenizer
-            "expert": f"{repo}@{self.hub.commit(repo)}",  # the head
+            "expert": f"{self._whose(about.name)}@{self.hub.commit(self._experts[about.name])}",  # the head
             "length": LENGTH,
             "precision": self.precision,
             "texts": self.texts,
@@ -262,9 +298,11 @@ class GlueSuite(RealSuite):
 
     def wanted_files(self) -> dict[Repo, Files]:
         """The base with its tokenizer, the experts, the test texts."""
-        weights = lambda repo: [(repo, "config.json"), (repo, self._weights(repo))]
+        weights = lambda repo, folder="": [(repo, folder + "config.json"), *self._weights(repo, folder)]
         files: dict[Repo, Files] = {self.base: lambda: [*weights(self.base), *self._tokenizer_files()]}
-        files |= {repo: lambda repo=repo: weights(repo) for repo in self._experts.values()}
+        for repo in self._experts.values():  # one may hold several experts
+            folders = [self._within[task] for task, other in self._experts.items() if other == repo]
+            files[repo] = lambda repo=repo, folders=folders: [file for name in folders for file in weights(repo, name)]
         texts = lambda: [file for about in self._tasks.values() for file in self._data_files(about, "test")]
         return files | {Repo(DATA, "dataset"): texts}
 
@@ -288,15 +326,33 @@ class GlueSuite(RealSuite):
         return Trial(run, len(texts), _parts(keys.body(model.state_dict(), config)))
 
     def check(self) -> dict[str, dict]:
-        """Each expert's accuracy beside the published one: where they differ, so do texts, padding or files."""
+        """Each expert's accuracy, beside the published one where there is one: where they differ, so do texts, padding
+        or files. Else beside the share of the most frequent class, which takes no expert.
+        """
+        for task in self.tasks:  # what is wrong with them is said before anything is measured
+            self.inputs(task, "test"), self.expert(task)
         found = {}
-        for about in self._tasks.values() if self.protocol == "G1" and not self.texts else ():
+        for about in self._tasks.values():
             self.progress(f"expert of {about.name}")
-            here = 100 * correct(self, self.expert(about.name), about.name).float().mean().item()
-            said = f"its expert gets {here:.1f} % of its texts right, {about.published} % as published."
-            if abs(here - about.published) > DIFFERS:
-                said += " They differ: find out why before you compare the tables below with published ones."
-            found[about.name] = {"accuracy": round(here, 2), "published": about.published, "said": said}
+            answers = logits(self, self.expert(about.name), about.name).argmax(1)
+            labels = self.inputs(about.name, "test")[1]
+            right, most = (answers == labels).sum().item(), labels.bincount().max().item()
+            here, most_of = 100 * right / len(labels), 100 * most / len(labels)
+            entry = {"accuracy": round(here, 2)}
+            if self.protocol == "G1" and not self.texts:
+                entry["published"], said = about.published, f"{about.published} % as published."
+                if abs(here - about.published) > DIFFERS:
+                    said += " They differ: find out why before you compare the tables above with published ones."
+            else:
+                entry["most frequent class"] = round(most_of, 2)
+                said = f"their most frequent class is {most_of:.1f} % of them."
+                if right <= most:
+                    said += " It does no better than to name that one each time: is it an expert of this task, with "
+                    said += "this base and tokenizer, and with its classes in GLUE's order?"
+            if about.name == "cola":
+                entry["Matthews correlation"] = round(100 * matthews(answers, labels), 2)
+                said += f" Its Matthews correlation is {entry['Matthews correlation']:.1f}."
+            found[about.name] = entry | {"said": f"its expert gets {here:.1f} % of its texts right, {said}"}
         return found
 
     def notes(self) -> list[str]:
@@ -312,6 +368,15 @@ class GlueSuite(RealSuite):
         if self.texts:
             found.append(f"Of each task at most {self.texts:,} texts were drawn; published numbers are of all texts.")
         return found
+
+
+def matthews(answers: Tensor, labels: Tensor) -> float:
+    """Matthews' correlation of answers and labels (n,), of two classes each: 0 where all answers, or labels, are one.
+
+    >>> round(matthews(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 0])), 3)
+    0.577
+    """
+    return torch.corrcoef(torch.stack([answers, labels]).double())[0, 1].nan_to_num(0).item()
 
 
 def _folder(named: Mapping[str, str]) -> str:
