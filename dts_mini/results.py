@@ -27,13 +27,24 @@ README, LONG = ROOT / "README.md", ROOT / "docs/results.md"
 PAGES = README, LONG, ROOT / "docs/mini-suite.md", ROOT / "docs/text-suite.md"
 
 # The claims that the front page tells, and those of the page of results.
-SAID = ("10-half", "08-house-zero-shot", "08-best-merge", "08-new-zero-shot", "08-new-average")
+SAID = (
+    "07-honest-zero-shot",
+    "07-honest-dts",
+    "10-half",
+    "08-house-zero-shot",
+    "08-best-merge",
+    "08-new-zero-shot",
+    "08-new-average",
+)
 TOLD = (
     "00-gain",
     "01-merging-loses",
     "02-model-tenth",
     "04-kl-all",
     "07-kept-10",
+    "07-honest-zero-shot",
+    "07-honest-merges",
+    "07-honest-dts",
     "08-house-zero-shot",
     "08-best-merge",
     "08-new-zero-shot",
