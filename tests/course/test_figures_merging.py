@@ -34,6 +34,15 @@ def test_mean_accuracies_has_every_row_with_its_interval(headline):
     assert len({bars.lines[0].get_marker() for bars in axes.containers}) == 5
 
 
+def test_the_gain_kept_is_drawn_as_the_mean_is(headline):
+    for row in headline["rows"]:
+        row["gain kept"] = estimate(row["mean"]["value"] - 0.2)
+    figure, data = figures.mean_accuracies(headline, "gain kept")
+    assert data["value"] == pytest.approx([100 * row["mean"]["value"] - 20 for row in headline["rows"]])
+    assert figure.axes[0].get_xlabel().startswith("share of the gain kept, over 3 tasks (%)")
+    assert figure.alt.startswith("Share of the gain kept of each row")
+
+
 def test_a_kind_of_row_has_one_colour_and_one_marker_in_every_figure(headline):
     figure, _ = figures.mean_accuracies(headline)
     found = {bars.get_label(): bars.lines[0] for bars in figure.axes[0].containers}

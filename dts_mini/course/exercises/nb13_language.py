@@ -1,4 +1,4 @@
-"""The exercises of notebook 13: a classifier's two halves, tensors stored twice, descriptors without a start."""
+"""The exercises of notebook 13: a body and its head, tensors stored twice, descriptors' moves, words' moves, gains."""
 
 import torch
 from torch.nn import functional as F
@@ -135,6 +135,58 @@ def the_start_alone_says_nothing(candidate):
         raise Wrong(f"expected the same cosines from any start, got {found[0].tolist()} and {found[1].tolist()}")
 
 
+def moved_words(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """An embedding (words, d) before and after fine-tuning -> (words,), true where anything of a word's row has moved.
+
+    A row that came back bit for bit has not moved.
+    """
+    return (before != after).any(dim=1)
+
+
+WORDS_WRONG = {
+    "All of a row must have moved in mine": lambda before, after: (before != after).all(dim=1),
+    "Mine looks along the columns": lambda before, after: (before != after).any(dim=0),
+    "Moves that cancel are none in mine": lambda before, after: (after - before).sum(dim=1) != 0,
+    "Small moves are none in mine": lambda before, after: ~torch.isclose(before, after, atol=1e-3).all(dim=1),
+    "I compare lengths": lambda before, after: before.norm(dim=1) != after.norm(dim=1),
+    "Mine is a number": lambda before, after: (before != after).any(dim=1).float().mean(),
+    "Mine says which stayed": lambda before, after: (before == after).all(dim=1),
+}
+EMBEDDING = torch.tensor([[1.0, 2.0], [3.0, 4.0], [0.0, 0.0], [1.0, -1.0], [5.0, 5.0], [2.0, 3.0], [4.0, 1.0]])
+MOVES = torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.0, 1e-6], [-2.0, 2.0], [1.0, 1.0], [0.7, 0.0], [0.0, 0.7]])
+READ = EMBEDDING + MOVES
+
+
+def gain_kept(first: torch.Tensor, found: torch.Tensor, experts: torch.Tensor) -> float:
+    """Accuracies (tasks,) of the pretrained model, of another one and of the experts -> what is kept of the gain.
+
+    In the mean over the tasks: 0 for the pretrained model, 1 for the experts, below 0 for what does worse than both.
+    """
+    return ((found.mean() - first.mean()) / (experts.mean() - first.mean())).item()
+
+
+GAIN_WRONG = {
+    "I take the mean of the tasks' shares": lambda first, found, experts: (
+        ((found - first) / (experts - first)).mean().item()
+    ),
+    "Mine is a share of the experts' accuracy": lambda first, found, experts: (found.mean() / experts.mean()).item(),
+    "Mine is what was lost": lambda first, found, experts: 1 - gain_kept(first, found, experts),
+    "Mine is the gain itself": lambda first, found, experts: (found.mean() - first.mean()).item(),
+    "Mine is never below zero": lambda first, found, experts: max(0.0, gain_kept(first, found, experts)),
+    "I divide by the pretrained model's": lambda first, found, experts: (
+        (found.mean() - first.mean()) / first.mean()
+    ).item(),
+}
+GAINS = (torch.tensor([0.5, 0.7, 0.6]), torch.tensor([0.8, 0.7, 0.7]), torch.tensor([0.9, 0.71, 0.79]))
+
+
+def both_ends_are_right(candidate):
+    first, _, experts = GAINS
+    for model, wanted in ((first, 0.0), (experts, 1.0)):
+        if abs((found := float(candidate(first, model, experts))) - wanted) > 1e-5:
+            raise Wrong(f"expected {wanted} for the {'experts' if wanted else 'pretrained model'}, got {found:.3g}")
+
+
 EXERCISES = (
     Exercise(
         name="body_and_head",
@@ -240,5 +292,66 @@ EXERCISES = (
     new = ...  # (d,)
     old = ...  # (N, d)
     return torch.cosine_similarity(..., old, dim=1)""",
+    ),
+    Exercise(
+        name="moved_words",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=4,
+        reference=moved_words,
+        checks=(
+            case(moved_words, EMBEDDING, READ),
+            case(moved_words, EMBEDDING, EMBEDDING),  # none
+            case(moved_words, EMBEDDING[:, :1], READ[:, :1]),
+        ),
+        hints=(
+            ("All of a row must have moved in mine", "One number that differs is enough: any, not all."),
+            ("Mine looks along the columns", "There is an answer for each word, that is, for each row."),
+            ("Moves that cancel are none in mine", "A move up and one down add up to none. Compare number by number."),
+            ("Small moves are none in mine", "Ask whether they are equal, not whether they are near."),
+            ("I compare lengths", "A row may turn and keep its length. Compare its numbers."),
+            ("Mine is a number", "Return one answer per word; the mean is taken later."),
+            ("Mine says which stayed", "True is for the words that moved."),
+        ),
+        wrong=WORDS_WRONG,
+        start="Compare the two matrices number by number first. What shape has that?",
+        skeleton="""def moved_words(before, after):
+    differs = ...  # (words, d)
+    return ...  # (words,)""",
+    ),
+    Exercise(
+        name="gain_kept",
+        notebook=NOTEBOOK,
+        difficulty="easy",
+        minutes=5,
+        reference=gain_kept,
+        checks=(
+            case(gain_kept, *GAINS),
+            case(gain_kept, torch.tensor([0.5]), torch.tensor([0.4]), torch.tensor([0.75])),  # worse than both
+            both_ends_are_right,
+        ),
+        hints=(
+            (
+                "I take the mean of the tasks' shares",
+                "A task with next to no gain would count as much as any: take the means of the accuracies first.",
+            ),
+            (
+                "Mine is a share of the experts' accuracy",
+                "The pretrained model is to have 0: take its accuracy off above and below.",
+            ),
+            ("Mine is what was lost", "What is kept and what is lost add up to 1: return the other."),
+            ("Mine is the gain itself", "Divide by the gain of the experts."),
+            ("Mine is never below zero", "Keep the sign: a merge may do worse than the pretrained model."),
+            (
+                "I divide by the pretrained model's",
+                "Divide by the whole way, from the pretrained model to the experts.",
+            ),
+        ),
+        wrong=GAIN_WRONG,
+        start="How far is it from the pretrained model to the experts, in the mean? And how far has this model gone?",
+        skeleton="""def gain_kept(first, found, experts):
+    way = experts.mean() - ...
+    gone = ...
+    return (gone / way).item()""",
     ),
 )

@@ -14,11 +14,12 @@ from dts_mini.measures.tables import FAMILIES, by_variant, rows_of
 
 
 @styled
-def mean_accuracies(table: Mapping) -> tuple[Figure, dict]:
-    """Mean accuracy of every row of a headline table, with its 95 % interval over test images."""
+def mean_accuracies(table: Mapping, entry: str = "mean") -> tuple[Figure, dict]:
+    """Mean accuracy of every row of a headline table with its 95 % interval over test inputs; or its ``gain kept``."""
     rows = table["rows"]
     names = [row["name"] for row in rows]
-    value, low, high = ([100 * row["mean"][key] for row in rows] for key in ("value", "low", "high"))
+    value, low, high = ([100 * row[entry][key] for row in rows] for key in ("value", "low", "high"))
+    what = {"mean": "mean accuracy", "gain kept": "share of the gain kept,"}[entry]
     figure, axes = plt.subplots(figsize=(7.4, 0.27 * len(rows) + 1.1))
     of = [tables.family(row) for row in rows]
     words = []
@@ -30,9 +31,11 @@ def mean_accuracies(table: Mapping) -> tuple[Figure, dict]:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel(f"mean accuracy over {len(table['columns'])} tasks (%), bars: 95 % intervals")
+    axes.set_xlabel(f"{what} over {len(table['columns'])} tasks (%), bars: 95 % intervals")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    figure.alt = f"Mean accuracy of each row of the headline table with its interval: {'; '.join(words)}."
+    figure.alt = (
+        f"{what.strip(',').capitalize()} of each row of the headline table with its interval: {'; '.join(words)}."
+    )
     return figure, {"row": names, "family": of, "value": value, "low": low, "high": high}
 
 

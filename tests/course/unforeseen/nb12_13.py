@@ -444,3 +444,49 @@ def _(unseen, seen, start):
     unseen -= start
     seen -= start
     return cosine_similarity(unseen[None], seen)
+
+
+# --- 13: moved_words ---
+
+
+@right("moved_words", "row by row")
+def _(before, after):
+    return torch.tensor([not torch.equal(a, b) for a, b in zip(before, after, strict=True)])
+
+
+right("moved_words", "numpy", lambda a, b: torch.from_numpy((a.numpy() != b.numpy()).any(1)))
+right("moved_words", "counted", lambda a, b: (a - b != 0).sum(-1) > 0)
+right("moved_words", "the largest difference", lambda a, b: (a - b).abs().amax(1) > 0)
+wrong("moved_words", "which rows", lambda a, b: (a != b).any(1).nonzero().flatten())
+wrong("moved_words", "a share", lambda a, b: ((a != b).any(1).sum() / len(a)).item(), hint="Mine is a number")
+wrong("moved_words", "those that stayed", lambda a, b: (a == b).all(1), hint="Mine says which stayed")
+wrong("moved_words", "number by number", lambda a, b: a != b)
+wrong("moved_words", "sums of rows", lambda a, b: a.sum(1) != b.sum(1), hint="Moves that cancel are none in mine")
+wrong("moved_words", "the first number of each", lambda a, b: a[:, 0] != b[:, 0])
+
+# --- 13: gain_kept ---
+
+
+@right("gain_kept", "sums")
+def _(first, found, experts):
+    return float((found - first).sum() / (experts - first).sum())
+
+
+right("gain_kept", "lists", lambda a, b, c: (sum(b.tolist()) - sum(a.tolist())) / (sum(c.tolist()) - sum(a.tolist())))
+right("gain_kept", "what is not lost", lambda a, b, c: 1 - ((c - b).mean() / (c - a).mean()).item())
+wrong(
+    "gain_kept",
+    "task by task",
+    lambda a, b, c: ((b - a) / (c - a)).mean().item(),
+    hint="I take the mean of the tasks' shares",
+)
+wrong("gain_kept", "in percent", lambda a, b, c: 100 * ((b - a).mean() / (c - a).mean()).item())
+wrong(
+    "gain_kept",
+    "of the accuracy",
+    lambda a, b, c: (b.mean() / c.mean()).item(),
+    hint="Mine is a share of the experts' accuracy",
+)
+wrong("gain_kept", "lost", lambda a, b, c: ((c - b).mean() / (c - a).mean()).item(), hint="Mine is what was lost")
+wrong("gain_kept", "from the other end", lambda a, b, c: ((b - a).mean() / (c - b).mean()).item())
+wrong("gain_kept", "sizes", lambda a, b, c: abs(((b - a).mean() / (c - a).mean()).item()))
