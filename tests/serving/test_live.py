@@ -424,6 +424,56 @@ def test_objects_that_hold_tensors_hold_those_of_each_sample():
     assert torch.equal(kept.layers[0]["keys"], y * 2) and torch.equal(kept.layers[1], y[:, None] + 1)
 
 
+class Holding(nn.Module):
+    """A module whose functions are given what it holds itself: learned tokens, masks, weights of samples."""
+
+    def __init__(self, use) -> None:
+        super().__init__()
+        draw = lambda *shape: nn.Parameter(torch.randn(*shape))
+        self.tokens, self.image, self.mask = draw(5, 1, 16), draw(1, 16, 3, 3), draw(5, 5)
+        self.heads, self.biases, self.table = draw(1, 2, 5, 8), draw(1, 2, 5, 5), nn.Embedding(9, 16)
+        self.linear, self.convolution, self.attention = (
+            nn.Linear(16, 16),
+            nn.Conv2d(16, 16, 3),
+            nn.MultiheadAttention(16, 2, bias=False),
+        )
+        self.shares = draw(1, 4)
+        self.use = use
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.use(self, x)
+
+
+HELD = {
+    "a linear layer": lambda m, x: x @ m.linear(m.tokens).squeeze(1).T,
+    "addmm": lambda m, x: x @ torch.addmm(m.linear.bias, m.mask @ m.tokens[:, 0], m.linear.weight).T,
+    "matmul": lambda m, x: x @ torch.matmul(m.tokens, m.linear.weight).squeeze(1).T,
+    "a convolution": lambda m, x: x * m.convolution(m.image).flatten(1),
+    "attention": lambda m, x: x * m.attention(m.tokens, m.tokens, m.tokens)[0].sum(0),
+    "a learned mask": lambda m, x: m.attention(*[m.tokens[:, :1] * x] * 3, attn_mask=m.mask)[0].transpose(0, 1),
+    "scaled dot products": lambda m, x: nn.functional.scaled_dot_product_attention(
+        *[x.view(-1, 1, 2, 8).transpose(1, 2).expand(-1, -1, 5, -1) * m.heads] * 2, m.heads.expand(len(x), -1, -1, -1)
+    ),
+    "learned queries": lambda m, x: x[:, None]
+    * nn.functional.scaled_dot_product_attention(m.heads, m.heads, m.heads).transpose(1, 2).reshape(1, 5, 16),
+    "learned biases": lambda m, x: nn.functional.scaled_dot_product_attention(
+        *[x.view(-1, 1, 2, 8).transpose(1, 2) * m.heads] * 3, attn_mask=m.biases
+    ),
+    "shares of a bag": lambda m, x: x
+    * nn.functional.embedding_bag(
+        torch.arange(4)[None], m.table.weight, max_norm=1.0, mode="sum", per_sample_weights=m.shares
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("use", HELD.values(), ids=HELD)
+def test_what_a_module_holds_itself_and_gives_to_a_function_is_the_experts(use):
+    torch.manual_seed(0)
+    module, x = Holding(use).eval().requires_grad_(False), torch.randn(len(MIXED), 16)
+    assert_one_answer(module, experts_of(module, 3, size=0.5), [x])
+
+
 class Remembering(nn.Module):
     """A module that keeps what it has computed from its weights, as an attribute or as a buffer."""
 
