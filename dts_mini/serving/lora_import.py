@@ -199,6 +199,10 @@ class _Reader:
             )
         if getattr(layer, "groups", 1) != 1 or getattr(layer, "padding_mode", "zeros") != "zeros":
             raise FileError(f"{where}, a convolution in groups or with padding other than zeros; {MERGE}")
+        if {*getattr(layer, "dilation", ())} - {1}:
+            raise FileError(
+                f"{where}, a dilated convolution, whose factors peft runs without dilation: run it with peft"
+            )
         if not adds_up(layer):
             raise FileError(f"{where}, a {type(layer).__name__}, to whose output peft adds what no weight can; {MERGE}")
         return layer

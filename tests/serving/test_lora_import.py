@@ -289,12 +289,13 @@ class Odd(torch.nn.Module):
             torch.nn.Conv1d(8, 8, 3, groups=2),
             torch.nn.Conv1d(8, 8, 3, padding_mode="circular"),
         )
+        self.dilated = torch.nn.Conv1d(8, 8, 3, dilation=2, padding="same")
         self.attention = torch.nn.MultiheadAttention(8, 2)
         self.one = torch.nn.Linear(8, 8)
         self.other = self.one
 
 
-@pytest.mark.parametrize("name", ["squared", "short", "grouped", "circular", "attention.out_proj", "one"])
+@pytest.mark.parametrize("name", ["squared", "short", "grouped", "circular", "dilated", "attention.out_proj", "one"])
 def test_a_module_of_which_peft_makes_something_else_is_refused(name, folder):
     module = Odd().eval()
     adapted.trained(module, folder.adapter, target_modules=[name])
