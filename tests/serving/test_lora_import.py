@@ -331,6 +331,14 @@ def test_the_model_of_another_adapter_is_refused(plain):
         import_lora(plain.folder, other.state_dict(), other)
 
 
+def test_a_base_whose_names_lack_the_models_prefix_is_told_from_another_model(plain):
+    short = {name.removeprefix("model."): x for name, x in plain.module.state_dict().items()}
+    with pytest.raises(
+        StateError, match=r"pass that model as its own class saves it, not with 'layers\.0\.self_attn\.q"
+    ):
+        import_lora(plain.folder, short, plain.module)
+
+
 def test_weights_of_a_pickle_are_refused_by_what_they_are(plain):
     path = plain.folder / "adapter_model.safetensors"
     path.rename(path.with_suffix(".bin"))
