@@ -465,19 +465,39 @@ def test_prefixes_of_tools_are_recognised_and_said(run, files, base, experts, pr
     assert equal("m.safetensors", average([experts[1], experts[0]]))
 
 
-def test_buffers_that_one_side_does_not_store_are_no_reason_to_refuse(run, files, base, experts):
-    ids = {"embeddings.position_ids": torch.arange(7).expand(1, -1).contiguous()}
+BUFFERS = {
+    "embeddings.position_ids": torch.arange(7).expand(1, -1).contiguous(),
+    "gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4).tril().bool(),
+    "h.0.attn.attention.bias": torch.ones(1, 1, 4, 4).tril(),
+    "layers.0.blocks.1.attn.relative_position_index": torch.arange(16).view(4, 4),
+    "layers.0.blocks.1.attn_mask": torch.zeros(4, 4, 4),
+    "layers.0.rotary_emb.cos_cached": torch.ones(1, 1, 4, 4),
+    "bn1.num_batches_tracked": torch.tensor(9),
+    "n_averaged": torch.tensor(2),
+}
+
+
+@pytest.mark.parametrize("name", BUFFERS)
+def test_buffers_that_one_side_does_not_store_are_no_reason_to_refuse(run, files, base, experts, name):
+    ids = {name: BUFFERS[name]}
     rewrite(files.a, lambda s: s.update(ids))
     code, _, err = run("compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors")
     assert code == 0
-    assert "stores 'embeddings.position_ids', which the base does not; left out" in err
+    assert f"stores {name!r}, which the base does not; left out" in err
     assert Path("a.dts.safetensors").read_bytes() == compress(base, experts[0]).to_bytes()
     rewrite(files.base, lambda s: s.update(ids))
-    rewrite(files.a, lambda s: s.pop("embeddings.position_ids"))
+    rewrite(files.a, lambda s: s.pop(name))
     code, _, err = run("compress --base base.safetensors --expert a.safetensors --out a2.dts.safetensors")
     assert code == 0
-    assert "lacks 'embeddings.position_ids', which the base stores; taken from there" in err
+    assert f"lacks {name!r}, which the base stores; taken from there" in err
     assert Path("a2.dts.safetensors").read_bytes() == compress(base | ids, experts[0] | ids).to_bytes()
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4, 4), (1, 2, 4, 4)], ids=str)
+def test_a_bias_that_one_side_lacks_is_a_weight_unless_it_is_a_mask(refused, files, shape):
+    rewrite(files.a, lambda s: s.update({"layers.0.attention.bias": torch.ones(shape)}))
+    line = "compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors"
+    assert "has beyond it 'layers.0.attention.bias'" in refused(line)
 
 
 def test_a_vocabulary_that_grew_and_another_head_are_refused_with_what_to_do(refused, files):

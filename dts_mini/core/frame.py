@@ -14,7 +14,7 @@ from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.layout import Convolutions, Piece, difference, joined, pieces_of
 from dts_mini.core.parts import Bounds, Exact, Kept, Part, Tied, Unchanged
-from dts_mini.core.state import State, check_pair, examine, seals, some
+from dts_mini.core.state import State, check_pair, directions, examine, seals, some
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Yields the work's result for each job, in order, wherever it computes them; the builtin ``map`` does."""
@@ -24,9 +24,9 @@ class Frame(Mapping[str, Tensor]):
     """A task's delta without the parts that a method makes; as a mapping, the differences that it makes them of.
 
     A difference, expert - base in float32 or better, is made anew at each look. Integer and 0-D tensors are kept as
-    they are, statistics and what ``keep`` names exactly as the expert has them, tied tensors stay tied, unchanged ones
-    cost nothing. ``stacks`` names tensors that are stacks of matrices; both are patterns, as in "*.experts.*".
-    ``pieces``: what is left to the method, in the tensors' name order, so that the order of a state dict does not
+    they are; statistics, the vectors of ``spectral_norm`` and what ``keep`` names exactly as the expert has them; tied
+    tensors stay tied, unchanged ones cost nothing. ``stacks`` names tensors that are stacks of matrices; both are
+    patterns, as in "*.experts.*". ``pieces``: what is left to the method, in the tensors' name order, so that the order of a state dict does not
     change a file. ``model``: bytes of the expert in float32. StateError, naming the tensor, where one is not fit to be
     compressed.
     """
@@ -46,6 +46,7 @@ class Frame(Mapping[str, Tensor]):
         self._states, self._mapper = (base, expert), mapper
         self._outline = check_pair(base, expert, what)
         chosen = [named(self._outline, patterns, o) for o, patterns in (("keep", keep), ("stacks", stacks))]
+        chosen[0] |= directions(self._outline)
         self._digests: dict[str, tuple[str, str]] = {}
         self.parts: dict[str, Part] = {}
         self.pieces: dict[str, Piece] = {}

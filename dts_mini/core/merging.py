@@ -15,7 +15,17 @@ from torch import Tensor
 
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.layout import is_rounded, only_rounded
-from dts_mini.core.state import State, all_finite, check_alike, compute_dtype, is_statistic, outline
+from dts_mini.core.state import (
+    State,
+    all_finite,
+    check_alike,
+    compute_dtype,
+    digest,
+    directions,
+    is_statistic,
+    outline,
+    unmixed,
+)
 
 Merged = Callable[[Tensor, Iterator[Tensor]], Tensor]
 """What a merge makes of a tensor of the base (of the first expert, where there is none) and of those of the experts."""
@@ -221,6 +231,9 @@ def check_experts(experts: Sequence[State], base: State | None = None) -> None:
         raise DTSError("there are no experts to merge; pass at least one")
     numbered = {f"expert {number}": expert for number, expert in enumerate(experts, 1)}
     check_alike(numbered if base is None else {"base": base, **numbered})
+    for name in sorted(directions(experts[0])):
+        if len({digest(state[name]) for state in (*experts, *([] if base is None else [base]))}) > 1:
+            raise unmixed(name)
 
 
 def merge_tensors(like: State, experts: Sequence[State], merged: Merged) -> dict[str, Tensor]:

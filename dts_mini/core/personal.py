@@ -11,8 +11,8 @@ from dts_mini.core.compress import compressed, settings_of
 from dts_mini.core.delta import TaskDelta, check_base
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.frame import Frame, Mapper
-from dts_mini.core.parts import Exact
-from dts_mini.core.state import State, all_finite, compute_dtype, exactly, is_computed
+from dts_mini.core.parts import Exact, Unchanged
+from dts_mini.core.state import State, all_finite, compute_dtype, directions, exactly, is_computed, unmixed
 
 
 def personalise(
@@ -80,6 +80,9 @@ def fuse(base: State, deltas: Sequence[TaskDelta], weights: Sequence[float] | Te
             f"there are {len(deltas)} deltas and {len(weights)} weights; pass one weight a delta, at least one"
         )
     check_base(base, *deltas)
+    for name in directions(base):
+        if not all(isinstance(delta.resolved(name), Unchanged) for delta in deltas):
+            raise unmixed(name)
     result = {}
     for name, tensor in base.items():
         if not (tensor.is_floating_point() and is_computed(tensor.dtype)):

@@ -4,7 +4,7 @@ A state dict may stay on disk (``dts_mini.streaming.checkpoint``): nothing here 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _KIND = r"(mean|avg|average|var|variance|std|inv_std|cov|covariance|abs_?max|min|max|sum|count|m2|ms|mean_sq)s?"
 STATISTIC = re.compile(
     rf"((^|[./_])((running|moving)_?((avg|average)_)?{_KIND}|num_batches_tracked|(avg|ema)_{_KIND}"
-    r"|(mean|var|std)_(ema|avg)|(ema_)?cluster_size|embed(ding)?_avg|magnitude_ema|w_avg)"
-    r"|(^|[./])((min|max)_vals?|_mean|_variance)|(^|[./])batch_stats[./](.*[./])?(mean|var))([._]?\d+)?$"
+    r"|(mean|var|std)_(ema|avg)([./](average|hidden))?|(ema_)?cluster_size|embed(ding)?_avg|magnitude_ema|w_avg)"
+    r"|(^|[./])((min|max)_vals?|_mean|_var(iance)?|_std)|(^|[./])batch_stats[./](.*[./])?(mean|var))([._:]?\d+)?$"
 )
+_DIRECTION = re.compile(r"(^|\.)parametrizations\.\w+\.\d+\._[uv]$")
 # Last parts of names: weights; codes; what lies beside codes; what integers honestly are.
 WEIGHT = re.compile(r"(^|_)(q?weights?|q?kernel|qidxs)(_|$)")
 CODED = re.compile(r"(^|_)(q|b|codes?|packed|trellis)$")
@@ -70,6 +71,24 @@ def is_statistic(name: str) -> bool:
     (True, False)
     """
     return STATISTIC.search(name.lower()) is not None
+
+
+def directions(names: Collection[str]) -> frozenset[str]:
+    """Those of the vectors u and v by which ``spectral_norm`` measures its weight, found for that weight alone.
+
+    >>> sorted(directions(["fc.weight_orig", "fc.weight_u", "fc.weight_v", "out.weight_g", "out.weight_v"]))
+    ['fc.weight_u', 'fc.weight_v']
+    """
+    found = (name for name in names if name[-2:] in ("_u", "_v"))
+    return frozenset(name for name in found if _DIRECTION.search(name) or f"{name[:-2]}_orig" in names)
+
+
+def unmixed(name: str) -> StateError:
+    """The error for vectors of several weights that are to be made one: their mean measures no weight."""
+    return StateError(
+        f"tensor {name!r} differs, and is found by spectral_norm for one weight alone: make that permanent in each model "
+        "first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm)"
+    )
 
 
 def quantised(tensors: Mapping[str, Tensor]) -> str | None:

@@ -1,11 +1,12 @@
 """A module as the base of many experts, and one expert decoded: what running it takes, and no more."""
 
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.errors import StateError
@@ -44,6 +45,7 @@ class Base:
                     f"tensor {name!r} of the module has no values yet: run it once, or load its weights, first"
                 )
         self._turn, self._ran, self._writes = threading.RLock(), False, False
+        self._watched: Set[str] = frozenset()  # names of tensors whose use has been seen
         self.names: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self.names.setdefault(id(tensor), name)
@@ -134,27 +136,24 @@ class Base:
                     )
 
     @contextmanager
-    def untouched(self) -> Iterator[bool]:
-        """While the module runs, True for the first time: tensors that it writes to itself are taken back afterwards.
+    def untouched(self, differing: Set[str]) -> Iterator[bool]:
+        """While the module runs as experts that change these tensors; True where it is for the first time of one.
 
-        A cache, for example, may be of an expert's weights. Whether a module has one is seen in its first run; from
-        then on such a module runs in turns.
+        What it keeps of the run, as a cache of an expert's weights, is taken back afterwards, with all that it noted
+        beside. Whether a module keeps something is seen in such runs; from then on it runs in turns.
         """
-        if self._ran and not self._writes:
+        new = differing - self._watched
+        if self._ran and not (new or self._writes):
             yield False
             return
         with self._turn:
-            held = [(own, dict(own)) for part in self.module.modules() for own in (vars(part), part._buffers)]
+            before = _Held(self.module)
             try:
-                yield not self._ran
-                self._ran = True
+                yield bool(new)
+                self._ran, self._watched = True, self._watched | new
             finally:
-                for own, before in held:
-                    for key, value in list(own.items()):
-                        if isinstance(value, Tensor) and before.get(key) is not value:
-                            self._writes = True
-                            own.pop(key)
-                            own.update({key: before[key]} if key in before else {})
+                with torch._C.DisableTorchFunction():
+                    self._writes |= before.put_back()
 
     def check_outline(self, shapes: Mapping[str, tuple[int, ...]], fingerprint: str, what: str = "the delta") -> None:
         """StateError unless tensors of these names and shapes have this fingerprint; ``what`` was made for them."""
@@ -179,6 +178,49 @@ def _tensors_of(part: nn.Module) -> Iterator[Tensor]:
     for value in vars(part).values():
         held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
         yield from (x for x in list(held) if type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided)
+
+
+class _Held:
+    """What a module's parts hold in attributes, and in dicts and lists there, with the values of all but parameters."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._own: dict[int, tuple[dict | list, dict]] = {}
+        todo: list[dict | list] = [vars(part) for part in module.modules()]
+        while todo:
+            own = todo.pop()
+            if id(own) not in self._own:
+                self._own[id(own)] = own, dict(_items(own))
+                todo += [value for _, value in _items(own) if isinstance(value, dict | list)]
+        every = {id(x): x for _, held in self._own.values() for value in held.values() for x in _tensors_in(value)}
+        plain = [x for x in every.values() if not (isinstance(x, nn.Parameter) or x.is_inference())]
+        self._values = [(x, x._version, x.clone()) for x in plain]
+
+    def put_back(self) -> bool:
+        """Puts all back as it was where a tensor was kept, or written to; whether one was."""
+        written = [(x, values) for x, version, values in self._values if x._version != version]
+        for x, values in written:
+            x.copy_(values)
+        new = (v for own, held in self._own.values() for key, v in _items(own) if held.get(key) is not v)
+        if not written and not any(_tensors_in(value) for value in new):
+            return False
+        for own, held in self._own.values():
+            if isinstance(own, list):
+                own[:] = held.values()
+                continue
+            for key in own.keys() - held.keys():
+                del own[key]
+            own.update(held)
+        return True
+
+
+def _items(own: dict | list) -> list[tuple]:
+    return list(own.items() if isinstance(own, dict) else enumerate(own))
+
+
+def _tensors_in(value: object) -> list[Tensor]:
+    """The tensors that a value is or, as a container, holds."""
+    leaves = pytree.tree_leaves(value) if isinstance(value, dict | list | tuple) else (value,)
+    return [x for x in leaves if isinstance(x, Tensor)]
 
 
 class Expert:

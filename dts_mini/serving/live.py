@@ -32,7 +32,7 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     """
     if isinstance(experts, Expert):
         experts.base.check_same()
-        with experts.base.untouched() as first, watched(SidePaths(experts), first):
+        with experts.base.untouched(experts.differing()) as first, watched(SidePaths(experts), first):
             return experts.base.module(*args, **kwargs)
     if not (isinstance(experts, Sequence) and all(isinstance(expert, Expert) for expert in experts)):
         raise DTSError(
@@ -60,7 +60,8 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
         outputs, form_out = _one_by_one(members, counts, inputs, fill)
     else:
         try:
-            with members[0].base.untouched() as first:
+            differing = set().union(*(expert.differing() for expert in members))
+            with members[0].base.untouched(differing) as first:
                 outputs, form_out = _at_once(members, number, counts, inputs, fill, first)
         except RuntimeError as error:
             if not re.search("vmap|batching rule|doesn't have storage", str(error), re.IGNORECASE):

@@ -199,6 +199,10 @@ class _Reader:
             )
         if getattr(layer, "groups", 1) != 1 or getattr(layer, "padding_mode", "zeros") != "zeros":
             raise FileError(f"{where}, a convolution in groups or with padding other than zeros; {MERGE}")
+        if {*getattr(layer, "dilation", ())} - {1}:
+            raise FileError(
+                f"{where}, a dilated convolution, whose factors peft runs without dilation: run it with peft"
+            )
         if not adds_up(layer):
             raise FileError(f"{where}, a {type(layer).__name__}, to whose output peft adds what no weight can; {MERGE}")
         return layer
@@ -237,7 +241,9 @@ class _Reader:
     def _known(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The base's tensor, which a checkpoint may hold under the name of one that is tied to it; StateError else."""
         if not (held := self._names(name)):
-            raise StateError(f"{self.folder}: the adapter has a tensor {name!r}, the base has none; pass its own base")
+            like = next((each for each in self.base if name.endswith(f".{each}")), None)
+            mend = f"pass that model as its own class saves it, not with {like!r}" if like else "pass its own base"
+            raise StateError(f"{self.folder}: the adapter has a tensor {name!r}, the base has none; {mend}")
         found = tuple(outline(self.base)[held[0]].shape)
         if shape not in (found, (*found[:1], torch.Size(found[1:]).numel())):
             raise StateError(

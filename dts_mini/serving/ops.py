@@ -22,7 +22,7 @@ class Mode(Protocol):
         """An argument, with the expert's tensor where it was the base's."""
 
     def over(self, op: "Op", x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The function with the experts' weight and bias."""
+        """The function with the experts' weight and bias, and input, which a module may hold as well."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention of (samples, heads, tokens, width)."""
@@ -90,7 +90,8 @@ def _embedding(mode: Mode, input, weight, padding_idx=None, max_norm=None, norm_
 
 
 def _bag(paths: Mode, input: Tensor, weight: Tensor, *rest, **more) -> Tensor:
-    return F.embedding_bag(input, paths.expert_of(weight).clone(), *rest, **more)
+    rest, more = map(paths.expert_of, rest), {key: paths.expert_of(value) for key, value in more.items()}
+    return F.embedding_bag(paths.expert_of(input), paths.expert_of(weight).clone(), *rest, **more)
 
 
 def _convolution(convolve: Callable) -> Callable:
@@ -141,6 +142,8 @@ def _attention(
     if not (plain and query is key is value and query.dim() == 3) or (
         masked and not (attn_mask.dim() == 2 and attn_mask.is_floating_point())
     ):
+        return NotImplemented
+    if mode.differs(query) or mode.differs(attn_mask):
         return NotImplemented
     x = query.transpose(0, 1)
     inner = mode.over(_LINEAR, x, in_weight, in_bias).view(*x.shape[:2], 3, heads, -1)

@@ -106,8 +106,8 @@ class SidePaths(TorchFunctionMode):
         return F.scaled_dot_product_attention(q, k, v, mask)
 
     def over(self, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The function with the experts' weight and bias."""
-        return self._of(self.members[0], op, x, weight, bias)
+        """The function with the experts' weight and bias, and input, which a module may hold as well."""
+        return self._of(self.members[0], op, self.expert_of(x), weight, bias)
 
     def _of(self, expert: Expert, op: Op, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         name, bias_name = self._names.get(id(weight)), self._names.get(id(bias))
@@ -169,7 +169,7 @@ class MixedPaths(SidePaths):
         if mine and func is F.scaled_dot_product_attention and len(args) == 3 and (args[0].dim() == 4):
             mask = (kwargs := dict(kwargs or {})).pop("attn_mask", None)
             if mask is None or mask.dim() == 4:
-                return self.attend(*args, mask, **kwargs)
+                return self.attend(*map(self.expert_of, (*args, mask)), **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
 
     def laid_out(self, name: str) -> Tensor:
@@ -203,7 +203,7 @@ class MixedPaths(SidePaths):
                     y[part] += expert.whole(bias_name) - bias
             return y
 
-        return _on_samples(work, self._number, x)
+        return _on_samples(work, self._number, self.expert_of(x))
 
 
 def _on_samples(work: Callable[..., Tensor], number: Tensor, *tensors: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
 the other; a model larger than the memory goes through, one tensor after the other.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import DTYPES, check_writable, mark, opened, places, read_json, save_tensors
 from dts_mini.core.state import State
-from dts_mini.streaming.folder import INDEX, companions, write_folder
+from dts_mini.streaming.folder import INDEX, WHOLE, companions, write_folder
 from dts_mini.streaming.pickles import SUFFIXES, load_pickle
 from dts_mini.streaming.remote import located
 
@@ -40,6 +41,8 @@ _FILES = {
     ],
     *[".json", ".txt", ".csv", ".zip", ".gz", ".tgz", ".tar", ".model"],
 }
+_SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
+_PICKLED = "is a model in pickled shards; open it with its own class, save_pretrained, and pass that folder"
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -121,6 +124,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint | Loaded:
     found = _in_folder(path) if path.is_dir() else path
     if found.suffix in SUFFIXES:
         return Loaded(found)
+    if found.name.endswith(".bin.index.json"):
+        raise FileError(f"{found}: {_PICKLED}")
     if not found.name.endswith(INDEX):
         return Checkpoint(path, [found])
     try:
@@ -174,9 +179,15 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
 
 
 def _in_folder(folder: Path) -> Path:
-    """The index of a folder, or its only checkpoint; FileError when that is not clear."""
+    """What its own class would open of a folder, or its only checkpoint; FileError when that is not clear."""
+    if (folder / WHOLE).is_file():
+        return folder / WHOLE
     found = sorted(folder.glob(f"*{INDEX}")) or sorted(folder.glob("*.safetensors"))
     found = found or sorted(folder.glob("pytorch_model*.bin"))
+    if found and all(_SHARD.search(file.name) for file in found):
+        if found[0].suffix == ".bin":
+            raise FileError(f"{folder}: {_PICKLED}")
+        raise FileError(f"{folder}: has shards ({found[0].name}) without their index (*{INDEX}); copy it whole again")
     if len(found) != 1:
         what = f"{len(found)} checkpoints ({', '.join(file.name for file in found[:3])})" if found else "no safetensors"
         raise FileError(f"{folder}: holds {what}; name the file")

@@ -12,7 +12,10 @@ from dts_mini.core.errors import StateError
 from dts_mini.core.state import State, outline, some
 
 _WRAPPERS = re.compile(r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.")  # of DataParallel, torch.compile, FSDP
-_BUFFERS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|freqs_cis|rope\.freqs)$")
+_BUFFERS = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|freqs_cis|rope\.freqs|(cos|sin)_cached|attn_mask|causal_mask"
+    r"|relative_position_index|relative_coords_table|num_batches_tracked|n_averaged)$"
+)
 
 
 class Fitted(Mapping[str, Tensor]):
@@ -78,7 +81,7 @@ def _without_lead(names: Mapping[str, str]) -> dict[str, str]:
 
 def _buffer(name: str, tensor: Tensor) -> bool:
     """Whether a tensor holds no weights, but what some versions of a library store and others compute."""
-    mask = name.endswith("attn.bias") and tensor.dim() == 4  # GPT-2's causal mask, once stored
+    mask = name.endswith(("attn.bias", "attention.bias")) and tensor.dim() == 4 and tensor.shape[:2] == (1, 1)  # causal
     return bool(_BUFFERS.search(name)) or mask
 
 

@@ -18,6 +18,7 @@ from dts_mini.core.file import opened, read_json, write_json
 from dts_mini.core.state import State, outline
 
 INDEX = ".safetensors.index.json"
+WHOLE = "model.safetensors"  # which from_pretrained takes before any index: a model that is saved anew may leave one
 _NEW, _LIST = ".new", "files.json"
 _TEXTS = {".json", ".txt", ".model", ".spm", ".jinja", ".tiktoken", ".py", ".yaml"}
 _OTHERS = {"trainer_state.json", "adapter_config.json", "all_results.json", "train_results.json", "eval_results.json"}
@@ -30,7 +31,7 @@ def pretrained_names(shards: Mapping[str, list[str]]) -> dict[str, list[str]]:
     >>> pretrained_names({"theta_0.safetensors": ["w"]})
     {'model.safetensors': ['w']}
     """
-    return {"model.safetensors" if len(shards) == 1 else file: names for file, names in shards.items()}
+    return {WHOLE if len(shards) == 1 else file: names for file, names in shards.items()}
 
 
 def companions(folder: Path) -> dict[str, Path]:
@@ -89,6 +90,8 @@ def write_folder(
                 os.replace(made / name, folder / name)
             _flush(folder)
             os.replace(made / index.name, index)
+            if WHOLE not in names.values():
+                (folder / WHOLE).unlink(missing_ok=True)
         else:
             ((file, name),) = names.items()
             names[file] = old[0] if old else file
@@ -147,13 +150,17 @@ def _index(state: State, shards: Mapping[str, list[str]]) -> dict:
 
 
 def _model(folder: Path) -> tuple[list[str], Path | None]:
-    """The files of the folder's model, and its index, if it has one; none where it is not clear which they are."""
+    """The files of the folder's model, the one that opens first, and its index, if it has one, with what that lists;
+    none where it is not clear which they are.
+    """
+    whole = [WHOLE] if (folder / WHOLE).is_file() else []
     if indexes := sorted(folder.glob(f"*{INDEX}")):
         try:
-            return sorted({Path(file).name for file in read_json(indexes[0])["weight_map"].values()}), indexes[0]
+            listed = {Path(file).name for file in read_json(indexes[0])["weight_map"].values()}
         except (FileError, KeyError, TypeError, AttributeError):
-            return [], indexes[0]
-    found = [path.name for path in folder.glob("*.safetensors")]
+            listed = set()
+        return [*whole, *sorted(listed.difference(whole))], indexes[0]
+    found = whole or [path.name for path in folder.glob("*.safetensors")]
     return (found, None) if len(found) == 1 else ([], None)
 
 

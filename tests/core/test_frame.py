@@ -13,6 +13,7 @@ from dts_mini import DTSError, StateError, TaskDelta, average, compress, fuse, p
 from dts_mini.core.dts import Flat, LowRank
 from dts_mini.core.frame import Frame
 from dts_mini.core.layout import Stack, Submatrix
+from dts_mini.core.merging import MERGES
 from dts_mini.core.parts import Exact, Tied, Unchanged
 
 METHODS = {
@@ -193,6 +194,49 @@ def test_fused_statistics_are_a_mean_and_weights_that_make_a_variance_negative_a
     ]
     with pytest.raises(StateError, match="'k'"):
         fuse({"k": torch.ones(3).half()}, half, [9.0])
+
+
+def spectral(way) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(way(nn.Linear(12, 12)), way(nn.Conv2d(3, 4, 2))).eval()
+
+
+def turned(model: nn.Module, seed: int) -> dict:
+    """As training leaves a model of spectral norms: another direction has become the largest."""
+    with torch.no_grad():
+        for name, x in model.named_parameters():
+            x += 0 if "bias" in name else 2 * draw(*x.shape, seed=seed)
+    model.train()
+    for _ in range(30):
+        model[0](draw(2, 12)), model[1](draw(2, 3, 5, 5))
+    return dict(model.eval().state_dict())
+
+
+SPECTRAL = {"parametrized": nn.utils.parametrizations.spectral_norm, "by a hook": nn.utils.spectral_norm}
+
+
+@every_method
+@pytest.mark.parametrize("way", SPECTRAL.values(), ids=SPECTRAL)
+def test_the_vectors_that_measure_a_weight_are_the_experts_exactly(options, way):
+    base, expert = dict(spectral(way).state_dict()), turned(spectral(way), 1)
+    found = again(base, expert, **options)
+    vectors = [name for name in base if name.endswith(("_u", "_v"))]
+    assert len(vectors) == 4
+    assert all(torch.equal(found[name], expert[name]) and not torch.equal(base[name], found[name]) for name in vectors)
+
+
+@pytest.mark.parametrize("way", SPECTRAL.values(), ids=SPECTRAL)
+def test_vectors_that_measure_several_weights_are_not_made_one(way):
+    base = dict(spectral(way).state_dict())
+    experts = {str(seed): turned(spectral(way), seed) for seed in (1, 2)}
+    deltas = list(personalise(base, experts).values())
+    merges = [lambda method=method: method(base, list(experts.values())) for method in MERGES.values()][1:]
+    for mixed in (lambda: average(list(experts.values())), *merges, lambda: fuse(base, deltas, [0.5, 0.5])):
+        with pytest.raises(StateError, match=r"'.*_[uv]' differs, and is found by spectral_norm.*remove_spectral_norm"):
+            mixed()
+    same = {name: x for name, x in experts["1"].items() if not name.endswith(("_u", "_v"))}
+    for mixed in (average([base, base | same]), fuse(base, [compress(base, base | same)], [1.0])):
+        assert all(torch.equal(mixed[name], base[name]) for name in base if name.endswith(("_u", "_v")))
 
 
 @every_method

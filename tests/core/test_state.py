@@ -227,12 +227,15 @@ def test_the_negative_bit_of_a_tensor_changes_no_digest():
             (f"bn.{last}", True)
             for last in ("running_var_0", "running_mean.0", "runningVar", "running_inv_std", "_mean")
         ),
+        *((f"bn{last}", True) for last in ("/moving_variance:0", "/~/var_ema/average", "._var", "._std")),
         *((f"vq.{last}", True) for last in ("cluster_size", "ema_cluster_size", "embed_avg")),
         *((f"act.observer.{last}", True) for last in ("min_val", "max_val", "min_vals")),
         *((f"batch_stats{dot}bn{dot}{last}", True) for dot in "./" for last in ("mean", "var")),
         ("batch_stats.mean.kernel", False),
         ("params.bn.mean", False),
         ("running_var.0.weight", False),
+        ("mean_ema.bias", False),
+        ("head_var", False),
         ("mean_val", False),
         ("encoder.max_value", False),
         ("ema.weight", False),

@@ -424,26 +424,119 @@ def test_objects_that_hold_tensors_hold_those_of_each_sample():
     assert torch.equal(kept.layers[0]["keys"], y * 2) and torch.equal(kept.layers[1], y[:, None] + 1)
 
 
-class Remembering(nn.Module):
-    """A module that keeps what it has computed from its weights, as an attribute or as a buffer."""
+class Holding(nn.Module):
+    """A module whose functions are given what it holds itself: learned tokens, masks, weights of samples."""
 
-    def __init__(self, buffer: bool) -> None:
+    def __init__(self, use) -> None:
         super().__init__()
-        self.inner = nn.Linear(8, 8)
-        self.register_buffer("kept", None) if buffer else setattr(self, "kept", None)
+        draw = lambda *shape: nn.Parameter(torch.randn(*shape))
+        self.tokens, self.image, self.mask = draw(5, 1, 16), draw(1, 16, 3, 3), draw(5, 5)
+        self.heads, self.biases, self.table = draw(1, 2, 5, 8), draw(1, 2, 5, 5), nn.Embedding(9, 16)
+        self.linear, self.convolution, self.attention = (
+            nn.Linear(16, 16),
+            nn.Conv2d(16, 16, 3),
+            nn.MultiheadAttention(16, 2, bias=False),
+        )
+        self.shares = draw(1, 4)
+        self.use = use
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.kept is None:
-            self.kept = self.inner.weight * 2
-        return nn.functional.linear(x, self.kept, self.inner.bias)
+        return self.use(self, x)
 
 
-@pytest.mark.parametrize("buffer", [False, True])
-def test_what_a_module_keeps_of_one_expert_does_not_reach_the_next(buffer):
+HELD = {
+    "a linear layer": lambda m, x: x @ m.linear(m.tokens).squeeze(1).T,
+    "addmm": lambda m, x: x @ torch.addmm(m.linear.bias, m.mask @ m.tokens[:, 0], m.linear.weight).T,
+    "matmul": lambda m, x: x @ torch.matmul(m.tokens, m.linear.weight).squeeze(1).T,
+    "a convolution": lambda m, x: x * m.convolution(m.image).flatten(1),
+    "attention": lambda m, x: x * m.attention(m.tokens, m.tokens, m.tokens)[0].sum(0),
+    "a learned mask": lambda m, x: m.attention(*[m.tokens[:, :1] * x] * 3, attn_mask=m.mask)[0].transpose(0, 1),
+    "scaled dot products": lambda m, x: nn.functional.scaled_dot_product_attention(
+        *[x.view(-1, 1, 2, 8).transpose(1, 2).expand(-1, -1, 5, -1) * m.heads] * 2, m.heads.expand(len(x), -1, -1, -1)
+    ),
+    "learned queries": lambda m, x: (
+        x[:, None]
+        * nn.functional.scaled_dot_product_attention(m.heads, m.heads, m.heads).transpose(1, 2).reshape(1, 5, 16)
+    ),
+    "learned biases": lambda m, x: nn.functional.scaled_dot_product_attention(
+        *[x.view(-1, 1, 2, 8).transpose(1, 2) * m.heads] * 3, attn_mask=m.biases
+    ),
+    "shares of a bag": lambda m, x: (
+        x
+        * nn.functional.embedding_bag(
+            torch.arange(4)[None], m.table.weight, max_norm=1.0, mode="sum", per_sample_weights=m.shares
+        )
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("use", HELD.values(), ids=HELD)
+def test_what_a_module_holds_itself_and_gives_to_a_function_is_the_experts(use):
     torch.manual_seed(0)
-    module, x = Remembering(buffer).eval().requires_grad_(False), torch.randn(len(MIXED), 8)
+    module, x = Holding(use).eval().requires_grad_(False), torch.randn(len(MIXED), 16)
+    assert_one_answer(module, experts_of(module, 3, size=0.5), [x])
+
+
+class Remembering(nn.Module):
+    """A module that keeps what it has computed from its weights, in one way or other."""
+
+    def __init__(self, keep) -> None:
+        super().__init__()
+        self.inner, self.ready, self.kept, self.by_device, self.seen = nn.Linear(8, 8), False, None, {}, [[]]
+        self.register_buffer("buffer", None)
+        self.register_buffer("table", torch.zeros(8, 8), persistent=False)
+        self.keep = keep
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.keep(self, self.inner.weight * 2), self.inner.bias)
+
+
+def _noted(module: Remembering, weight: torch.Tensor) -> torch.Tensor:
+    if not module.ready:
+        module.kept, module.ready = weight, True
+    return module.kept
+
+
+def _in_a_pair(module: Remembering, weight: torch.Tensor) -> torch.Tensor:
+    module.kept = module.kept or ("the weight", weight)
+    return module.kept[1]
+
+
+def _in_a_buffer(module: Remembering, weight: torch.Tensor) -> torch.Tensor:
+    module.buffer = weight if module.buffer is None else module.buffer
+    return module.buffer
+
+
+def _in_a_list(module: Remembering, weight: torch.Tensor) -> torch.Tensor:
+    module.seen[0] or module.seen[0].append(weight)
+    return module.seen[0][0]
+
+
+def _in_place(module: Remembering, weight: torch.Tensor) -> torch.Tensor:
+    if not module.ready:
+        module.table.copy_(weight)
+        module.ready = True
+    return module.table
+
+
+KEEPING = {
+    "an attribute": _noted,
+    "a pair": _in_a_pair,
+    "a buffer": _in_a_buffer,
+    "a dict": lambda module, weight: module.by_device.setdefault("cpu", weight),
+    "a list in a list": _in_a_list,
+    "in place": _in_place,
+}
+
+
+@pytest.mark.parametrize("keep", KEEPING.values(), ids=KEEPING)
+def test_what_a_module_keeps_of_one_expert_does_not_reach_the_next(keep):
+    torch.manual_seed(0)
+    module, x = Remembering(keep).eval().requires_grad_(False), torch.randn(len(MIXED), 8)
     assert_one_answer(module, experts_of(module, 3), [x])
-    assert module.kept is None
+    assert (module.kept, module.buffer, module.ready, module.by_device, module.seen) == (None, None, False, {}, [[]])
+    assert not module.table.any()
 
 
 # --- what is refused ---
@@ -460,7 +553,7 @@ class Hiding(nn.Module):
         self.inner = nn.Linear(8, 8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return _hidden(x, self.inner.weight)
+        return _hidden(x, self.inner.weight) + self.inner.bias
 
 
 def test_a_function_that_hides_what_it_does_with_a_weight_is_refused_by_the_weights_name():
@@ -471,6 +564,19 @@ def test_a_function_that_hides_what_it_does_with_a_weight_is_refused_by_the_weig
         with pytest.raises(StateError, match=r"'inner\.weight' where an expert cannot be put in its place"):
             run(some, x)
     assert same(module, before)
+
+
+def test_a_function_that_hides_a_weight_is_refused_whenever_an_expert_is_the_first_to_change_it():
+    torch.manual_seed(0)
+    module = Hiding().eval().requires_grad_(False)
+    base, state, x = Base(module), module.state_dict(), torch.randn(4, 8)
+    other = Expert(base, compress(state, state | {"inner.bias": state["inner.bias"] + 1}))
+    run(other, x)
+    expert = Expert(base, *experts_of(module, 1))
+    for some in (expert, [expert, other, other, expert], expert):
+        with pytest.raises(StateError, match=r"'inner\.weight' where an expert cannot be put in its place"):
+            run(some, x)
+    run(other, x)
 
 
 class CompiledForward(nn.Linear):

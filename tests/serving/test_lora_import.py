@@ -289,12 +289,13 @@ class Odd(torch.nn.Module):
             torch.nn.Conv1d(8, 8, 3, groups=2),
             torch.nn.Conv1d(8, 8, 3, padding_mode="circular"),
         )
+        self.dilated = torch.nn.Conv1d(8, 8, 3, dilation=2, padding="same")
         self.attention = torch.nn.MultiheadAttention(8, 2)
         self.one = torch.nn.Linear(8, 8)
         self.other = self.one
 
 
-@pytest.mark.parametrize("name", ["squared", "short", "grouped", "circular", "attention.out_proj", "one"])
+@pytest.mark.parametrize("name", ["squared", "short", "grouped", "circular", "dilated", "attention.out_proj", "one"])
 def test_a_module_of_which_peft_makes_something_else_is_refused(name, folder):
     module = Odd().eval()
     adapted.trained(module, folder.adapter, target_modules=[name])
@@ -328,6 +329,14 @@ def test_the_model_of_another_adapter_is_refused(plain):
     other = make_plain("linear")
     with pytest.raises(StateError, match="which the base has no weight for; pass its own base"):
         import_lora(plain.folder, other.state_dict(), other)
+
+
+def test_a_base_whose_names_lack_the_models_prefix_is_told_from_another_model(plain):
+    short = {name.removeprefix("model."): x for name, x in plain.module.state_dict().items()}
+    with pytest.raises(
+        StateError, match=r"pass that model as its own class saves it, not with 'layers\.0\.self_attn\.q"
+    ):
+        import_lora(plain.folder, short, plain.module)
 
 
 def test_weights_of_a_pickle_are_refused_by_what_they_are(plain):

@@ -219,6 +219,37 @@ def test_a_folder_without_one_checkpoint_is_refused(base, tmp_path):
         open_checkpoint(tmp_path)
 
 
+def test_of_a_model_saved_over_shards_the_one_is_opened_that_its_class_opens(base, expert, sharded):
+    for path in (
+        sharded / "model.safetensors",
+        sharded / "other.safetensors",
+    ):  # as the Hub has consolidated.safetensors
+        save_tensors(expert, path)
+        assert same(open_checkpoint(sharded), expert)
+    for path in sharded.glob("model-*"):
+        path.unlink()
+    assert same(open_checkpoint(sharded), expert)
+
+
+@pytest.mark.parametrize("there", [1, 2])
+def test_shards_without_their_index_are_no_model_however_many_there_are(base, sharded, there):
+    (sharded / "model.safetensors.index.json").unlink()
+    for path in sorted(sharded.glob("*.safetensors"))[there:]:
+        path.unlink()
+    with pytest.raises(FileError, match=r"has shards \(model-00001-of-00002\.safetensors\) without their index"):
+        open_checkpoint(sharded)
+
+
+@pytest.mark.parametrize("there", [1, 2])
+def test_a_model_in_pickled_shards_is_called_one_by_whatever_path(base, tmp_path, there):
+    for number, held in enumerate([list(base)[:2], list(base)[2:]][:there], 1):
+        torch.save({name: base[name] for name in held}, tmp_path / f"pytorch_model-{number:05}-of-00002.bin")
+    (index := tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    for path in (tmp_path, index):
+        with pytest.raises(FileError, match="in pickled shards; open it with its own class, save_pretrained"):
+            open_checkpoint(path)
+
+
 def test_a_folder_is_written_over_only_when_asked_and_its_other_files_stay(base, expert, sharded):
     (sharded / "config.json").write_text("{}")
     with pytest.raises(FileError, match="is a folder that exists already"):

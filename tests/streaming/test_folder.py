@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dts_mini.core.file import save_tensors
+from dts_mini.core.file import load_tensors, save_tensors
 from dts_mini.streaming.checkpoint import open_checkpoint, save_checkpoint
 from dts_mini.streaming.folder import companions, pretrained_names
 
@@ -29,7 +29,20 @@ def model(value: float) -> dict:
 
 
 def values(folder: Path) -> set[float]:
-    return {float(x) for tensor in dict(open_checkpoint(folder)).values() for x in tensor}
+    """Of the model that opens, which is the one that from_pretrained takes: a whole one, before any index."""
+    found = dict(open_checkpoint(folder))
+    if (folder / "model.safetensors").is_file():
+        assert all(torch.equal(x, found[name]) for name, x in load_tensors(folder / "model.safetensors").items())
+    return {float(x) for tensor in found.values() for x in tensor}
+
+
+def saved(folder: Path, layout: str) -> None:
+    """The old model; one over shards and their index, which it leaves there, as ``save_pretrained`` does."""
+    if layout == "one file over shards":
+        save_checkpoint(model(0.0), folder, LAYOUTS["three shards"], overwrite=folder.exists())
+        save_tensors(model(1.0), folder / "model.safetensors", overwrite=True)
+        return
+    save_checkpoint(model(1.0), folder, LAYOUTS[layout], overwrite=folder.exists())
 
 
 def killed(folder: Path, layout: dict, at: int) -> bool:
@@ -60,12 +73,14 @@ def killed(folder: Path, layout: dict, at: int) -> bool:
         ("two shards", "one file"),
         ("two shards", "two shards"),
         ("two shards", "three shards"),
+        ("one file over shards", "one file"),
+        ("one file over shards", "three shards"),
     ],
 )
 def test_a_kill_at_any_change_of_a_name_leaves_one_model_and_the_next_run_sweeps(tmp_path, old, new):
     folder, seen = tmp_path / "model", []
     for at in range(1, 200):
-        save_checkpoint(model(1.0), folder, LAYOUTS[old], overwrite=folder.exists())
+        saved(folder, old)
         (folder / "config.json").write_text("{}")
         dead = killed(folder, LAYOUTS[new], at)
         assert len(values(folder)) == 1
