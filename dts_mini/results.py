@@ -30,6 +30,8 @@ PAGES = README, LONG, ROOT / "docs/mini-suite.md", ROOT / "docs/text-suite.md"
 SAID = (
     "07-honest-zero-shot",
     "07-honest-dts",
+    "13-text-kept",
+    "13-text-rounding",
     "10-half",
     "08-house-zero-shot",
     "08-best-merge",
@@ -42,9 +44,6 @@ TOLD = (
     "02-model-tenth",
     "04-kl-all",
     "07-kept-10",
-    "07-honest-zero-shot",
-    "07-honest-merges",
-    "07-honest-dts",
     "08-house-zero-shot",
     "08-best-merge",
     "08-new-zero-shot",
@@ -55,13 +54,15 @@ TOLD = (
     "11-bfloat16",
     "12-paper",
 )
+HONEST = tuple(f"07-honest-{what}" for what in ("zero-shot", "merges", "dts", "kl"))
+ON_TEXTS = tuple(f"13-text-{what}" for what in ("merges", "harm", "kept", "plateau", "rounding", "drc"))
 
 
 def blocks() -> dict[str, str]:
     """The Markdown of each block of the PAGES, by name, from the committed JSON."""
     results, seeds, curve = (read_json(path) for path in (RESULTS, SEEDS, CURVES))
     measured = {claim["name"]: claim for claim in claims.recorded()}
-    if missing := [name for name in (*SAID, *TOLD) if name not in measured]:
+    if missing := [name for name in (*SAID, *TOLD, *HONEST, *ON_TEXTS) if name not in measured]:
         raise DTSError(f"data/mini/claims.json lacks {', '.join(missing)}: run make notebooks, or change results.TOLD")
     return {
         "picture": f"![{front.alt(results['headline'])}](docs/{front.PATH.name})\n",
@@ -74,6 +75,8 @@ def blocks() -> dict[str, str]:
         "curves": curves.markdown(curve),
         "aims": curves.aims(curve),
         "claims": claims_markdown([measured[name] for name in TOLD]),
+        "honest_claims": claims_markdown([measured[name] for name in HONEST]),
+        "text_claims": claims_markdown([measured[name] for name in ON_TEXTS]),
         **text_blocks(),
     }
 

@@ -26,9 +26,9 @@ class Frame(Mapping[str, Tensor]):
     A difference, expert - base in float32 or better, is made anew at each look. Integer and 0-D tensors are kept as
     they are; statistics, the vectors of ``spectral_norm`` and what ``keep`` names exactly as the expert has them; tied
     tensors stay tied, unchanged ones cost nothing. ``stacks`` names tensors that are stacks of matrices; both are
-    patterns, as in "*.experts.*". ``pieces``: what is left to the method, in the tensors' name order, so that the order of a state dict does not
-    change a file. ``model``: bytes of the expert in float32. StateError, naming the tensor, where one is not fit to be
-    compressed.
+    patterns, as in "*.experts.*". ``pieces``: what is left to the method, in the tensors' name order, so that the order
+    of a state dict does not change a file. ``model``: bytes of the expert in float32. StateError, naming the tensor,
+    where one is not fit to be compressed.
     """
 
     def __init__(

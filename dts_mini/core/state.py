@@ -86,8 +86,8 @@ def directions(names: Collection[str]) -> frozenset[str]:
 def unmixed(name: str) -> StateError:
     """The error for vectors of several weights that are to be made one: their mean measures no weight."""
     return StateError(
-        f"tensor {name!r} differs, and is found by spectral_norm for one weight alone: make that permanent in each model "
-        "first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm)"
+        f"tensor {name!r} differs, and is found by spectral_norm for one weight alone: make that permanent in each "
+        "model first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm)"
     )
 
 

@@ -73,7 +73,7 @@ def route(about: str, lessons: Sequence[kit.Lesson]) -> str:
     rows, stops = [], kit.stops(about, lessons)
     for stop in stops:
         steps = "<br>".join(f"Step {number} · {title}" for number, title in stop.steps.items())
-        tasks = "<br>".join(f"Exercise {number} · {each.title} ({each.minutes})" for number, each in stop.tasks.items())
+        tasks = "<br>".join(f"Exercise {n} · {each.title} ({each.minutes})" for n, each in stop.tasks.items())
         rows.append((_link(stop.lesson), steps, tasks, stop.minutes))
     return _table(kit.ROUTE, [*rows, ("in all", "", "", sum(stop.minutes for stop in stops))])
 

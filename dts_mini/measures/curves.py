@@ -209,7 +209,7 @@ def markdown(table: Mapping, size: str = "1%") -> str:
 
 
 def aims(table: Mapping) -> str:
-    """What was aimed at as Markdown, missed or reached; of the goals beside single peers the numbers, and which are missed."""
+    """What was aimed at as Markdown, missed or reached; of the goals beside single peers how many, and those missed."""
     single = [goal for goal in table["goals"] if ", beside " not in goal["goal"]]
     lines = ["| what we aimed at | goal | measured | |", "|---|---|---|---|"]
     for goal in single:

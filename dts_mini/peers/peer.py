@@ -154,9 +154,7 @@ class Ranked:
         return {name: mask for name, mask in masks if mask.any()}
 
 
-def densest(
-    make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int, most: float = 1.0
-) -> TaskDelta:
+def densest(make: Callable[[float], TaskDelta], budget: int, elements: int, bits: int, most: float = 1.0) -> TaskDelta:
     """The delta of the largest density, in [0, ``most``], whose file is within the budget.
 
     ``bits``: what each of the ``elements`` takes that stays, beside its place. At a density d they take about

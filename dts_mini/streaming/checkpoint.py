@@ -41,7 +41,7 @@ _FILES = {
     ],
     *[".json", ".txt", ".csv", ".zip", ".gz", ".tgz", ".tar", ".model"],
 }
-_SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.")
+_SHARD = re.compile(r"-\d{5}-of-(?!00001)\d{5}\.(safetensors|bin)$")
 _PICKLED = "is a model in pickled shards; open it with its own class, save_pretrained, and pass that folder"
 
 
@@ -122,6 +122,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint | Loaded:
     """
     path = located(path).absolute()
     found = _in_folder(path) if path.is_dir() else path
+    if _SHARD.search(found.name):
+        raise FileError(f"{found}: is one shard of a model in several; pass their folder, {found.parent}, or the index")
     if found.suffix in SUFFIXES:
         return Loaded(found)
     if found.name.endswith(".bin.index.json"):

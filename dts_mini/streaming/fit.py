@@ -13,8 +13,8 @@ from dts_mini.core.state import State, outline, some
 
 _WRAPPERS = re.compile(r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.")  # of DataParallel, torch.compile, FSDP
 _BUFFERS = re.compile(
-    r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|freqs_cis|rope\.freqs|(cos|sin)_cached|attn_mask|causal_mask"
-    r"|relative_position_index|relative_coords_table|num_batches_tracked|n_averaged)$"
+    r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|freqs_cis|rope\.freqs|(cos|sin)_cached|attn_mask"
+    r"|causal_mask|relative_position_index|relative_coords_table|num_batches_tracked|n_averaged)$"
 )
 
 

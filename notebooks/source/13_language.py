@@ -368,7 +368,7 @@ claim("13-moved-wrong", sentence, (near["BERT-like"].max() - near["BERT-like"][0
 # Everything in this chapter has been tiny, and its language is made up. So take a sentence encoder that many people
 # use, all-MiniLM-L6-v2, and fine-tune it whole on questions about real words and sentences. Are two neighbouring words
 # swapped? Does the definition fit the word? Which syllable is stressed? `docs/text-suite.md` says where the texts come
-# from, and under which licences. `make text` trains and measures all of it, three times over; what it has measured is
+# from, and under which licences. `make text` trains and measures all of it, from several seeds; what it has measured is
 # stored, and you read it here.
 #
 # Before you look at accuracies: which words did the experts move?

@@ -240,6 +240,13 @@ def test_shards_without_their_index_are_no_model_however_many_there_are(base, sh
         open_checkpoint(sharded)
 
 
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "pytorch_model-00002-of-00003.bin"])
+def test_one_shard_of_several_is_no_model_and_their_folder_is_named(base, tmp_path, name):
+    (tmp_path / name).write_bytes(safetensors.torch.save(base))
+    with pytest.raises(FileError, match=f"{name}: is one shard of a model in several; pass their folder, {tmp_path}"):
+        open_checkpoint(tmp_path / name)
+
+
 @pytest.mark.parametrize("there", [1, 2])
 def test_a_model_in_pickled_shards_is_called_one_by_whatever_path(base, tmp_path, there):
     for number, held in enumerate([list(base)[:2], list(base)[2:]][:there], 1):
