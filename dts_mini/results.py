@@ -31,7 +31,6 @@ SAID = (
     "07-honest-zero-shot",
     "07-honest-dts",
     "13-text-kept",
-    "13-text-rounding",
     "10-half",
     "08-house-zero-shot",
     "08-best-merge",

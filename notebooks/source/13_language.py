@@ -445,11 +445,11 @@ sentence = "Of the experts' accuracy the pretrained model has at least 10 points
 claim("13-text-first", sentence, known["value"] - seen_first["value"], low=0.1, unit="points")
 least = min(kept_by[row["name"]] for row in rows_of(table, "DTS-T", "DTS-D", keep_ratio=0.1))
 best = max(kept_by[row["name"]] for row in rows_of(table, "base merge"))
-sentence = "At keep ratio 0.1 each DTS row keeps at least 15 points more of the gain than each merge."
+sentence = "On real texts, each DTS row at keep ratio 0.1 keeps at least 15 points more of the gain than each merge."
 claim("13-text-merges", sentence, least - best, low=0.15, unit="points")
 lost = min(kept_by[row["name"]] for row in rows_of(table, "base merge"))
-claim("13-text-harm", "The worst merge does worse than the pretrained model.", lost, high=0.0, unit="%")
-sentence = "DTS over the pretrained model keeps between 70 and 90 % of the gain at keep ratio 0.1."
+claim("13-text-harm", "On real texts, the worst merge does worse than the pretrained model.", lost, high=0.0, unit="%")
+sentence = "On real texts, DTS over the pretrained model keeps 70 to 90 % of the gain at keep ratio 0.1."
 claim("13-text-kept", sentence, kept_by["DTS-T, 0.1"], low=0.7, high=0.9, unit="%")
 
 # %% [markdown]
@@ -472,13 +472,19 @@ for name in methods:
 
 # %% tags=["answer"]
 least = min(at["DTS-T", size] for size in sizes) / at["DTS-T", sizes[0]]
-sentence = "With up to seven times the bytes DTS keeps at least three quarters of its KL divergence."
+sentence = "On real texts, DTS with seven times the bytes has at least three quarters of its KL divergence left."
 claim("13-text-plateau", sentence, least, low=0.75)
 ratio = max(at["low-rank INT3", size] / at["DTS-T", size] for size in sizes)
-sentence = "At each of these sizes a plain SVD, rounded to three bits, has at most half of the KL divergence of DTS."
+sentence = "At each of these sizes, a plain SVD rounded to three bits has at most half of the KL divergence of DTS."
 claim("13-text-rounding", sentence, ratio, high=0.5)
 ratio = max(at["DRC-T", size] / min(at[name, size] for name in methods[:-1]) for size in sizes)
-claim("13-text-drc", "DRC has at most 95 % of that of the nearest of the others.", ratio, high=0.95, unit="%")
+claim(
+    "13-text-drc",
+    "At each of these sizes, DRC has at most 95 % of the KL divergence of the nearest of the others.",
+    ratio,
+    high=0.95,
+    unit="%",
+)
 
 # %% [markdown]
 # <details><summary>What you should see</summary>
