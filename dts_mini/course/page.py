@@ -34,16 +34,19 @@ FRAME = ("found", "found-count", "main", "menu", "search", "side", "theme")  # t
 
 
 def finish(page: Page, places: Mapping[str, str], repository: str | None = None) -> None:
-    """Gives headings their ids (Jupyter's) and links, links to files their pages, and reads what search needs.
+    """Gives headings their ids and links, links to files their pages, and reads what search needs.
 
-    ``places``: the page of each file of the repository that has one. A link to another file of the repository leads to
-    it at GitHub, where the ``repository`` (owner/name) is known, and else is no link.
+    Ids are Jupyter's; in docs/ they are GitHub's, by which pages there name each other's headings. ``places``: the page
+    of each file of the repository that has one. A link to another file of the repository leads to it at GitHub, where
+    the ``repository`` (owner/name) is known, and else is no link.
     """
     soup = BeautifulSoup(page.body, "html.parser")
     taken = set(FRAME)
     for heading in soup.select("h1, h2, h3"):
         text = " ".join(readable(heading).split())
         ident = base = heading.get("id") or " ".join(readable(heading, latex=True).split()).replace(" ", "-")
+        if page.source.startswith("docs/"):
+            ident = base = re.sub(r"[^\w-]", "", base.lower())
         while ident in taken:
             ident = f"{base}-{sum(t.startswith(base) for t in taken) + 1}"
         taken.add(ident)

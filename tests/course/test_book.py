@@ -187,8 +187,8 @@ TIMINGS = {
 
 
 DOCS = {
-    "README.md": "# Documentation\n\nSee [serving](how-to/serve.md#Fast), and the [table](table.md).\n",
-    "how-to/serve.md": "# Serve\n\n## Fast\n\nNotebooks 00 and 02, not 07; `notebook 02`. [Back](../README.md), "
+    "README.md": "# Documentation\n\nSee [serving](how-to/serve.md#fast-and-small-too), and the [table](table.md).\n",
+    "how-to/serve.md": "# Serve\n\n## Fast, and small (too)\n\nNotebooks 00 and 02, not 07; `notebook 02`. [Back](../README.md), "
     "[code](../../toy.py).\n\n```sh\ndts-mini serve\n```\n",
     "table.md": "# Table\n\nIn notebook 02, 1 &lt; 2: $\\tau$ has a treshhold.\n\n"
     + "| method |"
@@ -658,7 +658,7 @@ def test_the_docs_are_pages_of_the_book_in_the_order_of_their_links(toy):
         "api-core-compress.html",
     ]
     links = [a["href"] for a in toy[1]["docs.html"].select("main p a")]
-    assert links == ["how-to-serve.html#Fast", "table.html"]
+    assert links == ["how-to-serve.html#fast-and-small-too", "table.html"]
 
 
 def test_docs_link_to_the_chapters_that_they_name_and_to_the_repositorys_files(toy):
