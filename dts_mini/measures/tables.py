@@ -256,9 +256,13 @@ _PLAIN = {"storage": lambda value: f"{100 * value:.2f} %", "kl from experts": la
 
 
 def markdown(table: Mapping) -> str:
-    """A table as Markdown: accuracies in %, the mean and the shares with their intervals, KL divergences in nats."""
-    extra = [c for c in ("mean", "share of experts", "gain kept", "storage") if c in table["rows"][0]]
-    extra += ["kl from experts"] if "gain kept" in extra else []
+    """A table as Markdown: accuracies in %, the mean and the shares with their intervals, KL divergences in nats.
+
+    Where a table has the gain kept, that and the KL divergence stand for the share of the experts' accuracy.
+    """
+    gains = "gain kept" in table["rows"][0]
+    wanted = ("mean", "gain kept", "storage", "kl from experts") if gains else ("mean", "share of experts", "storage")
+    extra = [c for c in wanted if c in table["rows"][0]]
     short, uses = not extra, "uses" in table["rows"][0]
     head = ["", *(["uses of a task"] if uses else []), *table["columns"], *extra]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]

@@ -83,9 +83,7 @@ def test_tables_read_as_markdown(made):
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:5]] == [row["task"] for row in found["zoo"]["rows"]]
     assert "Means over 2 seeds" in lines[-1] and "[" in lines[2]
     head, _, first, *_ = markdown(found["results"]["headline"]).splitlines()
-    assert head.endswith("| share of experts | gain kept | storage | kl from experts |") and head.count(
-        "|"
-    ) == first.count("|")
+    assert head.endswith("| mean | gain kept | storage | kl from experts |") and head.count("|") == first.count("|")
     report(found["unseen"])
 
 
