@@ -14,7 +14,7 @@ from dts_mini.core.delta import TaskDelta
 from dts_mini.core.errors import DTSError, StateError
 from dts_mini.core.layout import Convolutions, Piece, difference, joined, pieces_of
 from dts_mini.core.parts import Bounds, Exact, Kept, Part, Tied, Unchanged
-from dts_mini.core.state import State, check_pair, directions, examine, seals, some
+from dts_mini.core.state import State, check_pair, examine, seals, some
 
 Mapper = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Yields the work's result for each job, in order, wherever it computes them; the builtin ``map`` does."""
@@ -44,9 +44,9 @@ class Frame(Mapping[str, Tensor]):
         what: str = "expert",
     ) -> None:
         self._states, self._mapper = (base, expert), mapper
-        self._outline = check_pair(base, expert, what)
+        self._outline, vectors = check_pair(base, expert, what)
         chosen = [named(self._outline, patterns, o) for o, patterns in (("keep", keep), ("stacks", stacks))]
-        chosen[0] |= directions(self._outline)
+        chosen[0] |= vectors
         self._digests: dict[str, tuple[str, str]] = {}
         self.parts: dict[str, Part] = {}
         self.pieces: dict[str, Piece] = {}

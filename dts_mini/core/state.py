@@ -324,12 +324,13 @@ def check_same_layout(base: State, other: State, what: str, base_what: str = "ba
             )
 
 
-def check_pair(base: State, expert: State, what: str = "expert") -> dict[str, Tensor]:
-    """The expert's outline in name order; StateError unless it fits the base, by all but values."""
+def check_pair(base: State, expert: State, what: str = "expert") -> tuple[dict[str, Tensor], frozenset[str]]:
+    """The expert's outline in name order, and its ``directions``; StateError unless all but its values fit the base."""
     check_outline(base, "base")
     check_outline(expert, what)
     check_same_layout(base, expert, what)
-    return dict(sorted(outline(expert).items()))
+    found = dict(sorted(outline(expert).items()))
+    return found, directions(found)
 
 
 def examine(
