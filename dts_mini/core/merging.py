@@ -230,9 +230,10 @@ def check_experts(experts: Sequence[State], base: State | None = None) -> None:
     if not experts:
         raise DTSError("there are no experts to merge; pass at least one")
     numbered = {f"expert {number}": expert for number, expert in enumerate(experts, 1)}
-    check_alike(numbered if base is None else {"base": base, **numbered})
+    states = numbered if base is None else {"base": base, **numbered}
+    check_alike(states)
     for name in sorted(directions(experts[0])):
-        if len({digest(state[name]) for state in (*experts, *([] if base is None else [base]))}) > 1:
+        if len({digest(state[name]) for state in states.values()}) > 1:
             raise unmixed(name)
 
 

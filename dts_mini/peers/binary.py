@@ -179,8 +179,9 @@ def _by_tensor(frame: Frame, budget: int | str | None, density: float | None) ->
 
     if budget is None:
         return at(density)
-    found = densest(at, frame.budget(budget), sum(len(flat) for flat, *_ in sides.values()), bits=1, most=HALF)
+    limit = frame.budget(budget)
+    found = densest(at, limit, sum(len(flat) for flat, *_ in sides.values()), bits=1, most=HALF)
     # The signs of all need no places: they come nearer than few do, for fewer bytes than the authors' density.
-    if found.settings["density"] < THEIRS and len((whole := at(1.0)).to_bytes()) <= frame.budget(budget):
+    if found.settings["density"] < THEIRS and len((whole := at(1.0)).to_bytes()) <= limit:
         return whole
     return found
