@@ -485,9 +485,9 @@ claim("13-text-drc", sentence, ratio, high=0.95, unit="%")
 # <details><summary>What you should see</summary>
 #
 # No: four values per singular vector leave an error that no further component takes away. In vision this floor lay so
-# low that few answers changed ([notebook 10](10_size_accuracy.ipynb)). Here it costs a good part of the gain, and even
-# at the smallest size, where the two were close in vision, a plain rounded SVD is nearer. So on a model of your own,
-# question the paper's third step first. A better base helps, too: over TIES, DTS keeps more.
+# low that few answers changed ([notebook 10](10_size_accuracy.ipynb)). Here it costs a good part of the gain, and a
+# plain rounded SVD is nearer by more than it was there. So on a model of your own, question the paper's third step
+# first. A better base helps, too: over TIES, DTS keeps more.
 #
 # </details>
 #
