@@ -135,8 +135,13 @@ def python_path() -> list[str]:
 
 
 def bubblewrap(rules: int) -> list[str]:
-    """The options of ``bwrap``; ``rules``: a file descriptor of the system call filter."""
-    options = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    """The options of ``bwrap``; ``rules``: a file descriptor of the system call filter.
+
+    Without ``--new-session``: all of a box stays in the one process group that ``Box.kill`` ends. A box in a session of
+    its own outlives a kill that comes before it has asked to die with its parent. ``Engine.start`` has left the
+    terminal's session already, and the filter knows no call that leaves a group.
+    """
+    options = ["--unshare-all", "--unshare-user", "--die-with-parent", "--cap-drop", "ALL"]
     options += ["--seccomp", str(rules), "--chdir", "/", "--setenv", "OMP_NUM_THREADS", "1"]
     for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64"):
         if os.path.islink(path):

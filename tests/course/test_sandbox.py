@@ -5,6 +5,7 @@ Each attack is a function of a submission, and gives something back only where i
 
 import ast
 import base64
+import contextlib
 import ctypes
 import json
 import os
@@ -402,6 +403,31 @@ def test_a_box_ends_with_the_process_that_started_it():
             return
         time.sleep(0.1)
     pytest.fail("the box outlived the grader")
+
+
+@pytest.mark.skipif(getattr(MADE_BY, "kind", "") != "bubblewrap", reason=f"needs a box of bubblewrap: {MADE_BY}")
+def test_all_of_a_box_is_in_the_group_that_ends_it():
+    """So that a kill at any time ends it, however far it has started: what is in another session may outlive one."""
+    process, _ = MADE_BY.start("print('here', flush=True); input()")
+    try:
+        assert process.stdout.readline() == b"here\n"
+        of_box = {process.pid}
+        for _ in range(3):  # bwrap, the first process in the box, the interpreter
+            of_box |= {int(pid) for pid, (parent, _) in processes().items() if int(parent) in of_box}
+        groups = {group for pid, (_, group) in processes().items() if int(pid) in of_box}
+        assert len(of_box) == 3 and groups == {str(process.pid)}
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def processes() -> dict[str, list[str]]:
+    """Of each process here: its parent and its group."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            found[folder.name] = (folder / "stat").read_text().rsplit(")")[-1].split()[1:3]
+    return found
 
 
 # --- replies: what a box writes is never trusted ---
