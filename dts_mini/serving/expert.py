@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
@@ -63,11 +64,12 @@ class Base:
                 raise StateError(f"{where} is in training mode: call module.eval() before serving it")
 
     def check_same(self) -> None:
-        """StateError where the module is no longer as it was: in training mode, or with other weights.
+        """StateError where the module is no longer as it was: in training mode, with other weights, or with old ones.
 
         A weight that was written to is looked at again; it may be the base's once more, as after a swap.
         """
         self._check_mode(self.module)
+        check_uncached()
         with torch._C.DisableTorchFunction():  # within a run a base's weight passes for the expert's
             self._check_weights()
 
@@ -171,6 +173,15 @@ class Base:
                 f"the module's weights (fingerprint {found}) are not those that {what} was made for ({fingerprint}); "
                 "load that base, in the dtype it had"
             )
+
+
+def check_uncached() -> None:
+    """StateError within ``parametrize.cached()``, which would give weights of one expert to the next."""
+    if parametrize._cache_enabled:
+        raise StateError(
+            "torch.nn.utils.parametrize.cached() is on, which keeps the weights of one expert for the next: leave it "
+            "before a module is run or written as an expert"
+        )
 
 
 def _tensors_of(part: nn.Module) -> Iterator[Tensor]:

@@ -17,6 +17,7 @@ example: peft wraps modules within a model, never the model. Factors are written
 asked for: an adapter takes several times the bytes of the delta's file. ``plan_lora`` tells how many.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -305,8 +306,8 @@ class _Plan:
     def config(self) -> dict:
         """What stands in ``adapter_config.json``."""
         ranks = self.adapter.ranks
-        # Of two patterns that fit a name peft takes the first, and "fc" fits "block.fc" too.
-        patterns = dict(sorted(ranks.items(), key=lambda item: -len(item[0])))
+        # Of two patterns that fit a name peft takes the first, and "fc" fits "block.fc" too. A dot would fit any sign.
+        patterns = {re.escape(name): ranks[name] for name in sorted(ranks, key=len, reverse=True)}
         return {
             "peft_type": "LORA",
             "task_type": None,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dts_mini.core.delta import TaskDelta, rebuild_tensor
 from dts_mini.core.errors import StateError
 from dts_mini.core.parts import Factors, Kept, Part, Unchanged
-from dts_mini.serving.expert import Base
+from dts_mini.serving.expert import Base, check_uncached
 
 
 class Swapper:
@@ -19,10 +19,13 @@ class Swapper:
     It keeps a copy of the base (so the module's bytes twice); a swap writes the tensors that differ from the base in
     the old expert or in the new one, and those that somebody else wrote to, and no other. While a module is swapped
     nothing else may run it.
+
+    Raises StateError for a module that ``Base`` refuses, and for one of which two parameters lie in the same memory.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._base = Base(module)
+        self._check_apart()
         self._kept: dict[str, Tensor] = {name: tensor.detach().clone() for name, tensor in self._base.tensors.items()}
         self._written: set[str] = set()
         self._note()
@@ -30,6 +33,17 @@ class Swapper:
     def _note(self) -> None:
         """What is written to the module from now on is somebody else's."""
         self._versions = {name: _version(tensor) for name, tensor in self._base.tensors.items()}
+
+    def _check_apart(self) -> None:
+        """StateError where what is written to one tensor is written to another, though they are not tied."""
+        owners: dict[tuple, str] = {}
+        for name, tensor in self._base.tensors.items():
+            first = owners.setdefault((tensor.device, tensor.data_ptr()), name) if tensor.numel() else name
+            if tensor is not self._base.tensors[first]:
+                raise StateError(
+                    f"tensors {first!r} and {name!r} of the module are two that lie in the same memory, so no expert "
+                    f"can have its own of each: tie them (one Parameter for both), or give {name!r} a copy (clone)"
+                )
 
     def _check_own(self) -> None:
         """StateError where the module has other tensors by now; ones that somebody wrote to are to be written again."""
@@ -49,6 +63,7 @@ class Swapper:
         Raises StateError, and writes nothing, when the delta was not made for the base. If anything else goes wrong
         on the way, the module is the base again.
         """
+        check_uncached()
         if delta is not None:
             self._base.check(delta)
         self._check_own()

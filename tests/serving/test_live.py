@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import MODELS, Recurrent, apart, bits, experts_of, image_tower, make, materialised, same, sample, samples
 from torch import nn
-from torch.nn.utils import prune
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from dts_mini import compress, rebuild
 from dts_mini.core.errors import DTSError, StateError
@@ -814,3 +814,18 @@ def test_experts_of_several_modules_are_refused_in_one_batch():
     one, other = (decoded(make("linear"), experts_of(make("linear"), 1))[0] for _ in range(2))
     with pytest.raises(DTSError, match="several modules; decode them over one Base"):
         run([one, other], torch.ones(2, 24))
+
+
+@torch.no_grad()
+def test_where_weights_are_kept_from_one_call_to_the_next_nothing_is_run_or_written():
+    """``parametrize.cached()`` would give one expert's weights to the next, and to the base."""
+    module = nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 6))).eval()
+    (delta,) = experts_of(module, 1)
+    expert, swapper, x = Expert(Base(module), delta), Swapper(module), torch.randn(3, 6)
+    wanted, base = run(expert, x), module(x)
+    with parametrize.cached():
+        for act in (lambda: run(expert, x), lambda: run([expert] * 3, x), lambda: swapper.to(delta)):
+            with pytest.raises(StateError, match=r"parametrize\.cached\(\) is on.*leave it"):
+                act()
+        assert torch.equal(module(x), base)
+    assert torch.equal(run(expert, x), wanted)

@@ -356,7 +356,21 @@ def test_what_peft_reads_of_the_settings_is_what_was_meant(tmp_path):
     adapter = export_lora(expert_of(module.state_dict(), names=("c_",)), module, tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["bias"] == "none" and config["lora_bias"] is True and config["modules_to_save"] is None
-    assert config["target_modules"] == sorted(adapter.ranks) and config["rank_pattern"] == adapter.ranks
+    assert config["target_modules"] == sorted(adapter.ranks)
+    assert config["rank_pattern"] == {name.replace(".", r"\."): rank for name, rank in adapter.ranks.items()}
+
+
+def test_names_that_another_fits_as_a_pattern_get_their_own_ranks(tmp_path):
+    """peft takes the names of ``rank_pattern`` for patterns, in which a dot is any sign."""
+    sizes = {"a": nn.ModuleDict({"b": nn.Linear(8, 8)}), "a_b": nn.Linear(40, 40), "c+": nn.Linear(20, 20)}
+    module = nn.ModuleDict({"net": nn.ModuleDict(sizes)}).eval()
+    base = module.state_dict()
+    delta = compress(base, {name: x + torch.randn_like(x) for name, x in base.items()}, keep_ratio=0.5)
+    adapter = export_lora(delta, module, tmp_path / "adapter")
+    wanted = rebuild(base, delta)
+    merged = adapted.with_peft(module, tmp_path / "adapter").merge_and_unload().state_dict()
+    assert len(set(adapter.ranks.values())) == 3
+    assert all(torch.allclose(merged[name], wanted[name], atol=1e-5) for name in wanted)
 
 
 def test_the_example_says_what_happens():

@@ -188,3 +188,14 @@ def test_a_module_with_other_parameters_is_refused():
     module.weight = nn.Parameter(module.weight.detach().clone())
     with pytest.raises(StateError, match=r"tensor 'weight' of the module is another"):
         swapper.to(None)
+
+
+def test_two_parameters_in_the_same_memory_are_refused():
+    """Not tied, so that each would have an expert of its own, and the second that is written would be both's."""
+    module = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 6)).eval()
+    module[2].weight = nn.Parameter(module[0].weight.data)
+    with pytest.raises(StateError, match=r"tensors '0.weight' and '2.weight' .* lie in the same memory.*clone"):
+        Swapper(module)
+    module[2].weight = module[0].weight  # tied: one tensor
+    Swapper(module)
+    Swapper(nn.LSTM(4, 4).eval())  # whose weights lie side by side in one storage
