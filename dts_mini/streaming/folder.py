@@ -19,6 +19,7 @@ from dts_mini.core.state import State, outline
 
 INDEX = ".safetensors.index.json"
 WHOLE = "model.safetensors"  # which from_pretrained takes before any index: a model that is saved anew may leave one
+_STEMS = ("diffusion_pytorch_model", "open_clip_model")  # other libraries' own
 _NEW, _LIST = ".new", "files.json"
 _TEXTS = {".json", ".txt", ".model", ".spm", ".jinja", ".tiktoken", ".py", ".yaml"}
 _OTHERS = {"trainer_state.json", "adapter_config.json", "all_results.json", "train_results.json", "eval_results.json"}
@@ -31,15 +32,18 @@ def pretrained_names(shards: Mapping[str, list[str]]) -> dict[str, list[str]]:
     >>> pretrained_names({"theta_0.safetensors": ["w"]})
     {'model.safetensors': ['w']}
     """
-    return {WHOLE if len(shards) == 1 else file: names for file, names in shards.items()}
+    if len(shards) > 1:
+        return dict(shards)
+    ((file, names),) = shards.items()
+    return {f"{next((stem for stem in _STEMS if file.startswith(stem)), 'model')}.safetensors": names}
 
 
 def companions(folder: Path) -> dict[str, Path]:
     """What a model's own class reads beside its weights, by its place in the folder: configuration, tokenizer,
     generation and pooling files, and the modules that sentence-transformers lists; none where there is no
-    ``config.json``.
+    ``config.json``, nor open_clip's.
     """
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", "open_clip_config.json")):
         return {}
     found = [path for path in sorted(folder.iterdir()) if path.suffix in _TEXTS and path.name not in _OTHERS]
     found = [path for path in found if path.is_file() and not path.name.endswith(".index.json")]
@@ -69,7 +73,7 @@ def write_folder(
         with _staged(folder.with_name(f".{folder.name}.new")) as made:
             _fill(state, made, {file: file for file in shards}, shards, write, beside)
             if len(shards) > 1:
-                write_json(_index(state, shards), made / f"model{INDEX}", indent=2)
+                write_json(_index(state, shards), made / _index_name(shards), indent=2)
             os.rename(made, folder)
         return
     sweep(folder)
@@ -80,7 +84,7 @@ def write_folder(
         write_json([*old, *names.values()], made / _LIST)
         if index or len(shards) > 1:
             if index is None:
-                index = folder / f"model{INDEX}"
+                index = folder / _index_name(shards)
                 if old:  # the old model is what an index says, too, until the new index takes its place
                     with opened(folder / old[0]) as handle:
                         placed = dict.fromkeys(handle.keys(), old[0])
@@ -141,6 +145,11 @@ def _fill(state: State, made: Path, names: Mapping[str, str], shards, write, bes
     for name, path in beside.items():
         (made / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(path, made / name)
+
+
+def _index_name(shards: Mapping[str, list[str]]) -> str:
+    """Of the shards' common beginning, where they have a library's own."""
+    return f"{next((stem for stem in _STEMS if all(file.startswith(stem) for file in shards)), 'model')}{INDEX}"
 
 
 def _index(state: State, shards: Mapping[str, list[str]]) -> dict:

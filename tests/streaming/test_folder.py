@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 
@@ -159,6 +160,37 @@ def test_what_a_models_class_reads_comes_along_and_nothing_else(tmp_path):
 def test_the_names_of_shards_are_those_of_save_pretrained():
     assert pretrained_names(LAYOUTS["two shards"]) == LAYOUTS["two shards"]
     assert list(pretrained_names({"x.safetensors": ["a"]})) == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("library", ["diffusion_pytorch_model", "open_clip_model"])
+def test_names_of_other_libraries_stay(library, tmp_path):
+    """diffusers and open_clip look for names of their own."""
+    assert list(pretrained_names({f"{library}.fp16.safetensors": ["a"]})) == [f"{library}.safetensors"]
+    shards = {f"{library}{file.removeprefix('model')}": names for file, names in LAYOUTS["two shards"].items()}
+    out = tmp_path / "out"
+    for number, overwrite in enumerate((False, True), 1):
+        save_checkpoint(model(float(number)), out, pretrained_names(shards), overwrite=overwrite)
+        assert [path.name for path in out.glob("*.json")] == [f"{library}.safetensors.index.json"]
+        assert values(out) == {float(number)}
+
+
+def test_a_folder_of_open_clip_opens_with_open_clip(tmp_path):
+    about = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "patch_size": 8, "head_width": 8},
+    }
+    about |= {"text_cfg": {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}}
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "open_clip_config.json").write_text(json.dumps({"model_cfg": about, "preprocess_cfg": {}}))
+    made = open_clip.create_model(f"local-dir:{source}", load_weights=False)
+    state = {name: x.contiguous() for name, x in made.state_dict().items()}
+    save_tensors(state, source / "open_clip_model.safetensors")
+    checkpoint = open_checkpoint(source)
+    beside = companions(source)
+    out = save_checkpoint(checkpoint, tmp_path / "out", pretrained_names(checkpoint.shards), beside=beside)
+    opened = open_clip.create_model(f"local-dir:{out}").state_dict()
+    assert all(torch.equal(opened[name], x) for name, x in state.items())
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="forks of a process with threads")
