@@ -3,7 +3,6 @@
 import contextlib
 import doctest
 import json
-import math
 import re
 import shlex
 import shutil
@@ -19,7 +18,6 @@ import torch
 from huggingface_hub import constants
 from pyarrow import Table
 from pyarrow.parquet import read_table, write_table
-from sklearn.metrics import matthews_corrcoef
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -33,7 +31,7 @@ from dts_mini.suites import load_suite, streams, texts
 from dts_mini.suites.evaluation import logits
 from dts_mini.suites.glue import keys
 from dts_mini.suites.glue.names import COMMITS, TASKS, UNSEEN, expert_repo
-from dts_mini.suites.glue.suite import GlueSuite, matthews
+from dts_mini.suites.glue.suite import GlueSuite
 from dts_mini.suites.hub import Hub, Repo
 from dts_mini.suites.suite import Suite
 
@@ -636,13 +634,6 @@ def test_roberta_with_experts_of_ones_own(_language_cache, tmp_path, monkeypatch
         assert ("It does no better" in found["said"]) == (found["accuracy"] <= found["most frequent class"])
         assert ("Matthews" in found["said"]) == (task == "cola")
     assert "59.71" in (tmp_path / path).read_text().partition("## Published for other checkpoints")[2]
-
-
-def test_matthews_correlation_is_scikit_learns():
-    for seed in range(5):
-        answers, labels = torch.randint(0, 2, (2, 30), generator=torch.Generator().manual_seed(seed))
-        assert math.isclose(matthews(answers, labels), matthews_corrcoef(labels, answers), abs_tol=1e-9)
-    assert matthews(torch.ones(4), torch.tensor([0, 1, 1, 0])) == 0
 
 
 def test_published_tables_of_a_suites_own_protocol_come_first(glue):

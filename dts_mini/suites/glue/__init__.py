@@ -2,4 +2,4 @@
 
 from dts_mini.core.errors import needs
 
-needs("full", "a language suite", "transformers", "huggingface_hub", "datasets", "pyarrow")
+needs("full", "a language suite", "sklearn", "transformers", "huggingface_hub", "datasets", "pyarrow")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from sklearn.metrics import matthews_corrcoef
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -350,7 +351,7 @@ class GlueSuite(RealSuite):
                     said += " It does no better than to name that one each time: is it an expert of this task, with "
                     said += "this base and tokenizer, and with its classes in GLUE's order?"
             if about.name == "cola":
-                entry["Matthews correlation"] = round(100 * matthews(answers, labels), 2)
+                entry["Matthews correlation"] = round(100 * matthews_corrcoef(labels, answers), 2)
                 said += f" Its Matthews correlation is {entry['Matthews correlation']:.1f}."
             found[about.name] = entry | {"said": f"its expert gets {here:.1f} % of its texts right, {said}"}
         return found
@@ -368,15 +369,6 @@ class GlueSuite(RealSuite):
         if self.texts:
             found.append(f"Of each task at most {self.texts:,} texts were drawn; published numbers are of all texts.")
         return found
-
-
-def matthews(answers: Tensor, labels: Tensor) -> float:
-    """Matthews' correlation of answers and labels (n,), of two classes each: 0 where all answers, or labels, are one.
-
-    >>> round(matthews(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 0])), 3)
-    0.577
-    """
-    return torch.corrcoef(torch.stack([answers, labels]).double())[0, 1].nan_to_num(0).item()
 
 
 def _folder(named: Mapping[str, str]) -> str:
