@@ -6,6 +6,7 @@
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,8 +25,10 @@ from dts_mini.suites.mini.suite import DATA, MiniSuite
 from dts_mini.suites.suite import Suite
 
 GOALS = {0.1: 0.5, 0.2: 0.5, 0.3: 1 / 3}
-"""For the KL divergence that DTS has at a keep ratio, DRC is to need at most this share of its bytes."""
-OURS = ("DRC-T", "DRC-D, average")
+"""For the KL divergence that DTS has at a keep ratio, DRC over the same base is to need at most this share of its
+bytes."""
+SAME_BASE = {"DTS-T": "DRC-T", "DTS-D, average": "DRC-D, average"}
+OURS = tuple(SAME_BASE.values())
 KEPT = {"1%": 0.995, "0.7%": 0.99, "0.5%": 0.995}
 """The share of the experts' accuracy that the better of OURS is to keep at a size."""
 AHEAD = {"1%": 1.5, "2%": 1.5, "3.7%": 1.5}
@@ -124,14 +127,14 @@ Goal = tuple[str, float, float, bool]  # what, the value, its bound, and whether
 
 
 def _bytes_as_accurate(points: Sequence[Mapping]) -> Iterator[Goal]:
-    """For the KL divergence of DTS, DRC needs a share of its bytes."""
-    drc = [row for row in points if row["name"] == "DRC-T"]
-    for keep_ratio, bound in GOALS.items():
-        paper = [row for row in points if (row["name"], row["size"]) == ("DTS-T", f"keep {keep_ratio}")]
+    """For the KL divergence of DTS, DRC over the same base needs a share of its bytes."""
+    for (name, ours), (keep_ratio, bound) in itertools.product(SAME_BASE.items(), GOALS.items()):
+        drc = [row for row in points if row["name"] == ours]
+        paper = [row for row in points if (row["name"], row["size"]) == (name, f"keep {keep_ratio}")]
         if paper and len(drc) > 1:
             share = bytes_for(_kl(paper[0]), drc) / paper[0]["storage"]
-            of = f"the KL divergence of DTS-T at keep ratio {keep_ratio}"
-            yield f"bytes that DRC-T needs for {of}, as a share of its bytes", share, bound, share <= bound
+            of = f"the KL divergence of {name} at keep ratio {keep_ratio}"
+            yield f"bytes that {ours} needs for {of}, as a share of its bytes", share, bound, share <= bound
 
 
 def _accuracy_kept(points: Sequence[Mapping]) -> Iterator[Goal]:
@@ -199,13 +202,17 @@ def markdown(table: Mapping, size: str = "1%") -> str:
     rows = sorted((row for row in rows if "storage" in row), key=_kl)
     lines = ["| method | storage | share of experts | KL from the expert (nats) |", "|---|---|---|---|"]
     lines += ["| " + " | ".join([row["name"], *measured(row)]) + " |" for row in rows]
-    said = "One seed of experts; brackets are 95 % intervals over test images."
-    if (seeds := len(table["seeds"])) > 1:
-        said = (
-            f"Means over {seeds} seeds of experts; brackets of the share are 95 % intervals over test images, "
-            "those of the KL divergence over the seeds."
-        )
-    return "\n".join([*lines, "", said]) + "\n"
+    return "\n".join([*lines, "", _brackets(table)]) + "\n"
+
+
+def _brackets(table: Mapping, *, gains: bool = False) -> str:
+    """How many seeds a table's points are of, and what their brackets are; with the gain kept in the share's place."""
+    if (seeds := len(table["seeds"])) == 1:
+        return "One seed of experts" + ("." if gains else "; brackets are 95 % intervals over test images.")
+    means = f"Means over {seeds} seeds of experts; brackets"
+    if gains:
+        return f"{means} are 95 % intervals over the seeds. The gain kept is in %."
+    return f"{means} of the share are 95 % intervals over test images, those of the KL divergence over the seeds."
 
 
 def aims(table: Mapping) -> str:
@@ -228,19 +235,28 @@ def aims(table: Mapping) -> str:
 
 
 def listing(table: Mapping) -> str:
-    """Every point as Markdown, in the order it was measured in; those whose size cannot be met say why."""
-    lines = ["| | method | size | storage | share of experts | KL from the expert (nats) |", "|---" * 6 + "|"]
+    """Every point as Markdown, in the order it was measured in; those whose size cannot be met say why.
+
+    Where theta_0 is a point, the gain kept stands for the share of the experts' accuracy. A line below says how many
+    seeds, and what the brackets are.
+    """
+    gains = any("gain kept" in row for row in table["rows"])
+    what = "gain kept" if gains else "share of experts"
+    lines = [f"| method | size | storage | {what} | KL from the expert (nats) |", "|---" * 5 + "|"]
     for row in table["rows"]:
-        found = ["", row["impossible"], ""] if "impossible" in row else measured(row)
-        lines.append("| " + " | ".join([row["group"], row["name"], row["size"], *found]) + " |")
-    return "\n".join(lines) + "\n"
+        found = ["", row["impossible"], ""] if "impossible" in row else measured(row, gains=gains)
+        lines.append("| " + " | ".join([row["name"], row["size"], *found]) + " |")
+    return "\n".join([*lines, "", _brackets(table, gains=gains)]) + "\n"
 
 
-def measured(row: Mapping) -> list[str]:
-    """A row's storage, share of the experts and KL divergence as cells of a table, with their intervals."""
-    share, kl = row["share of experts"], row["kl from experts"]
-    of_share = _bracket(row["images"], lambda x: f"{100 * x:.1f}")
-    of_kl = _bracket(kl, lambda x: f"{x:.4f}") if "low" in kl else ""
+def measured(row: Mapping, *, gains: bool = False) -> list[str]:
+    """A row's storage, share of the experts (or the gain kept) and KL divergence as cells of a table, with their
+    intervals: of the share over test inputs, of the others over seeds.
+    """
+    share, kl = row["gain kept" if gains else "share of experts"], row["kl from experts"]
+    ends = share if gains else row["images"]
+    of_share = _bracket(ends, lambda x: f"{100 * x:.1f}") if ends.get("low", 0) < ends.get("high", 0) else ""
+    of_kl = _bracket(kl, lambda x: f"{x:.4f}") if kl.get("low", 0) < kl.get("high", 0) else ""
     return [f"{100 * row['storage']:.2f} %", f"{100 * share['value']:.1f}{of_share}", f"{kl['value']:.4f}{of_kl}"]
 
 

@@ -252,6 +252,7 @@ def by_variant(table: Mapping) -> dict[str, list[Mapping]]:
     return {name: rows for name, rows in found.items() if len(rows) > 1}
 
 
+_HEADS = {"kl from experts": "KL from the expert (nats)"}
 _PLAIN = {"storage": lambda value: f"{100 * value:.2f} %", "kl from experts": lambda value: f"{value:.4f}"}
 
 
@@ -264,7 +265,7 @@ def markdown(table: Mapping) -> str:
     wanted = ("mean", "gain kept", "storage", "kl from experts") if gains else ("mean", "share of experts", "storage")
     extra = [c for c in wanted if c in table["rows"][0]]
     short, uses = not extra, "uses" in table["rows"][0]
-    head = ["", *(["uses of a task"] if uses else []), *table["columns"], *extra]
+    head = ["", *(["uses of a task"] if uses else []), *table["columns"], *(_HEADS.get(c, c) for c in extra)]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in table["rows"]:
         cells = [row["name"], *([row["uses"]] if uses else [])]

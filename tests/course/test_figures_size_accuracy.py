@@ -141,7 +141,7 @@ def test_a_bar_of_the_ablation_carries_a_dot_a_seed(ablation):
 
 def test_the_ablation_stands_in_sections_and_dts_and_drc_are_of_two_hatches(ablation):
     figure, data = figures.ablation_bars([*ablation, {**ablation[0], "name": "new"}], "DTS")
-    assert data == {"the paper's": {"DTS": 0.02}, "DTS: groups": {"2 groups": 0.08}, "DRC": {"DRC": 0.005}} | {
+    assert data == {"to compare with": {"DTS": 0.02}, "DTS: groups": {"2 groups": 0.08}, "DRC": {"DRC": 0.005}} | {
         "others": {"new": 0.02}
     }
     (axis,) = figure.axes

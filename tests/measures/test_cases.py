@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from small import SmallSuite
 
 from dts_mini import DTSError
-from dts_mini.measures.cases import SHARES, decide, decided, from_hex, summary, to_hex
+from dts_mini.measures.cases import SHARES, decide, decided, from_hex, report, summary, to_hex
 
 
 def test_what_is_decided_is_the_fused_row_or_the_fallback_and_a_hedge(entries):
@@ -66,3 +66,20 @@ def test_equal_seeds_have_no_spread_and_other_seeds_do(entries):
     assert row["over seeds"] == pytest.approx([row["value"]] * 2, abs=1e-4)
     with pytest.raises(DTSError, match="no seed"):
         summary({}, 20)
+
+
+@pytest.mark.parametrize(
+    ("low", "over_seeds", "verdict"),
+    [(0.01, [0.005, 0.03], "above both on average, surely"), (-0.01, [0.005, 0.03], "above both on average, not surely")]
+    + [(0.01, [-0.02, 0.05], "above both on average, not surely"), (-0.05, [-0.05, -0.01], "not above both")],
+)
+def test_a_gain_is_told_with_its_interval_and_only_one_that_is_sure_is_called_so(low, over_seeds, verdict):
+    value = 0.02 if verdict.startswith("above") else -0.03
+    gain = {"value": value, "low": low, "high": 0.03, "over seeds": over_seeds}
+    row = {"mean": {"value": 0.5}, "gain on zero-shot": gain, "gain on base merge": gain}
+    row |= {"worst": {"value": -0.1, "task": "a"}}
+    row |= {"cases more than a point below": 1, "cases surely more than a point below": 0}
+    names = ("abstain, chosen", "hedge, chosen", "hedge by nearness")
+    lines = report({"cases": 2, "rows": [row | {"name": name} for name in names]}).splitlines()
+    assert f"{100 * value:+.1f} [{100 * low:+.1f}, +3.0]" in lines[1]
+    assert all(f": {verdict}; more than a point below" in line for line in lines[-3:])

@@ -86,6 +86,24 @@ def test_bytes_between_two_points_lie_on_a_straight_line_of_logarithms():
     assert curves.bytes_for(0.04, rows) == pytest.approx(0.01)
 
 
+def test_bytes_for_the_divergence_of_dts_are_asked_of_drc_over_the_same_base():
+    rows = [row("DTS-T", "keep 0.1", 0.02, 0.02), row("DTS-D, average", "keep 0.1", 0.02, 0.012)]
+    for name, half in (("DRC-T", 0.01), ("DRC-D, average", 0.012)):
+        rows += [row(name, "small", half / 2, 0.024), row(name, "large", 2 * half, 0.012)]
+    found = {g["goal"].split(" needs ")[0]: g["value"] for g in curves.goals(rows) if g["goal"].startswith("bytes")}
+    assert list(found) == ["bytes that DRC-T", "bytes that DRC-D, average"]
+    assert found["bytes that DRC-D, average"] == pytest.approx(0.024 / 0.02, abs=1e-3) != found["bytes that DRC-T"]
+
+
+def test_a_list_of_points_says_what_its_brackets_are_and_shows_the_gain_kept_where_it_was_measured():
+    plain = {"rows": [row("a", "1%", 0.01, 0.1)], "seeds": [0]}
+    assert "| share of experts |" in curves.listing(plain) and "over test images" in curves.listing(plain)
+    kept = {"value": 0.8, "low": 0.7, "high": 0.9}
+    gains = {"rows": [row("a", "1%", 0.01, 0.1) | {"gain kept": kept}], "seeds": [0, 1]}
+    lines = curves.listing(gains).splitlines()
+    assert lines[2] == "| a | 1% | 1.00 % | 80.0 [70.0, 90.0] | 0.1000 |" and "over the seeds" in lines[-1]
+
+
 @pytest.mark.parametrize(("peers_kl", "reached"), [(0.021, True), (0.019, False)])
 def test_goals_are_read_off_the_rows_and_a_missed_one_says_so(peers_kl, reached):
     rows = [

@@ -148,7 +148,7 @@ def _courses(data: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         f"{name}: {_short(d['kl'][0])}" + (f" to {_short(d['kl'][-1])}" if len(d["kl"]) > 1 else "")
         for name, d in data.items()
     )
-    return f"KL from the fewest bytes to the most, {'; '.join(told)}."
+    return f"KL in nats from the fewest bytes to the most, {'; '.join(told)}."
 
 
 def _short(number: float) -> str:
@@ -181,7 +181,7 @@ def ablation_bars(rows: Sequence[Mapping], reference: str) -> tuple[Figure, dict
     """
     found = {row["name"]: row["kl from experts"] for row in rows if "storage" in row}
     named = {name for names in SECTIONS.values() for name in names} | {reference}
-    sections = {"the paper's": (reference,), **SECTIONS, "others": [name for name in found if name not in named]}
+    sections = {"to compare with": (reference,), **SECTIONS, "others": [name for name in found if name not in named]}
     data = {title: {n: found[n]["value"] for n in names if n in found} for title, names in sections.items()}
     data = {title: own for title, own in data.items() if own}
     figure, axis = plt.subplots(figsize=(7.2, 0.26 * len(found) + 0.3 * len(data) + 0.8))
@@ -205,7 +205,9 @@ def ablation_bars(rows: Sequence[Mapping], reference: str) -> tuple[Figure, dict
     axis.invert_yaxis()
     axis.set_xlabel("KL divergence from the experts (nats); dots: each seed")
     bars = ". ".join(f"{title}: " + ", ".join(f"{n} {kl:.4f}" for n, kl in own.items()) for title, own in data.items())
-    figure.alt = f"Horizontal bars of the KL divergence in sections, a line at {reference}. {bars}."
+    figure.alt = (
+        f"Horizontal bars of the KL divergence from the experts, in nats, in sections, a line at {reference}. {bars}."
+    )
     return figure, data
 
 
@@ -317,7 +319,7 @@ def rate_distortion(
     )
     figure.alt = (
         "Two panels, one below the other, against bits per parameter, all on log axes. Above: the squared error that "
-        f"is left, and in grey what no code reaches. Below: KL divergence. From the fewest to the most bits, {told}."
+        f"is left, and in grey what no code reaches. Below: KL divergence, in nats. From the fewest to the most bits, {told}."
     )
     return figure, data
 
