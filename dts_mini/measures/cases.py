@@ -167,7 +167,7 @@ def report(result: dict) -> str:
         row, worst = rows[name], rows[name]["worst"]
         gains = [row[f"gain on {other}"] for other in ("zero-shot", "base merge")]
         above = all(gain["value"] > 0 for gain in gains)
-        sure = all(min(gain["low"], *gain.get("over seeds", ())) > 0 for gain in gains)
+        sure = all(min([gain["low"], *gain.get("over seeds", ())]) > 0 for gain in gains)
         verdict = "above both on average" + (", surely" if sure else ", not surely") if above else "not above both"
         below, surely = row["cases more than a point below"], row["cases surely more than a point below"]
         lines.append(

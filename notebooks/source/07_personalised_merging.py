@@ -409,19 +409,22 @@ if cheap:  # they are measured on the mini suite alone
         interval=(words["low"] - best["mean"]["high"], words["high"] - best["mean"]["low"]),
         unit="points",
     )
+    least = min((row["mean"] for row in at_tenth), key=lambda each: each["value"])
+    most = max(cheap.values(), key=lambda each: each["value"])
     claim(
         "07-above-cheap",
         "At keep ratio 0.1, each DTS row is above each cheap row.",
-        min(row["mean"]["value"] for row in at_tenth) - max(each["value"] for each in cheap.values()),
-        low=0.005,
+        least["value"] - most["value"],
+        low=0,
+        interval=(least["low"] - most["high"], least["high"] - most["low"]),
         unit="points",
     )
 
 # %% [markdown]
 # **What you should see:** in this suite most of the gap between zero-shot and the experts is a matter of names. The
 # pretraining made class names misleading on purpose (notebook 00), and other names repair that for nothing, better than
-# any merge does. So read a gain over zero-shot with care. Only a task vector gives the rest, and no plain part of one
-# comes near the experts at DTS's size: the last two blocks alone, the best of these rows, take many times the bytes.
+# any merge does. So read a gain over zero-shot with care. None of these rows gives the rest at DTS's size: the last two
+# blocks alone, the best of them, take many times the bytes.
 #
 # ### Is the gap of our making?
 #
@@ -448,20 +451,24 @@ if cheap:
         interval=(known["low"], known["high"]),
         unit="%",
     )
-    mean_of = lambda *kinds, **which: [row["mean"]["value"] for row in rows_of(honest, *kinds, **which)]
-    merges, small_files = mean_of("base merge"), mean_of("DTS-T", "DTS-D", keep_ratio=0.1)
+    mean_of = lambda *kinds, **which: [row["mean"] for row in rows_of(honest, *kinds, **which)]
+    by_value, widest = lambda each: each["value"], lambda a, b: (a["low"] - b["high"], a["high"] - b["low"])
+    best_merge = max(mean_of("base merge"), key=by_value)
+    least = min(mean_of("DTS-T", "DTS-D", keep_ratio=0.1), key=by_value)
     claim(
         "07-honest-merges",
-        "With honest captions, no merge is more than one point above zero-shot.",
-        max(merges) - start["mean"]["value"],
-        high=0.01,
+        "With honest captions, no merge is more than two points above zero-shot.",
+        best_merge["value"] - start["mean"]["value"],
+        high=0.02,
+        interval=widest(best_merge, start["mean"]),
         unit="points",
     )
     claim(
         "07-honest-dts",
-        "With honest captions, each DTS row at keep ratio 0.1 is still at least one point above each merge.",
-        min(small_files) - max(merges),
-        low=0.01,
+        "With honest captions, each DTS row at keep ratio 0.1 is still above each merge.",
+        least["value"] - best_merge["value"],
+        low=0,
+        interval=widest(least, best_merge),
         unit="points",
     )
     kl_in = lambda *kinds, **which: [row["kl from experts"] for row in rows_of(honest, *kinds, **which)]
@@ -496,9 +503,9 @@ kl_of = lambda row: row["kl from experts"]
 plain, paper_bases = kl_of(table["DTS-T, 0.1"]), [table[f"DTS-D, {merge}, 0.1"] for merge in ("average", "TIES")]
 claim(
     "07-nearer",
-    "Over the average and over TIES, the KL divergence at keep ratio 0.1 is at most four fifths of that of DTS-T.",
+    "Over the average and over TIES, the KL divergence at keep ratio 0.1 is at most nine tenths of that of DTS-T.",
     max(map(kl_of, paper_bases)) / plain,
-    high=0.8,
+    high=0.9,
 )
 claim(
     "07-best-merge",
@@ -512,7 +519,8 @@ claim(
 # matrices hold. For these bytes the paper's two bases give models that answer more like the experts, at nearly the same
 # accuracy. So use KL to *choose* between methods that are close, and accuracy to say what the choice is worth. And this
 # is no law of merges: over TSV-M, the most accurate of them, KL is larger than over $\theta_0$, and over Iso-C, too,
-# although Iso-C's row is among the best in accuracy. Measure a base before you trust it.
+# although in accuracy Iso-C's row stands among the others. Nor is it a law of these merges: on the real texts of
+# notebook 13 TSV-M is a better base than the pretrained model. Measure a base before you trust it.
 #
 # ### Would another training say the same?
 #
@@ -594,7 +602,7 @@ claim("07-second-model", "The files of at least 90 tasks fit into the space of a
 # - How wide the gap is hangs on what the pretrained model knows of names. With honest captions it is a few points; DTS
 #   still stands above every merge.
 # - Any base works, and a base merge's own accuracy says little about it. The average is a good base and needs no
-#   pretrained model; DARE and TSV-M are better models and poorer bases.
+#   pretrained model; DARE and TSV-M are, on this suite, better models and poorer bases.
 # - DTS-D takes the same bytes as DTS-T. What it gains over the average or TIES shows in KL divergence, and hardly in
 #   accuracy.
 #
@@ -618,7 +626,7 @@ claim("07-second-model", "The files of at least 90 tasks fit into the space of a
 #
 # <details><summary>Answer</summary>
 #
-# You cannot tell from that. DARE and TSV-M are more accurate than the average and yet worse bases. Measure the KL
+# You cannot tell from that. Here DARE and TSV-M are more accurate than the average and yet worse bases. Measure the KL
 # divergence of rebuilt experts; the lengths of the remainders give a first hint.
 # </details>
 #
