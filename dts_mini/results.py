@@ -50,7 +50,6 @@ TOLD = (
     "08-new-average",
     "10-rounding-wins",
     "10-half",
-    "10-third",
     "10-peers-kl",
     "11-bfloat16",
     "12-paper",

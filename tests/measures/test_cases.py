@@ -70,7 +70,10 @@ def test_equal_seeds_have_no_spread_and_other_seeds_do(entries):
 
 @pytest.mark.parametrize(
     ("low", "over_seeds", "verdict"),
-    [(0.01, [0.005, 0.03], "above both on average, surely"), (-0.01, [0.005, 0.03], "above both on average, not surely")]
+    [
+        (0.01, [0.005, 0.03], "above both on average, surely"),
+        (-0.01, [0.005, 0.03], "above both on average, not surely"),
+    ]
     + [(0.01, [-0.02, 0.05], "above both on average, not surely"), (-0.05, [-0.05, -0.01], "not above both")],
 )
 def test_a_gain_is_told_with_its_interval_and_only_one_that_is_sure_is_called_so(low, over_seeds, verdict):
