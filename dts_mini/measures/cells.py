@@ -19,6 +19,8 @@ from dts_mini.peers import BUDGETED, NATURAL, PEERS
 GROUPS = ("curve", "bases", "ablation")
 SIZES = ("0.25%", "0.5%", "1%", "2%", "3.7%", "6.25%")
 KEEP_RATIOS = (0.1, 0.2, 0.3)
+NEAREST = "DeltaMix"
+"""The peer that is nearest to the experts at all sizes but one. It starts from the average, too, as ours do."""
 
 # What each task is rebuilt as, and the bytes that it takes.
 Compressed = tuple[Callable[[str], State], Mapping[str, float]]
@@ -75,8 +77,8 @@ def by_keep_ratio(base: str, budget: str, models: Experts) -> Compressed:
     return found
 
 
-def peer(name: str, budget: str | None, models: Experts) -> Compressed:
-    found = PEERS[name](models.theta_0, models.experts, budget)
+def peer(name: str, budget: str | None, models: Experts, base: str = "theta_0") -> Compressed:
+    found = PEERS[name](models.bases[base], models.experts, budget)
     return found.rebuild, found.bytes_per_task()
 
 
@@ -128,6 +130,7 @@ def cells_of(groups: Iterable[str]) -> list[Cell]:
         add("curve", "DTS-T, ranks by budget", size, deltas, "theta_0", budget=size)
         for name in BUDGETED:
             add("curve", name, size, peer, name, size)
+        add("curve", f"{NEAREST}, average", size, peer, NEAREST, size, base="average")
     for size in sorted({*SIZES, "0.7%"}, key=lambda size: float(size[:-1])):
         add("curve", "DRC-T", size, deltas, "theta_0", budget=size, **DRC)
         add("curve", "DRC-D, average", size, deltas, "average", budget=size, **DRC)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dts_mini.core.errors import DTSError
 from dts_mini.core.file import read_json, write_json
 from dts_mini.core.state import fingerprint
-from dts_mini.measures.cells import GROUPS, Cell, Experts, cells_of
+from dts_mini.measures.cells import GROUPS, NEAREST, Cell, Experts, cells_of
 from dts_mini.measures.estimates import mean_over, provenance
 from dts_mini.peers import PEERS
 from dts_mini.suites.evaluation import bootstrap, divergence, interval, logits
@@ -32,7 +32,7 @@ OURS = tuple(SAME_BASE.values())
 KEPT = {"1%": 0.995, "0.7%": 0.99, "0.5%": 0.995}
 """The share of the experts' accuracy that the better of OURS is to keep at a size."""
 AHEAD = {"1%": 1.5, "2%": 1.5, "3.7%": 1.5}
-"""Every peer is to have so many times the KL divergence of DRC-T at a size; both start from theta_0."""
+"""Every peer is to have so many times the KL divergence of DRC at a size, from the same start."""
 
 
 def measure(suite: Suite, cells: Sequence[Cell], folder: Path, split: str = "test") -> dict[str, dict]:
@@ -147,15 +147,16 @@ def _accuracy_kept(points: Sequence[Mapping]) -> Iterator[Goal]:
 
 
 def _ahead(points: Sequence[Mapping]) -> Iterator[Goal]:
-    """The nearest peer that has a size's bytes is farther from the experts than DRC-T by a factor."""
-    for size, bound in AHEAD.items():
-        drc = [row for row in points if (row["name"], row["size"]) == ("DRC-T", size)]
-        peers = [row for row in points if row["name"] in PEERS and row["size"] == size]
+    """The nearest peer that has a size's bytes is farther from the experts than DRC by a factor, from either start."""
+    rivals = {"DRC-T": [*PEERS], "DRC-D, average": [f"{NEAREST}, average"]}
+    for ours, (size, bound) in itertools.product(OURS, AHEAD.items()):
+        drc = [row for row in points if (row["name"], row["size"]) == (ours, size)]
+        peers = [row for row in points if row["name"] in rivals[ours] and row["size"] == size]
         if drc and peers:
             nearest = min(peers, key=_kl)
             value = _kl(nearest) / _kl(drc[0])
             yield (
-                f"KL divergence of the nearest peer at {size}, {nearest['name']}, over DRC-T's",
+                f"KL divergence of the nearest peer at {size}, {nearest['name']}, over that of {ours}",
                 value,
                 bound,
                 value >= bound,

@@ -32,7 +32,7 @@ from dts_mini.suites.text.zoo import ENOUGH, WORK, Zoo, train
 TABLES = ("zoo", "headline", "curves", "unseen")
 UNSEEN = {"test": 400, "validation": 200}  # texts a task, the first ones: 20 models are asked for each held-out task
 SIZES = ("0.5%", "1%", "2%", "3.7%")
-METHODS = ("DTS-T", "DRC-T", "low-rank INT3", "Delta-CoMe")  # of the peers those that came nearest on the mini suite
+METHODS = ("DTS-T", "DRC-T", "low-rank INT3", "Delta-CoMe", "DeltaMix")  # of the peers the nearest on the mini suite
 FROZEN = "linear head"
 ABOUT = {
     "zero-shot": "theta_0 under each expert's head",

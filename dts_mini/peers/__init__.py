@@ -22,8 +22,8 @@ from dts_mini.peers.twin import twin_merging
 from dts_mini.peers.ultra import ultra_delta
 
 BUDGETED: dict[str, Callable[..., Peer]] = {
-    "TSV-C": partial(low_rank, vector_bits=4),
-    "low-rank, water-filling": partial(low_rank, ranks="water-filling", weight=0.5, vector_bits=4),
+    "TSV-C": partial(low_rank, vector_bits=None),
+    "low-rank, water-filling": partial(low_rank, ranks="water-filling", weight=0.5, vector_bits=None),
     "low-rank INT2": partial(low_rank_int, widths=(2,), norm=0.5),
     "low-rank INT3": low_rank_int,
     "low-rank INT4": partial(low_rank_int, widths=(4,)),
@@ -35,14 +35,14 @@ BUDGETED: dict[str, Callable[..., Peer]] = {
     "T-Switch, a scale a tensor": partial(t_switch, per="tensor"),
     "rounding, entropy-coded": rounding,
     "magnitude pruning": pruned,
-    "shared subspace": partial(subspace, vector_bits=4),
+    "shared subspace": partial(subspace, vector_bits=None),
     "expert itself, low-rank": partial(direct_low_rank, ranks="water-filling"),
     "expert itself, DTS": direct,
     "expert itself, DRC": partial(direct, method="drc"),
 }
 """Methods of any size, by name: they need a budget.
 
-Those that are about matrices spend 4 bits on an element of a 1-D tensor, not 16: chosen on validation images.
+Those that are about matrices spend up to 4 bits on an element of a 1-D tensor, as the budget allows (``quantised.vectors``).
 """
 
 NATURAL: dict[str, Callable[..., Peer]] = {

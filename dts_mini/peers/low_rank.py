@@ -21,7 +21,7 @@ from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State, exactly
 from dts_mini.core.svd import Decomposition, decompose
 from dts_mini.peers.peer import Frame, Peer, frames, prefix
-from dts_mini.peers.quantised import check_vector_bits, vector
+from dts_mini.peers.quantised import check_vector_bits, vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def low_rank(
     share: float | None = None,
     ranks: Literal["even", "water-filling"] = "even",
     weight: float = 0.0,
-    vector_bits: int = 16,
+    vector_bits: int | None = 16,
 ) -> Peer:
     """Rank-r task vectors in half precision.
 
@@ -86,7 +86,7 @@ def low_rank(
     ``water-filling`` takes the component that buys most energy for its bytes (ours). In half precision: factors of
     three bits (``peers.rounded``) are stronger by far, at every size that was measured. ``weight``: from 0, where
     squared errors of all matrices count alike, to 1, where they count relative to ||M||.
-    ``vector_bits``: of the elements of 1-D tensors; below 16 they are quantised as TVQ does it.
+    ``vector_bits``: of the elements of 1-D tensors; below 16 they are quantised as TVQ does it (``quantised.vectors``).
     """
     if ranks not in ("even", "water-filling"):
         raise DTSError(f"ranks is {ranks!r}: choose even or water-filling")
@@ -103,24 +103,20 @@ def low_rank(
     return Peer(theta_0, {task: _delta(frame, budget, share, settings, vector_bits) for task, frame in made.items()})
 
 
-def matrices_and_vectors(frame: Frame, vector_bits: int) -> tuple[dict[str, Part], dict[str, Decomposition]]:
-    """The parts of 1-D tensors, and the decompositions of the others as matrices, all components of them."""
-    vectors, found = {}, {}
-    for name, x in frame.items():
-        if x.dim() == 1:
-            vectors[name] = vector(x, vector_bits)
-        else:
-            matrix = x.reshape(len(x), -1)
-            found[name] = decompose(matrix, min(matrix.shape), "full")
-    return vectors, found
+def decompositions(frame: Frame) -> dict[str, Decomposition]:
+    """Of all tensors but 1-D ones, as matrices, all components."""
+    matrices = {name: x.reshape(len(x), -1) for name, x in frame.items() if x.dim() > 1}
+    return {name: decompose(matrix, min(matrix.shape), "full") for name, matrix in matrices.items()}
 
 
-def _delta(frame: Frame, budget: int | str | None, share: float, settings: Mapping, vector_bits: int) -> TaskDelta:
-    vectors, found = matrices_and_vectors(frame, vector_bits)
+def _delta(
+    frame: Frame, budget: int | str | None, share: float, settings: Mapping, vector_bits: int | None
+) -> TaskDelta:
+    flat, found = vectors(frame, vector_bits, budget), decompositions(frame)
 
     def of(kept: Mapping[str, int]) -> TaskDelta:
         parts = {name: HalfLowRank.of(found[name].first(kept[name])) for name in found if kept[name]}
-        return frame.delta("low-rank", vectors | parts, settings)
+        return frame.delta("low-rank", flat | parts, settings)
 
     if budget is None:
         return of({name: round(share * len(x.s)) for name, x in found.items()})

@@ -24,9 +24,9 @@ from dts_mini.core.errors import DTSError
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State, exactly
 from dts_mini.core.svd import Decomposition, ridged
-from dts_mini.peers.low_rank import matrices_and_vectors
+from dts_mini.peers.low_rank import decompositions
 from dts_mini.peers.peer import Frame, Peer, frames, prefix
-from dts_mini.peers.quantised import check_vector_bits
+from dts_mini.peers.quantised import check_vector_bits, vectors
 
 # The positive half of the levels, in standard deviations, and the squared error that a Gaussian's rounding leaves.
 _LEVELS = {
@@ -144,14 +144,15 @@ def low_rank_int(
     fitted: bool = True,
     weight: float = 0.75,
     norm: float = 0.25,
-    vector_bits: int = 4,
+    vector_bits: int | None = None,
 ) -> Peer:
     """Low-rank task vectors with factors of few bits, e.g. INT3: what DTS's four groups are to be measured by (ours).
 
     ``widths``: bits that a component's elements may have, of 1, 2, 3, 4 and 8; with one of them all have it.
     ``fitted``: the right vectors are rounded from those that are best with the left ones as stored, and the values are
     refitted. ``weight``: from 0, where squared errors of all matrices count alike, to 1, where they count relative to
-    ||M||. ``norm``: each matrix is multiplied by (||M|| / ||M_hat||)^norm. ``vector_bits``: of 1-D tensors. The
+    ||M||. ``norm``: each matrix is multiplied by (||M|| / ||M_hat||)^norm. ``vector_bits``: of 1-D tensors,
+    None for what the budget says (``quantised.vectors``). The
     defaults were chosen on validation images; none of them costs a byte.
     """
     if not widths or not set(widths) <= set(_LEVELS):
@@ -185,8 +186,8 @@ def delta_mix(theta_0: State, experts: Mapping[str, State], budget: int | str, *
     return low_rank_int(theta_0, experts, budget, **{"widths": (1, 2, 3, 4, 8), "norm": 0.5} | settings)
 
 
-def _delta(frame: Frame, budget: int | str, settings: Mapping, vector_bits: int) -> TaskDelta:
-    vectors, found = matrices_and_vectors(frame, vector_bits)
+def _delta(frame: Frame, budget: int | str, settings: Mapping, vector_bits: int | None) -> TaskDelta:
+    flat, found = vectors(frame, vector_bits, budget), decompositions(frame)
     offers = sorted(
         offer
         for name, x in found.items()
@@ -201,7 +202,7 @@ def _delta(frame: Frame, budget: int | str, settings: Mapping, vector_bits: int)
             name: _part(found[name], tuple(widths[i] for i in sorted(widths)), settings)
             for name, widths in held.items()
         }
-        return frame.delta("low-rank, few bits", vectors | parts, settings)
+        return frame.delta("low-rank, few bits", flat | parts, settings)
 
     limit = frame.budget(budget)
     guess = prefix((cost for *_, cost in offers), limit - len(at(0).to_bytes()))

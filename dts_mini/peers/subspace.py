@@ -21,7 +21,7 @@ from dts_mini.core.container import Rank
 from dts_mini.core.parts import Part, Reader, Writer
 from dts_mini.core.state import State, exactly
 from dts_mini.peers.peer import Peer, Relative, frames, names_of, prefix, shared_delta
-from dts_mini.peers.quantised import check_vector_bits, vector
+from dts_mini.peers.quantised import check_vector_bits, vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class Core(Relative):
 
 
 @exactly
-def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *, vector_bits: int = 16) -> Peer:
+def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *, vector_bits: int | None = 16) -> Peer:
     """One subspace a matrix for all tasks, its size chosen by the budget: own file + shared file / N, of each task.
 
     Sizes grow one by one, p and q together until the shorter side is full, always of the matrix where that buys most
@@ -110,10 +110,7 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *,
     """
     check_vector_bits(vector_bits)
     made = frames(theta_0, experts)
-    vectors = {
-        task: {name: vector(x, vector_bits) for name, x in frame.items() if x.dim() == 1}
-        for task, frame in made.items()
-    }
+    flat = {task: vectors(frame, vector_bits, budget) for task, frame in made.items()}
     bases, cores, offers = {}, {}, []
     for name in names_of(made):
         if theta_0[name].dim() > 1:
@@ -131,7 +128,7 @@ def subspace(theta_0: State, experts: Mapping[str, State], budget: int | str, *,
         deltas = {}
         for task, frame in made.items():
             parts = {n: Core.of(cores[n][task][:p, :q]) for n, (p, q) in sides.items() if n in frame}
-            deltas[task] = frame.delta("shared subspace", vectors[task] | parts, {})
+            deltas[task] = frame.delta("shared subspace", flat[task] | parts, {})
         return Peer(theta_0, deltas, shared_delta(theta_0, common, "shared subspace"))
 
     def size(count: int) -> int:

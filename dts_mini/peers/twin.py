@@ -16,7 +16,7 @@ def twin_merging(
     *,
     coefficient: float = 0.3,
     share: float | None = None,
-    vector_bits: int = 4,
+    vector_bits: int | None = None,
 ) -> Peer:
     """The shared expert is Task Arithmetic's; the exclusive knowledge of a task is the truncated SVD of the rest.
 

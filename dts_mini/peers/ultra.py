@@ -24,7 +24,7 @@ from dts_mini.core.state import State, exactly
 from dts_mini.ours.coding import Decoder, Encoder, code_bits
 from dts_mini.peers.bitmap import entropy, read_bits, write_bits
 from dts_mini.peers.peer import Frame, Peer, densest, frames, within
-from dts_mini.peers.quantised import check_vector_bits, vector
+from dts_mini.peers.quantised import check_vector_bits, vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def ultra_delta(
     density: float | None = None,
     bits: int = 4,
     shrink: float = 0.1,
-    vector_bits: int = 4,
+    vector_bits: int | None = None,
     seed: int = 0,
 ) -> Peer:
     """UltraDelta of all matrices: the share ``density`` of their elements is kept, 0.03 or what a budget chooses.
@@ -79,7 +79,8 @@ def ultra_delta(
     With a density there is one size, and a smaller budget is an error. ``bits`` a level, entropy-coded in the file.
     What is kept is multiplied by density^(shrink - 1). With a ``shrink`` of 0, the paper's, the sum stays; the default
     was chosen on validation images and stands in for what the paper's code calls additional factor. ``seed``: of the
-    random choice. 1-D tensors, which the paper leaves as theta_0 has them, have ``vector_bits``.
+    random choice. 1-D tensors, which the paper leaves as theta_0 has them, have ``vector_bits``, None for what
+    the budget says (``quantised.vectors``).
     """
     if density is None and budget is None:
         density = 0.03
@@ -100,9 +101,9 @@ def ultra_delta(
 
 
 def _delta(
-    frame: Frame, budget: int | str | None, density: float | None, settings: Mapping, vector_bits: int
+    frame: Frame, budget: int | str | None, density: float | None, settings: Mapping, vector_bits: int | None
 ) -> TaskDelta:
-    vectors = {name: vector(x, vector_bits) for name, x in frame.items() if x.dim() == 1}
+    found = vectors(frame, vector_bits, budget)
     flat = {name: x.reshape(-1).float().cpu() for name, x in frame.items() if x.dim() > 1}
     levels, orders, g = {}, {}, torch.Generator("cpu").manual_seed(settings["seed"])
     for name, x in flat.items():
@@ -118,7 +119,7 @@ def _delta(
                 level = torch.tensor(offset, dtype=torch.float32, device="cpu")
                 scale = torch.tensor(step * density ** (settings["shrink"] - 1), dtype=torch.float32, device="cpu")
                 parts[name] = Sampled(kept, codes[kept], level, scale)
-        return frame.delta("UltraDelta", vectors | parts, {**settings, "density": density})
+        return frame.delta("UltraDelta", found | parts, {**settings, "density": density})
 
     if density is not None:
         return at(density)

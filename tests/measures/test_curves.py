@@ -121,18 +121,28 @@ def test_goals_are_read_off_the_rows_and_a_missed_one_says_so(peers_kl, reached)
     assert all(goal["reached"] for goal in found if goal["goal"].startswith("share of the experts' accuracy kept"))
 
 
+def test_a_peer_over_the_average_is_set_beside_drc_over_the_average():
+    rows = [row("DRC-T", "1%", 0.01, 0.02), row("DRC-D, average", "1%", 0.01, 0.01)]
+    rows += [row("DeltaMix", "1%", 0.01, 0.03), row("DeltaMix, average", "1%", 0.01, 0.012)]
+    found = {goal["goal"]: goal["value"] for goal in curves.goals(rows) if "nearest peer" in goal["goal"]}
+    assert found == {
+        "KL divergence of the nearest peer at 1%, DeltaMix, over that of DRC-T": pytest.approx(1.5),
+        "KL divergence of the nearest peer at 1%, DeltaMix, average, over that of DRC-D, average": pytest.approx(1.2),
+    }
+
+
 def test_a_missed_goal_is_told_as_plainly_as_a_reached_one():
     goal = lambda text, value, bound, reached: {"goal": text, "value": value, "bound": bound, "reached": reached}
     beside = ("KL divergence of DRC-T at 1%, beside A", "share of the experts' accuracy of DRC-T at 1%, beside A")
     found = [
         goal("bytes that DRC-T needs", 0.52, 0.5, False),
-        goal("KL divergence of the nearest peer at 1%, A, over DRC-T's", 1.6, 1.5, True),
+        goal("KL divergence of the nearest peer at 1%, A, over that of DRC-T", 1.6, 1.5, True),
         goal(beside[0], 0.01, 0.02, True),
         goal(beside[1], 0.99, 0.995, False),
     ]
     text = curves.aims({"goals": found})
     assert "| bytes that DRC-T needs | at most 50.0 % | 52.0 % | **missed** |" in text
-    assert "A, over DRC-T's | at least 1.50 times | 1.60 times | reached |" in text
+    assert "A, over that of DRC-T | at least 1.50 times | 1.60 times | reached |" in text
     assert "By KL divergence, DRC-T is at or ahead of the peer in 1 of 1 comparisons." in text
     assert f"in 0 of 1 comparisons; **missed**: {beside[1]}: 99.00 % against 99.50 %." in text
 

@@ -260,6 +260,16 @@ def test_quantised_vectors_make_a_smaller_file_and_are_off_by_half_a_step(bits):
         low_rank(base, tasks, vector_bits=9)
 
 
+@pytest.mark.parametrize("name", ["TSV-C", "low-rank INT3", "Delta-CoMe", "DeltaMix", "UltraDelta", "shared subspace"])
+def test_vectors_take_a_fiftieth_of_a_budget_at_most(name):
+    """So at small sizes they stay the base's, and methods about matrices are not handicapped by them."""
+    generator = torch.Generator().manual_seed(0)
+    base = {"w": torch.zeros(60, 80), "b": torch.zeros(100)}
+    tasks = {t: {n: torch.randn(x.shape, generator=generator) for n, x in base.items()} for t in ("a", "b")}
+    bits = lambda budget: getattr(PEERS[name](base, tasks, budget).deltas["a"].parts["b"], "width", 0)
+    assert [bits(budget) for budget in (1_249, 1_250, 1_900, 2_500)] == [0, 2, 3, 4]
+
+
 # --- quantised ---
 
 

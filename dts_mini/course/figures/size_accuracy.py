@@ -52,7 +52,10 @@ def size_curves(table: Mapping) -> tuple[Figure, dict]:
 KINDS = {
     "four groups (DTS)": ("DTS-T", "DTS-T, ranks by budget", "DTS-D, average"),
     "one step, then an entropy code (DRC)": ("DRC-T", "DRC-D, average"),
-    "low rank, factors of few bits": ("low-rank INT2", "low-rank INT3", "low-rank INT4", "Delta-CoMe", "DeltaMix"),
+    "low rank, factors of few bits": (
+        *("low-rank INT2", "low-rank INT3", "low-rank INT4", "Delta-CoMe"),
+        *("DeltaMix", "DeltaMix, average"),
+    ),
     "low rank, factors of 16 bits": ("TSV-C", "low-rank, water-filling", "Twin-Merging", "shared subspace"),
     "elements, no low rank": (
         *("rounding, entropy-coded", "magnitude pruning", "T-Switch", "T-Switch, a scale a tensor", "UltraDelta"),
