@@ -335,12 +335,15 @@ def _export_lora(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import load
     from dts_mini.hub import delta_file
     from dts_mini.serving.lora import check_folder, export_lora, plan_lora
+    from dts_mini.serving.stored import for_module
+    from dts_mini.streaming.checkpoint import open_checkpoint
     from dts_mini.streaming.remote import located
 
     check_folder(o.out, overwrite=o.overwrite or o.dry_run)
     path, base = delta_file(o.delta), located(o.base)
     with _Progress("export-lora"):
-        delta, model = load(path), _transformers_model(base)
+        model = _transformers_model(base)
+        delta = for_module(load(path), open_checkpoint(base), model)
     told = lambda plan: print(
         f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} "
         f"module{'s'[: len(plan.ranks) != 1]} as factors, {len(plan.modules_to_save)} in modules_to_save"
@@ -360,7 +363,9 @@ def _export_lora(o: argparse.Namespace) -> None:
 def _transformers_model(folder: Path):
     """The model of a folder that transformers saved, of the class that its config.json names, in the dtype it has."""
     from dts_mini.serving.lora import read_config
+    from dts_mini.streaming.checkpoint import check_unadapted
 
+    check_unadapted(folder)
     architectures = read_config(folder / "config.json").get("architectures") or [None]
     needs("full", "export-lora", "transformers")
     import transformers  # takes seconds

@@ -205,6 +205,17 @@ def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
     return folder
 
 
+def check_adapter(folder: Path) -> Path:
+    """The folder, once it is sure that an adapter is there; FileError, which says where else one may be."""
+    if folder.is_file():
+        raise FileError(f"{folder}: is a file; pass the adapter's folder, {folder.parent}")
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        within = [path.parent.name for path in sorted(folder.glob(f"*/{CONFIG}"))]
+        mend = f"pass one of those within: {', '.join(within[:3])}" if within else "pass the folder that peft saved"
+        raise FileError(f"{folder}: holds no adapter ({CONFIG}); {mend}")
+    return folder
+
+
 def read_config(path: Path) -> dict:
     """A JSON file that holds an object; FileError else."""
     config = read_json(path)

@@ -18,7 +18,7 @@ from dts_mini.core.delta import Rebuilt, TaskDelta
 from dts_mini.core.errors import FileError, StateError
 from dts_mini.core.file import load_tensors
 from dts_mini.core.parts import Exact, Factors, Kept, Part, Tied, Unchanged
-from dts_mini.core.state import State, check_values, exactly, fingerprint, outline
+from dts_mini.core.state import State, check_outline, check_values, exactly, fingerprint, is_computed, outline
 from dts_mini.serving.lora_config import (
     CONFIG,
     MERGE,
@@ -27,9 +27,11 @@ from dts_mini.serving.lora_config import (
     LoraSettings,
     adds_up,
     attention_around,
+    check_adapter,
     is_turned,
     read_config,
 )
+from dts_mini.serving.stored import stored_names
 
 _UNTIE = (
     "untie the model (give each its own copy, set tie_word_embeddings to false in its config, save it) and use that as "
@@ -51,7 +53,8 @@ def import_lora(folder: str | Path, base: State, module: nn.Module | None = None
     name; StateError for an adapter that does not fit the base.
     """
     folder = Path(folder)
-    settings, tensors = LoraSettings(folder), _tensors(folder)
+    settings, tensors = LoraSettings(check_adapter(folder)), _tensors(folder)
+    check_outline(base, "base")
     reader = _Reader(folder, settings, base, _skeleton(base) if module is None else module)
     pairs: dict[str, dict[str, Tensor]] = {}  # by module
     for key, value in tensors.items():
@@ -124,7 +127,7 @@ class _Reader:
 
     def __init__(self, folder: Path, settings: LoraSettings, base: State, module: nn.Module) -> None:
         self.folder, self.settings, self.base, self.module = folder, settings, base, module
-        self._modules = dict(module.named_modules(remove_duplicate=False))
+        self._modules, self._stored = dict(module.named_modules(remove_duplicate=False)), stored_names(module)
         ends: dict[int, list[str]] = {}
         for name, tensor in module.state_dict(keep_vars=True).items():
             ends.setdefault(id(tensor), []).append(name)
@@ -133,8 +136,12 @@ class _Reader:
 
     def _tied(self, names: list[str]) -> bool:
         """Whether the base has one tensor for all these names of one tensor of the model; transformers asks as well."""
-        held = [self.base[name] for name in names if name in self.base]
+        held = [self.base[name] for name in map(self._held, names) if name in self.base]
         return all(torch.equal(other, held[0]) for other in held[1:])
+
+    def _held(self, name: str) -> str:
+        """What the base calls a tensor of the model: a file may have another name for it."""
+        return name if name in self.base else self._stored.get(name, name)
 
     def plain(self, key: str, value: Tensor, adapted: Collection[str]) -> None:
         """A tensor that takes the place of the base's; peft calls it ``base_layer.NAME`` in a module with factors."""
@@ -161,7 +168,9 @@ class _Reader:
         bias = held.pop("B.bias", None) if self.settings.lora_bias else None
         if held:
             what = f"has a lora_{min(held)}, which is nothing that plain LoRA has in a {type(layer).__name__}"
-            raise FileError(f"{where} {what}; {MERGE}")
+            lost = min(held).startswith(("A.", "B.", "embedding_A.", "embedding_B.")) and min(held) != "B.bias"
+            mend = "peft would not load it: save the adapter by its own save_pretrained" if lost else MERGE
+            raise FileError(f"{where} {what}; {mend}")
         if a is None or b is None:
             raise FileError(f"{where} has no partner lora_{'A' if a is None else 'B'}; copy the adapter again")
         rank, left, right = len(a), b.flatten(1), a.flatten(1)
@@ -171,7 +180,9 @@ class _Reader:
             raise FileError(f"{where} has rank {rank}, and {CONFIG} says {said}; copy the adapter again")
         if embedding or is_turned(layer):
             left, right = right.T, left.T
-        self._known(f"{module}.weight", (len(left), right.shape[1]))
+        known = self._known(f"{module}.weight", (len(left), right.shape[1]))
+        if not known.is_floating_point():
+            raise self._coded(f"{module}.weight", known.dtype)
         dtype, scaling = torch.promote_types(left.dtype, right.dtype), self.settings.scaling(module)
         self._add(f"{module}.weight", Factors(left.to(dtype), right.to(dtype), scaling))
         if bias is not None and bias.any():
@@ -184,7 +195,7 @@ class _Reader:
         """The module of this name, if all that peft adds to its output is the product with a change of its weight."""
         layer, where = self._modules.get(name), f"{self.folder}: the adapter changes {name!r}"
         if layer is None:
-            raise StateError(f"{where}, which the base has no weight for; pass its own base")
+            raise StateError(f"{where}, which the base has no weight for; {self._mend(f'{name}.weight')}")
         if not any(self.settings.targets(each, self._modules[each], self.module) for each in self._adapted_as(name)):
             raise FileError(f"{where}, which {CONFIG} does not target, and peft would not load it; mend target_modules")
         if around := attention_around(self.module, name):
@@ -241,16 +252,39 @@ class _Reader:
     def _known(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The base's tensor, which a checkpoint may hold under the name of one that is tied to it; StateError else."""
         if not (held := self._names(name)):
-            like = next((each for each in self.base if name.endswith(f".{each}")), None)
-            mend = f"pass that model as its own class saves it, not with {like!r}" if like else "pass its own base"
-            raise StateError(f"{self.folder}: the adapter has a tensor {name!r}, the base has none; {mend}")
+            raise StateError(f"{self.folder}: the adapter has a tensor {name!r}, the base has none; {self._mend(name)}")
         found = tuple(outline(self.base)[held[0]].shape)
         if shape not in (found, (*found[:1], torch.Size(found[1:]).numel())):
             raise StateError(
                 f"{self.folder}: tensor {name!r} has shape {found} in the base and {shape} in the adapter; pass its "
                 "own base, whose vocabulary may have been resized"
             )
+        if not is_computed(dtype := outline(self.base)[held[0]].dtype):
+            raise self._coded(held[0], dtype)
         return self.base[held[0]].detach().cpu()
+
+    def _coded(self, name: str, dtype: torch.dtype) -> StateError:
+        return StateError(
+            f"base, tensor {name!r}: is {dtype}, to which no factors can be added; pass the base in floats: the one that "
+            "was quantised, or what its library dequantises"
+        )
+
+    def _mend(self, name: str) -> str:
+        """What to do where the base has no tensor of the name that the adapter has for it."""
+        if like := next((each for each in self.base if name.endswith(f".{each}")), None):
+            return f"pass that model as its own class saves it, not with {like!r}"
+        if like := next((each for each in self.base if each.endswith(f".{name}")), None):
+            return (
+                f"it is of the model within, without what lies before {name!r} in {like!r}: open the base by "
+                "transformers' AutoModel, save_pretrained, and pass that folder"
+            )
+        steps = name.split(".")
+        if any(self.settings.saves(".".join(steps[:end])) for end in range(1, len(steps))):
+            return (
+                "it is a head of the adapter's own (modules_to_save): open the base as it was trained, by "
+                "AutoModelForSequenceClassification or the like, save_pretrained, and pass that folder"
+            )
+        return "pass its own base"
 
     def _add(self, name: str, part: Part) -> None:
         """Adds to what the tensor has gained before, such as a base layer that was trained and saved as well."""
@@ -273,4 +307,5 @@ class _Reader:
 
     def _names(self, name: str) -> list[str]:
         """The base's own names of a tensor: a checkpoint may hold one that is tied to it, or all that are."""
-        return sorted(each for each in self._ends.get(name, ()) if each in self.base)
+        held = map(self._held, self._ends.get(name, ()))
+        return sorted(each for each in held if each in self.base)
