@@ -44,6 +44,9 @@ _HARMLESS = {
 """Fields that change nothing in evaluation, whatever they hold."""
 
 
+_LARGEST = 1.7e308  # as a float; JSON's whole numbers have no end
+
+
 def _is_names(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
@@ -58,7 +61,7 @@ def _is_off(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_rank(value: Any) -> bool:

@@ -259,6 +259,34 @@ STRAY = {
         {PLACE.format("q_proj.lora_A.default.weight"): torch.ones(4, 32)},
         "lora_A.default.*peft would not load it: save the adapter by its own",
     ),
+    "a factor that a sharded training left empty": (
+        {},
+        {PLACE.format("q_proj.lora_A.weight"): torch.ones(0)},
+        r"a factor of shape \(0,\); save the adapter again by peft, and gather it first",
+    ),
+    "a factor that is one number": ({}, {PLACE.format("q_proj.lora_B.weight"): torch.tensor(1.0)}, r"of shape \(\)"),
+    "a factor without an ending": (
+        {},
+        {PLACE.format("q_proj.lora_A"): torch.ones(4, 32)},
+        "has a lora_A, .*peft would not load it: save the adapter by its own",
+    ),
+    "a norm laid out otherwise": (
+        {},
+        {"base_model.model.model.norm.weight": torch.ones(32, 1)},
+        r"has shape \(32,\) in the base and \(32, 1\) in the adapter; pass its own base$",
+    ),
+    "of a vocabulary that grew": (
+        {},
+        {"base_model.model.lm_head.weight": torch.ones(53, 32)},
+        r"whose vocabulary may have been resized \(resize_token_embeddings\(53\)\)",
+    ),
+    "missing from a module that is targeted": (
+        {"target_modules": ["q_proj", "k_proj"]},
+        {},
+        r"lacks the factors of 'model\.layers\.0\.self_attn\.k_proj', which adapter_config\.json targets",
+    ),
+    "of a scale beyond float32": ({"lora_alpha": 1e39}, {}, "whose product, by lora_alpha, may be beyond float32"),
+    "of a scale that is no number": ({"lora_alpha": 10**400}, {}, "lora_alpha is 1000.*not read here"),
     "beside factors": ({}, {PLACE.format("q_proj.weight"): torch.ones(32, 32)}, "does not know.*has factors"),
     "of DoRA": ({}, {PLACE.format("q_proj.lora_magnitude_vector"): torch.ones(32)}, "has a lora_magnitude_vector"),
     "of an embedding": ({}, {PLACE.format("q_proj.lora_embedding_A"): torch.ones(4, 9)}, "has a lora_embedding_A"),
@@ -365,6 +393,13 @@ def test_an_adapter_of_a_model_within_and_one_with_a_head_of_its_own_say_how_the
     again = folder.base.with_name("again")
     transformers.AutoModelForSequenceClassification.from_pretrained(masked, num_labels=3).save_pretrained(again)
     assert import_lora(head, open_checkpoint(again))
+
+
+def test_what_does_not_fit_into_the_bases_dtype_with_the_adapter_is_refused_by_name(plain):
+    state = {name: (1e4 * x).half() for name, x in plain.module.state_dict().items()}
+    plain.change({}, lora_alpha=1e7)
+    with pytest.raises(StateError, match=r"q_proj\.weight' does not fit into torch\.float16; look at lora_alpha"):
+        import_lora(plain.folder, state, plain.module)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.float8_e4m3fn], ids=str)
