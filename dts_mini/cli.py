@@ -158,7 +158,7 @@ def _compress(o: argparse.Namespace) -> None:
     from dts_mini.core.compress import compress
     from dts_mini.core.delta import storage
     from dts_mini.core.file import check_writable
-    from dts_mini.streaming.resume import resumable
+    from dts_mini.streaming.resume import clear, resumable
 
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = _opened(o, o.base, o.expert)
@@ -170,7 +170,7 @@ def _compress(o: argparse.Namespace) -> None:
     with _workers(o.scheduler) as mapper, _Progress("compress", len(expert)) as told:
         delta = compress(base, expert, method=o.method, progress=told, mapper=resumable(folder, mapper), **settings)
         delta.save(o.out, overwrite=o.overwrite)
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
@@ -385,7 +385,7 @@ def _transformers_model(folder: Path):
 def _import_lora(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import storage
     from dts_mini.core.file import check_writable
-    from dts_mini.serving.lora import import_lora
+    from dts_mini.serving.lora import import_lora, read_config
     from dts_mini.streaming.remote import located
 
     check_writable(o.out, overwrite=o.overwrite)
@@ -393,8 +393,14 @@ def _import_lora(o: argparse.Namespace) -> None:
     _check_apart(o.out, *adapter.glob("*"))
     with _Progress("import-lora"):
         delta = import_lora(adapter, base)
+        named = read_config(adapter / "adapter_config.json").get("base_model_name_or_path")
         delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
+    if named and str(named) != o.base:  # peft does not compare them either
+        print(
+            printable(f"{o.adapter}: names {named} as the model it was trained over; see that {o.base} is that"),
+            file=sys.stderr,
+        )
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import DTYPES, mistaken
-from dts_mini.core.state import is_computed
+from dts_mini.core.state import FACTOR, is_computed
 
 VERSION = 2
 _BLANK = "0" * 64
@@ -157,7 +157,7 @@ def _manifest(data: bytes, what: str) -> dict:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise FileError(f"{what}: its header cannot be read, it was altered or damaged; copy it again") from error
     if not isinstance(manifest, dict):
-        if any(".lora_A." in name or ".lora_embedding_A" in name for name in entries):
+        if any(map(FACTOR.search, entries)):
             raise FileError(f"{what}: is a LoRA adapter, not a task delta; make one of it with dts-mini import-lora")
         raise FileError(f"{what}: is a plain safetensors file, not a task delta; make one with dts-mini compress")
     if manifest.get("format") != VERSION:

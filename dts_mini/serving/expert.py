@@ -162,8 +162,8 @@ class Base:
         for name, shape in shapes.items():
             if name not in self.tensors:
                 raise StateError(
-                    f"the module has no tensor {name!r}, {what} has; pass the module it was made for, or, if "
-                    "transformers calls its tensors otherwise in files, what serving.stored.for_module makes of the delta"
+                    f"the module has no tensor {name!r}, {what} has; pass the module it was made for, or, if its files "
+                    "have other names than it has itself, what serving.stored.for_module makes of the delta"
                 )
             if tuple(self.tensors[name].shape) != shape:
                 raise StateError(

@@ -310,8 +310,8 @@ class _Reader:
 
     def _coded(self, name: str, dtype: torch.dtype) -> StateError:
         return StateError(
-            f"base, tensor {name!r}: is {dtype}, to which no factors can be added; pass the base in floats: the one that "
-            "was quantised, or what its library dequantises"
+            f"base, tensor {name!r}: is {dtype}, to which no factors can be added; pass the base in floats: the one "
+            "that was quantised, or what its library dequantises"
         )
 
     def _mend(self, name: str) -> str:

@@ -11,14 +11,13 @@ from typing import NoReturn
 from torch import Tensor
 
 from dts_mini.core.errors import StateError
-from dts_mini.core.state import State, as_bytes, check_outline, digest, is_computed, outline, some
+from dts_mini.core.state import FACTOR, State, as_bytes, check_outline, digest, is_computed, outline, some
 
 _WRAPPERS = re.compile(r"^(module\.)+|_orig_mod\.|_fsdp_wrapped_module\.")  # of DataParallel, torch.compile, FSDP
 _BUFFERS = re.compile(
     r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|freqs_cis|rope\.freqs|(cos|sin)_cached|attn_mask"
     r"|causal_mask|relative_position_index|relative_coords_table|num_batches_tracked|n_averaged)$"
 )
-_FACTOR = re.compile(r"(^|\.)lora_(embedding_)?[AB](\.|$)")
 _MOST_ENDS = 4  # of a tie, or of several, that one file stores and another does not: T5 has three
 
 
@@ -159,10 +158,10 @@ def _refuse_names(ours: Mapping[str, str], theirs: Mapping[str, str], what: str 
     missing, beyond = ([m[n] for n in m if n not in other] for m, other in ((ours, theirs), (theirs, ours)))
     words = [f"{word} {some(names)}" for word, names in (("lacks", missing), ("has beyond it", beyond)) if names]
     mend = "pass checkpoints of one model, saved alike, as by save_pretrained"
-    if factors := [name for name in (*beyond, *missing) if _FACTOR.search(name)]:
+    if factors := [name for name in (*beyond, *missing) if FACTOR.search(name)]:
         mend = (
-            f"{factors[0]!r} is of a LoRA adapter: make a delta of its folder by dts-mini import-lora, or merge it with "
-            "peft (merge_and_unload), save that model, and pass its folder"
+            f"{factors[0]!r} is of a LoRA adapter: make a delta of its folder by dts-mini import-lora, or merge it "
+            "with peft (merge_and_unload), save that model, and pass its folder"
         )
     elif max(len({*ours} & _short(theirs)), len(_short(ours) & {*theirs}), len({*ours} & {*theirs})) > len(ours) / 2:
         mend = (
