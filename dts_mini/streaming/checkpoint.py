@@ -4,6 +4,7 @@
 the other; a model larger than the memory goes through, one tensor after the other.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -220,5 +221,8 @@ def beside(checkpoint: Checkpoint | Loaded) -> dict[str, Path]:
 def _meta(word: str, shape: tuple[int, ...], name: str, file: Path) -> Tensor:
     """What a header says of a tensor, as a meta tensor."""
     if word not in DTYPES:
-        raise FileError(f"{file}, tensor {name!r}: {word} is not supported; convert it to float32")
+        mend = "dequantise the model first" if word[:2] in ("F4", "F6", "F8") else "convert it to float32"
+        raise FileError(f"{file}, tensor {name!r}: {word} is not supported; {mend}")
+    if math.prod(max(n, 1) for n in shape) >= 2**63:  # of an empty tensor any other side may be said
+        raise FileError(f"{file}, tensor {name!r}: has shape {shape}, which no tensor has; copy it again")
     return torch.empty(shape, dtype=DTYPES[word], device="meta")
