@@ -158,7 +158,7 @@ def _compress(o: argparse.Namespace) -> None:
     from dts_mini.core.compress import compress
     from dts_mini.core.delta import storage
     from dts_mini.core.file import check_writable
-    from dts_mini.streaming.resume import resumable
+    from dts_mini.streaming.resume import clear, resumable
 
     check_writable(o.out, overwrite=o.overwrite)
     base, expert = _opened(o, o.base, o.expert)
@@ -170,7 +170,7 @@ def _compress(o: argparse.Namespace) -> None:
     with _workers(o.scheduler) as mapper, _Progress("compress", len(expert)) as told:
         delta = compress(base, expert, method=o.method, progress=told, mapper=resumable(folder, mapper), **settings)
         delta.save(o.out, overwrite=o.overwrite)
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     counts = storage(delta)
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
@@ -335,12 +335,15 @@ def _export_lora(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import load
     from dts_mini.hub import delta_file
     from dts_mini.serving.lora import check_folder, export_lora, plan_lora
+    from dts_mini.serving.stored import for_module
+    from dts_mini.streaming.checkpoint import open_checkpoint
     from dts_mini.streaming.remote import located
 
     check_folder(o.out, overwrite=o.overwrite or o.dry_run)
     path, base = delta_file(o.delta), located(o.base)
     with _Progress("export-lora"):
-        delta, model = load(path), _transformers_model(base)
+        model = _transformers_model(base)
+        delta = for_module(load(path), open_checkpoint(base), model)
     told = lambda plan: print(
         f"{o.out}: {plan.nbytes:,} bytes, {plan.share:.2%} of the float32 expert: {len(plan.ranks)} "
         f"module{'s'[: len(plan.ranks) != 1]} as factors, {len(plan.modules_to_save)} in modules_to_save"
@@ -360,7 +363,9 @@ def _export_lora(o: argparse.Namespace) -> None:
 def _transformers_model(folder: Path):
     """The model of a folder that transformers saved, of the class that its config.json names, in the dtype it has."""
     from dts_mini.serving.lora import read_config
+    from dts_mini.streaming.checkpoint import check_unadapted
 
+    check_unadapted(folder)
     architectures = read_config(folder / "config.json").get("architectures") or [None]
     needs("full", "export-lora", "transformers")
     import transformers  # takes seconds
@@ -380,7 +385,7 @@ def _transformers_model(folder: Path):
 def _import_lora(o: argparse.Namespace) -> None:
     from dts_mini.core.delta import storage
     from dts_mini.core.file import check_writable
-    from dts_mini.serving.lora import import_lora
+    from dts_mini.serving.lora import import_lora, read_config
     from dts_mini.streaming.remote import located
 
     check_writable(o.out, overwrite=o.overwrite)
@@ -388,8 +393,14 @@ def _import_lora(o: argparse.Namespace) -> None:
     _check_apart(o.out, *adapter.glob("*"))
     with _Progress("import-lora"):
         delta = import_lora(adapter, base)
+        named = read_config(adapter / "adapter_config.json").get("base_model_name_or_path")
         delta.save(o.out, overwrite=o.overwrite)
     counts = storage(delta)
+    if named and str(named) != o.base:  # peft does not compare them either
+        print(
+            printable(f"{o.adapter}: names {named} as the model it was trained over; see that {o.base} is that"),
+            file=sys.stderr,
+        )
     print(f"{o.out}: {counts.file:,} bytes, {counts.share():.2%} of the float32 expert ({counts.model:,} bytes)")
 
 

@@ -117,4 +117,4 @@ dts-mini rebuild --base BASE.safetensors --delta {first} --out EXPERT.safetensor
 def _row(name: str, manifest: dict) -> str:
     settings = ", ".join(f"{key} {value}" for key, value in manifest["settings"].items())
     size, model = manifest["storage"]["file"], manifest["storage"]["model"]
-    return f"| {name} | {manifest['method']} | {settings} | {size:,} | {size / model:.2%} |"
+    return f"| {name} | {manifest['method']} | {settings} | {size:,} | {size / (model or 1):.2%} |"

@@ -344,6 +344,25 @@ def test_an_input_file_that_is_missing_or_damaged_is_refused_by_name(run, refuse
     assert f"{name}.safetensors: " in refused(line)
 
 
+def test_a_model_without_a_single_number_is_no_reason_to_fail(run, files):
+    for name in ("base", "a"):
+        save_file({"w": torch.empty(0, 3)}, files.folder / f"{name}.safetensors")
+    assert run("compress --base base.safetensors --expert a.safetensors --out a.dts.safetensors")[0] == 0
+    assert run("inspect a.dts.safetensors")[0] == 0
+    assert run("rebuild --base base.safetensors --delta a.dts.safetensors --out m.safetensors")[0] == 0
+
+
+def test_what_is_inspected_and_is_no_delta_is_called_what_it_is_with_what_can_be_done(refused, files):
+    save_file({"base_model.model.q.lora_A.weight": torch.ones(2, 3)}, files.folder / "adapter_model.safetensors")
+    assert "is a LoRA adapter, not a task delta; make one of it with dts-mini import" in refused(
+        "inspect adapter_model.safetensors"
+    )
+    torch.save({"w": torch.ones(2)}, files.folder / "m.pt")
+    assert "m.pt: is a pickle, not a task delta; give a file that dts-mini compress wrote" in refused("inspect m.pt")
+    (files.folder / "folder").mkdir()
+    assert "folder: is a folder; name a file in it" in refused("inspect folder")
+
+
 @pytest.mark.parametrize("line", [INPUTS["rebuild delta"][1], INPUTS["inspect"][1], INPUTS["inspect json"][1]])
 def test_an_altered_delta_is_refused_by_name(run, refused, files, line):
     run("compress --base base.safetensors --expert a.safetensors --out t.dts.safetensors")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dts_mini.core.errors import FileError
 from dts_mini.core.file import DTYPES, mistaken
+from dts_mini.core.state import FACTOR, is_computed
 
 VERSION = 2
 _BLANK = "0" * 64
@@ -32,8 +33,8 @@ Prints = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 WORDS = {str(d).removeprefix("torch."): d for word, d in DTYPES.items() if not word.startswith(("F8", "C"))}
 """The dtypes of values in a file, by the words that its table has for them."""
 Word = Literal[tuple(WORDS)]
-_CONSTANT = ("complex64", "complex128", *(word for word in dir(torch) if word.startswith("float8_")))
-KINDS = WORDS | {word: getattr(torch, word) for word in _CONSTANT}
+_CONSTANT = {d for d in vars(torch).values() if isinstance(d, torch.dtype) and not is_computed(d)}
+KINDS = WORDS | {str(d).removeprefix("torch."): d for d in sorted(_CONSTANT, key=str)}
 """The dtypes of a delta's tensors: of those beyond ``WORDS`` a tensor is the base's."""
 
 
@@ -141,9 +142,9 @@ def _manifest(data: bytes, what: str) -> dict:
     """The manifest alone, and a clear word about what else the file may be."""
     size = int.from_bytes(data[:8], "little") if len(data) >= 8 else -1
     if not 2 <= size <= _HEADER:
-        raise FileError(
-            f"{what}: {mistaken(data[:64]) or 'is no safetensors file'}; give a file that dts-mini compress wrote"
-        )
+        said = mistaken(data[:64]) or "is no safetensors file"
+        said = "is a pickle, not a task delta" if "pickle" in said else said
+        raise FileError(f"{what}: {said}; give a file that dts-mini compress wrote")
     if size + 8 > len(data):
         raise FileError(f"{what}: is truncated; copy it again")
     try:
@@ -156,6 +157,8 @@ def _manifest(data: bytes, what: str) -> dict:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise FileError(f"{what}: its header cannot be read, it was altered or damaged; copy it again") from error
     if not isinstance(manifest, dict):
+        if any(map(FACTOR.search, entries)):
+            raise FileError(f"{what}: is a LoRA adapter, not a task delta; make one of it with dts-mini import-lora")
         raise FileError(f"{what}: is a plain safetensors file, not a task delta; make one with dts-mini compress")
     if manifest.get("format") != VERSION:
         raise FileError(

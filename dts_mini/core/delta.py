@@ -41,8 +41,8 @@ class Storage:
     model: int
 
     def share(self, count: Literal["paper", "information", "file"] = "file") -> float:
-        """A count as a share of the float32 expert, in [0, 1]."""
-        return getattr(self, count) / self.model
+        """A count as a share of the float32 expert, in [0, 1]; of one without a single number as if it had a byte."""
+        return getattr(self, count) / (self.model or 1)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -129,6 +129,8 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         if Path(path).is_char_device() or Path(path).is_block_device():
             raise FileError(f"{path}: is a device, no file; check the path")
+        if Path(path).is_dir():
+            raise FileError(f"{path}: is a folder; name a file in it")
         return Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror}); check the path") from error

@@ -131,7 +131,7 @@ def only_rounded(base: Tensor, expert: Tensor, dtype: torch.dtype) -> Tensor:
 
     ``expert``: its values, in float32 or better.
     """
-    return expert == base.to(dtype).to(expert.dtype)
+    return expert == base.to(dtype).to(expert)
 
 
 @dataclass(frozen=True, eq=False)

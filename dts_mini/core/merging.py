@@ -22,6 +22,7 @@ from dts_mini.core.state import (
     compute_dtype,
     digest,
     directions,
+    factors,
     is_statistic,
     outline,
     unmixed,
@@ -232,9 +233,16 @@ def check_experts(experts: Sequence[State], base: State | None = None) -> None:
     numbered = {f"expert {number}": expert for number, expert in enumerate(experts, 1)}
     states = numbered if base is None else {"base": base, **numbered}
     check_alike(states)
+    differs = lambda name: len({digest(state[name]) for state in states.values()}) > 1
     for name in sorted(directions(experts[0])):
-        if len({digest(state[name]) for state in states.values()}) > 1:
+        if differs(name):
             raise unmixed(name)
+    for one, other in factors(outline(experts[0])).items():
+        if differs(one) and differs(other):
+            raise StateError(
+                f"tensors {one!r} and {other!r} are factors of LoRA adapters, whose means are no factors of a mean: "
+                "make a delta of each (import-lora) and merge what is rebuilt, or merge each into its base with peft"
+            )
 
 
 def merge_tensors(like: State, experts: Sequence[State], merged: Merged) -> dict[str, Tensor]:

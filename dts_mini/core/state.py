@@ -43,6 +43,11 @@ CODES = re.compile(r"torch\.(u?int[1-7]$|q|bits)")  # dtypes that hold codes alo
 NESTED = re.compile(r"(.+)\.(nested_)?(absmax|quant_map|quant_state(\..*)?)$")  # beside 4 bits, packed into any dtype
 
 
+FACTOR = re.compile(r"(?P<lora>(^|[._])lora[._](embedding_)?)(?P<side>A|B|down|up)(?=\.|$)")
+"""In the name of one of two matrices whose product is what a LoRA adapter adds: which of them it is."""
+_SIDES = {"A": "B", "down": "up"}
+
+
 def exactly(function: Callable) -> Callable:
     """The function without gradients and without autocast, which would compute in fewer bits than are stored."""
     return torch.no_grad()(torch.autocast("cpu", enabled=False)(torch.autocast("cuda", enabled=False)(function)))
@@ -89,6 +94,16 @@ def unmixed(name: str) -> StateError:
         f"tensor {name!r} differs, and is found by spectral_norm for one weight alone: make that permanent in each "
         "model first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm)"
     )
+
+
+def factors(names: Collection[str]) -> dict[str, str]:
+    """The first and the second factor of each pair that makes a weight of a LoRA adapter, by their names.
+
+    >>> factors(["q.lora_A.weight", "q.lora_B.weight", "q.weight", "k.lora_A.weight"])
+    {'q.lora_A.weight': 'q.lora_B.weight'}
+    """
+    found = {name: FACTOR.sub(lambda m: m["lora"] + _SIDES.get(m["side"], m["side"]), name) for name in names}
+    return {name: other for name, other in found.items() if other != name and other in found}
 
 
 def quantised(tensors: Mapping[str, Tensor]) -> str | None:

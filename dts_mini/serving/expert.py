@@ -161,7 +161,10 @@ class Base:
         """StateError unless tensors of these names and shapes have this fingerprint; ``what`` was made for them."""
         for name, shape in shapes.items():
             if name not in self.tensors:
-                raise StateError(f"the module has no tensor {name!r}, {what} has; pass the module it was made for")
+                raise StateError(
+                    f"the module has no tensor {name!r}, {what} has; pass the module it was made for, or, if its files "
+                    "have other names than it has itself, what serving.stored.for_module makes of the delta"
+                )
             if tuple(self.tensors[name].shape) != shape:
                 raise StateError(
                     f"tensor {name!r} has shape {tuple(self.tensors[name].shape)} in the module and {shape} in {what}; "

@@ -44,6 +44,9 @@ _HARMLESS = {
 """Fields that change nothing in evaluation, whatever they hold."""
 
 
+_LARGEST = 1.7e308  # as a float; JSON's whole numbers have no end
+
+
 def _is_names(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
 
@@ -58,7 +61,7 @@ def _is_off(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_rank(value: Any) -> bool:
@@ -202,6 +205,17 @@ def check_folder(folder: str | Path, *, overwrite: bool = False) -> Path:
         raise FileError(f"{folder}: holds a model (config.json); name a folder of its own")
     for name in (CONFIG, WEIGHTS) if folder.is_dir() else ():
         check_writable(folder / name, overwrite=overwrite)
+    return folder
+
+
+def check_adapter(folder: Path) -> Path:
+    """The folder, once it is sure that an adapter is there; FileError, which says where else one may be."""
+    if folder.is_file():
+        raise FileError(f"{folder}: is a file; pass the adapter's folder, {folder.parent}")
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        within = [path.parent.name for path in sorted(folder.glob(f"*/{CONFIG}"))]
+        mend = f"pass one of those within: {', '.join(within[:3])}" if within else "pass the folder that peft saved"
+        raise FileError(f"{folder}: holds no adapter ({CONFIG}); {mend}")
     return folder
 
 

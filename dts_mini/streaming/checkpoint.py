@@ -4,6 +4,7 @@
 the other; a model larger than the memory goes through, one tensor after the other.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -118,9 +119,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint | Loaded:
     Or what ``torch.save`` wrote (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), without running any of it, at once into
     memory. Or, where there is no such path, a name on the Hub (``OWNER/NAME``, ``OWNER/NAME@REVISION``): what the
     repository holds, through huggingface_hub's cache. Of safetensors only headers are read. FileError names the file
-    that is missing, damaged or short, or the tensor that the index and the shards disagree about.
+    that is missing, damaged or short, or the tensor that the index and the shards disagree about; and a folder with an
+    adapter in it, which is no model by itself.
     """
     path = located(path).absolute()
+    if path.is_dir():
+        check_unadapted(path)
     found = _in_folder(path) if path.is_dir() else path
     if _SHARD.search(found.name):
         raise FileError(f"{found}: is one shard of a model in several; pass their folder, {found.parent}, or the index")
@@ -180,6 +184,19 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> Path:
     return path if path.is_dir() else check_writable(path)
 
 
+def check_unadapted(folder: Path) -> None:
+    """FileError for a folder with an adapter of peft, which its own class would open on top of the model."""
+    if not (folder / "adapter_config.json").is_file():
+        return
+    merge = "merge it with peft (merge_and_unload), save that model, and pass its folder"
+    if (folder / "config.json").is_file():
+        raise FileError(
+            f"{folder}: holds an adapter (adapter_config.json) beside a model, and transformers opens both together; "
+            f"{merge}; or name the model's file, for the model alone"
+        )
+    raise FileError(f"{folder}: is an adapter, no model; make a delta of it by dts-mini import-lora, or {merge}")
+
+
 def _in_folder(folder: Path) -> Path:
     """What its own class would open of a folder, or its only checkpoint; FileError when that is not clear."""
     if (folder / WHOLE).is_file():
@@ -204,5 +221,8 @@ def beside(checkpoint: Checkpoint | Loaded) -> dict[str, Path]:
 def _meta(word: str, shape: tuple[int, ...], name: str, file: Path) -> Tensor:
     """What a header says of a tensor, as a meta tensor."""
     if word not in DTYPES:
-        raise FileError(f"{file}, tensor {name!r}: {word} is not supported; convert it to float32")
+        mend = "dequantise the model first" if word[:2] in ("F4", "F6", "F8") else "convert it to float32"
+        raise FileError(f"{file}, tensor {name!r}: {word} is not supported; {mend}")
+    if math.prod(max(n, 1) for n in shape) >= 2**63:  # of an empty tensor any other side may be said
+        raise FileError(f"{file}, tensor {name!r}: has shape {shape}, which no tensor has; copy it again")
     return torch.empty(shape, dtype=DTYPES[word], device="meta")

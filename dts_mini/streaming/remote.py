@@ -46,7 +46,9 @@ def located(path: str | Path) -> Path:
             which = {"revision": revision, "ignore_patterns": "*/*"}
             folder = Path(library.snapshot_download(repo, allow_patterns=list(FILES), **which))
             if not any(folder.glob("*.safetensors")):
-                folder = Path(library.snapshot_download(repo, allow_patterns="pytorch_model*", **which))
+                folder = Path(
+                    library.snapshot_download(repo, allow_patterns=["pytorch_model*", "adapter_model*"], **which)
+                )
             return folder
     except FileError as error:
         raise FileError(f"{path}: there is no such path here; as a name on the Hub, {error}") from error

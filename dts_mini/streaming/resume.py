@@ -1,7 +1,9 @@
 """Work that a kill does not lose: what is finished is kept in a folder until the whole is."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ from dts_mini.core.state import seal
 
 LEAST = 2**12
 """Elements of a piece from which on its result is kept: a smaller one is made anew as fast as it is read."""
+
+_KEPT = re.compile(
+    r"[0-9a-f]{32}\.safetensors|\.[0-9a-f]{32}\.safetensors\..*"
+)  # a result, or one that a kill cut short
 
 
 def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
@@ -58,6 +64,15 @@ def resumable(folder: str | Path, mapper: Mapper = map) -> Mapper:
             yield result
 
     return mapped
+
+
+def clear(folder: str | Path) -> None:
+    """Removes what ``resumable`` has kept in a folder, and the folder, if nothing else lies there."""
+    with suppress(OSError):
+        for path in Path(folder).iterdir():
+            if _KEPT.fullmatch(path.name):
+                path.unlink()
+        Path(folder).rmdir()
 
 
 class _Note(Struct, forbid_unknown_fields=True):

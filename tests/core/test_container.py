@@ -158,7 +158,7 @@ def test_what_is_no_delta_is_refused_with_a_word_on_what_it_is(base):
     assert "cannot be read" in refused(safetensors.torch.save(plain, {"dts": "{"}))
     for nothing in (b"", b"\0" * 7, b"\0" * 64, b"text, not tensors"):
         assert "no safetensors file" in refused(nothing)
-    assert "is a pickle, not safetensors" in refused(pickle.dumps({"w": 1}))
+    assert "is a pickle, not a task delta" in refused(pickle.dumps({"w": 1}))
 
 
 def test_a_pickle_is_refused_and_never_run(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import weakref
 
 import pytest
@@ -748,3 +749,29 @@ def test_what_stands_clear_of_the_rounding_of_half_precision_is_merged_as_in_flo
     found = merge({"w": base}, [{"w": expert}])["w"].float() - base.float()
     wanted = merge({"w": base.float()}, [{"w": expert.float()}])["w"] - base.float()
     assert (found - wanted).norm() < 0.25 * wanted.norm()  # which is the rounding of the result
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("q.lora_A.weight", "q.lora_B.weight"),
+        ("base_model.model.q.lora_A.default.weight", "base_model.model.q.lora_B.default.weight"),
+        ("wte.lora_embedding_A", "wte.lora_embedding_B"),
+        ("lora_unet_q.lora_down.weight", "lora_unet_q.lora_up.weight"),
+        ("unet.q.lora.down.weight", "unet.q.lora.up.weight"),
+        ("q.lora_A", "q.lora_B"),
+    ],
+)
+@pytest.mark.parametrize("name", MERGES)
+def test_factors_of_adapters_are_not_merged_unless_all_share_one_of_the_two(name, one, other):
+    """The mean of products is no product of means; where one factor is shared it is."""
+    draw = torch.Generator().manual_seed(0)
+    a, b, c, d = (torch.randn(shape, generator=draw) for shape in ((2, 9), (8, 2), (2, 9), (8, 2)))
+    merge = MERGES[name] if name == "average" else lambda experts: MERGES[name](experts[0], experts)
+    with pytest.raises(StateError, match=re.escape(f"tensors {one!r} and {other!r} are factors of LoRA adapters")):
+        merge([{one: a, other: b}, {one: c, other: d}])
+    merged = merge([{one: a, other: b}, {one: a, other: d}])
+    assert torch.equal(merged[one], a)
+    if name == "average":
+        assert torch.allclose(merged[other] @ merged[one], (b @ a + d @ a) / 2, atol=1e-5)
+    assert merge([{"q.lora_A": a, "k.lora_B": b}, {"q.lora_A": c, "k.lora_B": d}])  # of no pair

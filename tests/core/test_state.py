@@ -1,5 +1,6 @@
 """State dicts: fingerprints, ties, and what is refused before any work."""
 
+import re
 from functools import partial
 
 import pytest
@@ -423,6 +424,23 @@ def test_a_constant_of_a_dtype_that_is_not_computed_with_is_kept_where_all_are_e
         states.append(merge([expert, expert]) if name == "average" else merge(base, [expert, expert]))
     for state in states:
         assert state["freqs_cis"].dtype == constant.dtype and digest(state["freqs_cis"]) == digest(constant)
+
+
+DTYPES = {
+    x for x in vars(torch).values() if isinstance(x, torch.dtype) and not re.match(r"torch\.(q|u?int[1-7]$)", str(x))
+}
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES, key=str), ids=str)
+def test_a_constant_of_any_dtype_lies_in_a_file_that_is_read_again_or_is_refused_before(dtype):
+    constant = torch.zeros(32, dtype=torch.uint8).view(dtype)
+    base = {"w": torch.eye(3), "constant": constant}
+    try:
+        delta = compress(base, {"w": torch.ones(3, 3), "constant": constant})
+    except StateError as error:
+        assert "'constant'" in str(error)
+        return
+    assert digest(rebuild(base, TaskDelta.from_bytes(delta.to_bytes()))["constant"]) == digest(constant)
 
 
 @pytest.mark.parametrize("constant", UNCOMPUTED.values(), ids=UNCOMPUTED)

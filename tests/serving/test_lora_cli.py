@@ -87,6 +87,19 @@ def test_import_tells_the_files_bytes_and_inspect_shows_the_factors(run):
     assert code == 0 and "a lora delta" in out and "Factors" in out
 
 
+def test_import_says_of_which_base_the_adapter_is_unless_that_is_the_one_given(run):
+    run(EXPORT)
+    config = Path("adapter/adapter_config.json")
+    for name, said in (
+        ("base", ""),
+        (None, ""),
+        ("some/other", "adapter: names some/other as the model it was trained"),
+    ):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": name}))
+        code, _, err = run(f"{IMPORT} --overwrite")
+        assert code == 0 and err.startswith(said) and bool(err) == bool(said)
+
+
 def test_no_adapter_is_put_into_the_folder_of_a_model(refused):
     """transformers would load it with that model from then on."""
     line = EXPORT.replace("--out adapter", "--out base --overwrite")

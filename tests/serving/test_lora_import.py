@@ -17,7 +17,7 @@ from dts_mini.serving.lora import import_lora
 from dts_mini.streaming.checkpoint import open_checkpoint
 
 peft = pytest.importorskip("peft")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 adapted = pytest.importorskip("adapted")
 
 RIGHT = {
@@ -254,6 +254,39 @@ STRAY = {
         {PLACE.format("k_proj.base_layer.weight"): torch.ones(32, 32)},
         "does not know.*has no factors",
     ),
+    "under an adapter's name": (
+        {},
+        {PLACE.format("q_proj.lora_A.default.weight"): torch.ones(4, 32)},
+        "lora_A.default.*peft would not load it: save the adapter by its own",
+    ),
+    "a factor that a sharded training left empty": (
+        {},
+        {PLACE.format("q_proj.lora_A.weight"): torch.ones(0)},
+        r"a factor of shape \(0,\); save the adapter again by peft, and gather it first",
+    ),
+    "a factor that is one number": ({}, {PLACE.format("q_proj.lora_B.weight"): torch.tensor(1.0)}, r"of shape \(\)"),
+    "a factor without an ending": (
+        {},
+        {PLACE.format("q_proj.lora_A"): torch.ones(4, 32)},
+        "has a lora_A, .*peft would not load it: save the adapter by its own",
+    ),
+    "a norm laid out otherwise": (
+        {},
+        {"base_model.model.model.norm.weight": torch.ones(32, 1)},
+        r"has shape \(32,\) in the base and \(32, 1\) in the adapter; pass its own base$",
+    ),
+    "of a vocabulary that grew": (
+        {},
+        {"base_model.model.lm_head.weight": torch.ones(53, 32)},
+        r"whose vocabulary may have been resized \(resize_token_embeddings\(53\)\)",
+    ),
+    "missing from a module that is targeted": (
+        {"target_modules": ["q_proj", "k_proj"]},
+        {},
+        r"lacks the factors of 'model\.layers\.0\.self_attn\.k_proj', which adapter_config\.json targets",
+    ),
+    "of a scale beyond float32": ({"lora_alpha": 1e39}, {}, "whose product, by lora_alpha, may be beyond float32"),
+    "of a scale that is no number": ({"lora_alpha": 10**400}, {}, "lora_alpha is 1000.*not read here"),
     "beside factors": ({}, {PLACE.format("q_proj.weight"): torch.ones(32, 32)}, "does not know.*has factors"),
     "of DoRA": ({}, {PLACE.format("q_proj.lora_magnitude_vector"): torch.ones(32)}, "has a lora_magnitude_vector"),
     "of an embedding": ({}, {PLACE.format("q_proj.lora_embedding_A"): torch.ones(4, 9)}, "has a lora_embedding_A"),
@@ -337,6 +370,65 @@ def test_a_base_whose_names_lack_the_models_prefix_is_told_from_another_model(pl
         StateError, match=r"pass that model as its own class saves it, not with 'layers\.0\.self_attn\.q"
     ):
         import_lora(plain.folder, short, plain.module)
+
+
+def test_an_adapter_of_a_model_within_and_one_with_a_head_of_its_own_say_how_the_base_is_to_be_opened(folder):
+    """The mend is tried: what it says makes the adapter one that can be read."""
+    module = adapted.make("bert")
+    adapted.trained(module.bert, folder.adapter, target_modules=["query"])
+    module.save_pretrained(folder.base)
+    with pytest.raises(
+        StateError, match=r"in 'bert\.encoder.*open the base by transformers' AutoModel, save_pretrained"
+    ):
+        import_lora(folder.adapter, open_checkpoint(folder.base))
+    inner = folder.base.with_name("inner")
+    transformers.AutoModel.from_pretrained(folder.base).save_pretrained(inner)
+    assert import_lora(folder.adapter, open_checkpoint(inner))
+    head = folder.base.with_name("head")
+    adapted.trained(module, head, target_modules=["query"], task_type="SEQ_CLS")
+    masked = folder.base.with_name("masked")
+    adapted.make("masked bert").save_pretrained(masked)
+    with pytest.raises(StateError, match=r"a head of the adapter's own.*by AutoModelForSequenceClassification or the"):
+        import_lora(head, open_checkpoint(masked))
+    again = folder.base.with_name("again")
+    transformers.AutoModelForSequenceClassification.from_pretrained(masked, num_labels=3).save_pretrained(again)
+    assert import_lora(head, open_checkpoint(again))
+
+
+def test_what_does_not_fit_into_the_bases_dtype_with_the_adapter_is_refused_by_name(plain):
+    state = {name: (1e4 * x).half() for name, x in plain.module.state_dict().items()}
+    plain.change({}, lora_alpha=1e7)
+    with pytest.raises(StateError, match=r"q_proj\.weight' does not fit into torch\.float16; look at lora_alpha"):
+        import_lora(plain.folder, state, plain.module)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.float8_e4m3fn], ids=str)
+@pytest.mark.parametrize("way", ["factors", "saved"])
+def test_over_a_base_that_is_quantised_an_adapter_is_refused_with_the_tensor_and_the_mend(folder, dtype, way):
+    module = adapted.make("llama")
+    more = {"target_modules": ["k_proj"], "modules_to_save": ["q_proj"]} if way == "saved" else {}
+    adapted.trained(module, folder.adapter, **{"target_modules": ["q_proj"]} | more)
+    state = module.state_dict()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    for scale in ({}, {name.replace("weight", "SCB"): torch.ones(32)}):
+        base = state | {name: (100 * state[name]).to(dtype)} | scale
+        with pytest.raises(StateError, match=rf"^base, tensor '{name}': .*{dtype}.*(in floats|dequantise the model)"):
+            import_lora(folder.adapter, base, module)
+
+
+def test_where_no_adapter_lies_it_is_said_where_one_may_be(plain):
+    within = plain.folder / "within"
+    within.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (plain.folder / name).rename(within / name)
+    with pytest.raises(FileError, match=r"holds no adapter \(adapter_config\.json\); pass one of those within: within"):
+        plain.load()
+    with pytest.raises(FileError, match=r"is a file; pass the adapter's folder, .*within$"):
+        import_lora(within / "adapter_model.safetensors", plain.module.state_dict(), plain.module)
+    assert import_lora(within, plain.module.state_dict(), plain.module)
+    (within / "adapter_config.json").unlink()
+    with pytest.raises(FileError, match="pass the folder that peft saved"):
+        plain.load()
 
 
 def test_weights_of_a_pickle_are_refused_by_what_they_are(plain):

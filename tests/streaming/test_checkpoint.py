@@ -219,6 +219,40 @@ def test_a_folder_without_one_checkpoint_is_refused(base, tmp_path):
         open_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("word", "shape", "message"),
+    [
+        ("F32", [0, 2**63 - 1, 9], "which no tensor has"),
+        ("F32", [0, 2**64 - 1], "which no tensor has"),
+        ("F4", [0], "F4 is not supported; dequantise the model first"),
+        ("F8_E8M0", [0], "F8_E8M0 is not supported; dequantise the model first"),
+    ],
+)
+def test_a_header_that_says_what_no_tensor_here_can_be_is_refused_by_name(tmp_path, word, shape, message):
+    header = json.dumps({"w": {"dtype": word, "shape": shape, "data_offsets": [0, 0]}}).encode()
+    (tmp_path / "m.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(FileError, match=rf"m\.safetensors, tensor 'w': .*{message}"):
+        open_checkpoint(tmp_path / "m.safetensors")
+
+
+def test_a_folder_with_an_adapter_is_no_model_by_itself_and_the_models_file_is(base, expert, tmp_path):
+    """transformers opens both together: the model alone would be another one, without a word."""
+    (tmp_path / "adapter_config.json").write_text("{}")
+    save_tensors({"base_model.model.w.lora_A.weight": torch.ones(2, 3)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(
+        FileError, match="is an adapter, no model; make a delta of it by dts-mini import-lora, or merge"
+    ):
+        open_checkpoint(tmp_path)
+    for name, text in (("config.json", "{}"), ("model.safetensors.index.json", "{}")):
+        (tmp_path / name).write_text(text)
+        save_tensors(base, tmp_path / "model.safetensors", overwrite=True)
+        with pytest.raises(
+            FileError, match=r"holds an adapter \(adapter_config\.json\) beside a model.*together; merge"
+        ):
+            open_checkpoint(tmp_path)
+    assert same(open_checkpoint(tmp_path / "model.safetensors"), base)
+
+
 def test_of_a_model_saved_over_shards_the_one_is_opened_that_its_class_opens(base, expert, sharded):
     for path in (
         sharded / "model.safetensors",

@@ -275,6 +275,22 @@ def test_a_killed_command_goes_on_and_leaves_nothing_behind(files, counted, caps
     assert not out.with_name(f"{out.name}.parts").exists()
 
 
+def test_what_others_put_into_the_folder_of_finished_pieces_stays(files, capsys, all_kept):
+    from dts_mini.cli import main
+
+    out = files.folder / "a.dts.safetensors"
+    folder = out.with_name(f"{out.name}.parts")
+    line = ["compress", "--base", str(files.base), "--expert", str(files.a), "--out", str(out), "--overwrite"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *line], cwd=ROOT, env=os.environ | {"PYTHONPATH": "."})
+    assert killed.returncode == -signal.SIGKILL
+    names = ["notes.txt", "model.safetensors", f"{'0' * 31}.safetensors"]
+    for name in names:
+        (folder / name).write_text("mine")
+    (folder / f".{'0' * 32}.safetensors.abcdefgh.dts-part").write_text("cut short")
+    assert main(line) == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
 def test_the_command_line_takes_shards_and_rebuilds_into_a_folder_laid_out_like_the_base(
     base, expert, tmp_path, capsys
 ):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import minihub
@@ -13,6 +14,7 @@ import torch
 
 from dts_mini import FileError, compress, load
 from dts_mini.cli import main
+from dts_mini.serving.lora import import_lora
 from dts_mini.streaming.checkpoint import open_checkpoint
 from dts_mini.streaming.remote import located, named
 
@@ -89,6 +91,22 @@ def test_every_command_takes_names(hub, states, capsys):
     assert run("merge --method average --experts some/expert.v1 some/base@old --out m.safetensors", capsys)[0] == 0
     merged = safetensors.torch.load_file("m.safetensors")["w"]
     assert torch.allclose(merged, (states["expert"]["w"] + states["older"]["w"]) / 2)
+
+
+def test_an_adapter_in_a_pickle_is_called_one_though_weights_are_fetched_as_safetensors(hub, tmp_path, monkeypatch):
+    """What is fetched is as little as can be, but enough to say what is wrong."""
+    held = {"adapter_config.json": json.dumps({"peft_type": "LORA", "target_modules": ["q"]}), "adapter_model.bin": "x"}
+
+    def download(repo, *, allow_patterns, **_) -> str:
+        for name, text in held.items():
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (tmp_path / "fetched").mkdir(exist_ok=True)
+                (tmp_path / "fetched" / name).write_text(text)
+        return str(tmp_path / "fetched")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(FileError, match=r"adapter_model\.bin: is a pickle; load the adapter with peft"):
+        import_lora(located("some/adapter"), {"q.weight": torch.ones(2, 2)}, torch.nn.Linear(2, 2))
 
 
 def test_what_is_neither_path_nor_name_is_refused_in_one_line_that_says_both(hub, capsys):
