@@ -8,12 +8,14 @@ mode belongs to one thread: several threads may run several experts over one mod
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C import _functorch as functorch
+from torch._C._dynamo.eval_frame import set_eval_frame
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -39,6 +41,21 @@ def _about(func: Callable) -> bool:
 _entered = threading.local()
 
 
+def _untraced(method: Callable) -> Callable:
+    """Of a function that torch.compile makes anew, this runs as it is: else the next expert would get what it traced."""
+
+    @wraps(method)
+    def plain(*args: Any) -> Any:
+        tracer = set_eval_frame(None)  # of this thread
+        try:
+            return method(*args)
+        finally:
+            set_eval_frame(tracer)
+
+    plain._torchdynamo_disable = True
+    return plain
+
+
 class SidePaths(TorchFunctionMode):
     """While it is entered, functions that are given a tensor of the base compute with the expert's.
 
@@ -60,6 +77,7 @@ class SidePaths(TorchFunctionMode):
         _entered.innermost = self._outer
         super().__exit__(*error)
 
+    @_untraced
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
         if _entered.innermost is not self:  # within the forward a module runs another expert: that one is meant
@@ -164,6 +182,7 @@ class MixedPaths(SidePaths):
         self.slices = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
         self._number = number
 
+    @_untraced
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         mine = _entered.innermost is self
         if mine and func is F.scaled_dot_product_attention and len(args) == 3 and (args[0].dim() == 4):
@@ -178,7 +197,9 @@ class MixedPaths(SidePaths):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **options) -> Tensor:
         def work(number: Tensor, *inputs: Tensor) -> Tensor:
-            flat = F.scaled_dot_product_attention(*(x.flatten(0, 1) for x in inputs), **options)
+            q, k, v, *mask = inputs
+            mask = [x.expand(-1, q.shape[1], *x.shape[2:]) for x in mask]  # one for all windows of a sample, perhaps
+            flat = F.scaled_dot_product_attention(*(x.flatten(0, 1) for x in (q, k, v, *mask)), **options)
             return flat.unflatten(0, (len(number), -1))
 
         if mask is not None and mask.dim() == 2:
