@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A command line that is none exits with 2, and one line too.
     """
     parser, options = _parser(), argparse.Namespace(command=None, traceback=False)
+    if getattr(sys.stdout, "errors", "") == "strict":  # a name that the terminal has no letters for is no error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
             import argcomplete

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Collection, Hashable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ class Base:
                     f"tensor {name!r} of the module has no values yet: run it once, or load its weights, first"
                 )
         self._turn, self._ran, self._writes = threading.RLock(), False, False
+        self._spoilt = False
         self._watched: dict[Hashable, Set[str]] = {}  # names of tensors whose use was seen, by the way of the call
         self.sampled: set[Hashable] = set()  # ways of which a sample's answer was seen to be one beside others, too
         self.names: dict[int, str] = {}
@@ -86,7 +88,18 @@ class Base:
         with self._turn if self._writes or not self._ran else nullcontext():  # a forward may be writing to buffers
             self._check_same()
 
+    def spoil(self) -> NoReturn:
+        """From now on no expert is run: StateError."""
+        self._spoilt = True
+        self._check_same()
+
     def _check_same(self) -> None:
+        if self._spoilt:
+            raise StateError(
+                "the module keeps what it computed from one expert's weights where it cannot be taken back (a cache of "
+                "functools, a global, an object that is no module): the next expert would be given it. It has it now: "
+                "make the module anew, without such a cache, or give each expert a module of its own"
+            )
         self._check_mode(self.module)
         now = list(self.module.modules())
         if len(now) != len(self._parts) or any(x is not y for x, y in zip(now, self._parts, strict=True)):
@@ -219,6 +232,14 @@ def check_uncached() -> None:
         )
 
 
+def tensors_held(module: nn.Module) -> Iterator[Tensor]:
+    """The tensors that a module's parts hold: parameters, buffers, and what lies in attributes."""
+    for part in module.modules():
+        yield from _tensors_of(part)
+        for held in _owned(part):
+            yield from (x for x in held.values() if x is not None)
+
+
 def _tensors_of(part: nn.Module) -> Iterator[Tensor]:
     """Tensors that a module holds by itself, in its attributes or in a container there; of none that it wraps."""
     for value in vars(part).values():
@@ -317,8 +338,11 @@ class Expert:
         tensor, (a, b) = self.base.tensors[name].detach(), self.factors[name]
         return torch.addmm(tensor.reshape(len(a), -1), a, b).view_as(tensor)
 
+    def held(self) -> list[Tensor]:
+        """What it keeps beside the base."""
+        return [factor for pair in list(self.factors.values()) for factor in pair] + list(self._whole.values())
+
     @property
     def nbytes(self) -> int:
         """Bytes beside the base's own."""
-        factors = sum(factor.nbytes for pair in list(self.factors.values()) for factor in pair)
-        return factors + sum(tensor.nbytes for tensor in list(self._whole.values()))
+        return sum(tensor.nbytes for tensor in self.held())

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dts_mini.core.errors import DTSError
-from dts_mini.serving.expert import Expert
+from dts_mini.serving.expert import Expert, tensors_held
 from dts_mini.serving.paths import MixedPaths, SidePaths, watched
 
 
@@ -32,12 +32,7 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     cannot be shared out: arrays and lists that are no tensors, outputs that are not made sample by sample.
     """
     if isinstance(experts, Expert):
-        experts.base.check_same()
-        with (
-            experts.base.untouched(experts.differing(), _how(args, kwargs)) as first,
-            watched(SidePaths(experts), first),
-        ):
-            return experts.base.module(*args, **kwargs)
+        return _run(experts, args, kwargs)
     if not (isinstance(experts, Sequence) and all(isinstance(expert, Expert) for expert in experts)):
         raise DTSError(
             "give an Expert, or a list of them, one for each sample; of a delta: Expert(Base(module), delta)"
@@ -75,6 +70,23 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
     _check_outputs(outputs, len(experts))
     back = order.argsort()
     return _closed(pytree.tree_unflatten([x[back] if isinstance(x, Tensor) else x for x in outputs], form_out))
+
+
+def _run(expert: Expert, args: tuple, kwargs: Mapping) -> Any:
+    base = expert.base
+    base.check_same()
+    inputs = [x for x in pytree.tree_leaves(_opened((args, kwargs))) if isinstance(x, Tensor)]
+    with (
+        base.untouched(expert.differing(), _how(args, kwargs)) as first,
+        watched(SidePaths(expert), first, inputs) as w,
+    ):
+        output = base.module(*args, **kwargs)
+    if w is not None:
+        leaves = [x for x in pytree.tree_leaves(_opened(output)) if isinstance(x, Tensor)]
+        graph = any(x.requires_grad for x in leaves)  # which may hold anything
+        if not graph and w.left([*leaves, *expert.held(), *tensors_held(base.module)]):
+            base.spoil()
+    return output
 
 
 def _at_once(

@@ -1,6 +1,8 @@
 """On the fly: one expert, or a batch of many, gives what its own weights give, and the base is never written."""
 
+import functools
 import threading
+from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -676,6 +678,76 @@ def test_what_a_module_keeps_of_one_expert_does_not_reach_the_next(keep):
     assert_one_answer(module, experts_of(module, 3), [x])
     assert (module.kept, module.buffer, module.ready, module.by_device, module.seen) == (None, None, False, {}, [[]])
     assert not module.table.any()
+
+
+class Elsewhere(nn.Module):
+    """Keeps what it has computed where nobody looks: in what ``keep`` makes, anew for each module."""
+
+    def __init__(self, keep) -> None:
+        super().__init__()
+        self.inner, self.keep = nn.Linear(8, 8), keep()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.keep(self.inner.weight))
+
+
+def _kept_in(place, put, get):
+    def keep():
+        kept = place()
+
+        def doubled(weight: torch.Tensor) -> torch.Tensor:
+            if get(kept) is None:
+                put(kept, weight * 2)
+            return get(kept)
+
+        return doubled
+
+    return keep
+
+
+def _over(kept: list, weight: torch.Tensor) -> None:
+    kept[0].copy_(weight)
+    kept.append(kept[0])
+
+
+HIDDEN = {
+    "a cache of functools": lambda: functools.lru_cache(lambda weight: weight * 2),
+    "a view in a cache": lambda: functools.lru_cache(lambda weight: weight.T),
+    "a closure": _kept_in(dict, lambda kept, x: kept.update(x=x), lambda kept: kept.get("x")),
+    "an object": _kept_in(lambda: Slotted(None), lambda kept, x: setattr(kept, "y", x), lambda kept: kept.y),
+    "a queue": _kept_in(deque, deque.append, lambda kept: kept[0] if kept else None),
+    "in place": _kept_in(lambda: [torch.zeros(8, 8)], _over, lambda kept: kept[1] if kept[1:] else None),
+}
+
+
+@pytest.mark.parametrize("keep", HIDDEN.values(), ids=HIDDEN)
+def test_a_module_that_keeps_an_experts_weights_where_they_cannot_be_taken_back_is_refused_from_then_on(keep):
+    torch.manual_seed(0)
+    x = torch.randn(len(MIXED), 8)
+    for several in (False, True):
+        module = Elsewhere(keep).eval().requires_grad_(False)
+        experts = decoded(module, experts_of(module, 3))
+        for _ in range(2):
+            with pytest.raises(StateError, match="keeps what it computed from one expert's weights where it cannot"):
+                run([experts[i] for i in MIXED] if several else experts[0], x)
+
+
+def test_what_is_kept_elsewhere_of_inputs_or_of_constants_is_nobodys_weight():
+    class Noting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.places = functools.lru_cache(lambda n: torch.arange(n) / n)
+
+        def forward(self, x: torch.Tensor) -> tuple:
+            weight = self.inner.weight.T + 0
+            return self.inner(x) + self.places(8), weight.expand(len(x), 8, 8)
+
+    torch.manual_seed(0)
+    module, x, seen = Noting().eval().requires_grad_(False), torch.randn(len(MIXED), 8), []
+    module.inner.register_forward_hook(lambda module, given, made: seen.append(made))
+    assert_one_answer(module, experts_of(module, 3), [x])
+    assert seen
 
 
 # --- what is refused ---
