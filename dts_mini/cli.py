@@ -66,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A command line that is none exits with 2, and one line too.
     """
     parser, options = _parser(), argparse.Namespace(command=None, traceback=False)
+    _speak()
     try:
         if "_ARGCOMPLETE" in os.environ:  # the shell asks what may come next
             import argcomplete
@@ -96,6 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(
             options, f"{type(error).__name__}: {error} (dts-mini --traceback {options.command} ... shows where)"
         )
+
+
+def _speak() -> None:
+    """Makes that nothing which is said is an error: neither to a stream that is closed, nor in letters it lacks."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # as in: dts-mini ... >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
+    if getattr(sys.stdout, "errors", "") == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _extra_of(module: str) -> str:
@@ -267,7 +277,7 @@ def _merge(o: argparse.Namespace) -> None:
     except StateError as error:  # a merge counts its experts, a command line has their paths
         named = lambda found: f"expert {o.experts[int(found[1]) - 1]}"
         raise StateError(re.sub(r"\bexpert (\d+)\b", named, str(error))) from error
-    print(f"{o.out}: {o.method} of {len(experts)} experts")
+    print(f"{o.out}: {o.method} of {len(experts)} expert{'s'[: len(experts) != 1]}")
 
 
 def _evaluate(o: argparse.Namespace) -> None:
@@ -287,6 +297,18 @@ def _evaluate(o: argparse.Namespace) -> None:
         print(f"\n{tables[name]['title']}, accuracy in % on test\n\n{markdown(tables[name])}")
     if o.json:
         write_json(tables, o.json, indent=2, overwrite=o.overwrite)
+
+
+def _path(text: str) -> Path:
+    """A path that is one: empty, as of a variable of the shell that is not set, it would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: give a path")
+    return Path(text)
+
+
+def _name(text: str) -> str:
+    """The same, of what may be a name on the Hub."""
+    return _path(text) and text
 
 
 def _expert(text: str) -> tuple[str, str]:
@@ -538,6 +560,8 @@ class _Told(Mapping):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if match := re.fullmatch(r"argument (-\S+): expected (one|at least one) argument", message):
+            message += f" (one that begins with a dash is given as {match[1]}=VALUE)"
         self.exit(2, f"{self.prog}: {' '.join(message.split())}; usage: {self.prog} --help\n")
 
 
@@ -555,9 +579,9 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("compress", _compress, "Compress what an expert adds to a base into a small file.")
-    sub.add_argument("--base", required=True, help=f"the pretrained or the merged model: {CHECKPOINT}")
-    sub.add_argument("--expert", required=True, help="the fine-tuned model, alike")
-    sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
+    sub.add_argument("--base", required=True, type=_name, help=f"the pretrained or the merged model: {CHECKPOINT}")
+    sub.add_argument("--expert", required=True, type=_name, help="the fine-tuned model, alike")
+    sub.add_argument("--out", required=True, type=_path, help="the file to write, by custom TASK.dts.safetensors")
     sub.add_argument("--method", choices=("dts", "drc"), default="dts", help="the paper's (the default), or drc, ours")
     sub.add_argument("--budget", help="the file's size at most: bytes, or as 1%% of the float32 expert (drc: 1%%)")
     what = "tensors (names, or patterns as in '*.bias')"
@@ -575,23 +599,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--scheduler", metavar="ADDRESS", help="work on this dask.distributed cluster (tcp://host:port)")
 
     sub = command("rebuild", _rebuild, "Rebuild an expert from its base and its file.")
-    sub.add_argument("--base", required=True, help="the base that the file was made for")
-    sub.add_argument("--delta", required=True, help=DELTA)
-    sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
+    sub.add_argument("--base", required=True, type=_name, help="the base that the file was made for")
+    sub.add_argument("--delta", required=True, type=_name, help=DELTA)
+    sub.add_argument("--out", required=True, type=_path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("inspect", _inspect, "Show what a file holds and what it weighs.", writes=False)
-    sub.add_argument("delta", help=DELTA)
+    sub.add_argument("delta", type=_name, help=DELTA)
     sub.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
     sub = command("merge", _merge, "Merge experts into one model.")
     sub.add_argument("--method", required=True, choices=MERGES)
-    sub.add_argument("--base", help="the pretrained model; average needs none")
-    sub.add_argument("--experts", required=True, nargs="+", type=Path, help=f"each {CHECKPOINT}")
-    sub.add_argument("--out", required=True, type=Path, help="NAME.safetensors, or a folder laid out like the input")
+    sub.add_argument("--base", type=_name, help="the pretrained model; average needs none")
+    sub.add_argument("--experts", required=True, nargs="+", type=_path, help=f"each {CHECKPOINT}")
+    sub.add_argument("--out", required=True, type=_path, help="NAME.safetensors, or a folder laid out like the input")
 
     sub = command("evaluate", _evaluate, "Measure the headline and the unseen-task tables of a suite.")
     sub.add_argument("--suite", required=True, choices=[name for name in SUITES if name != "roberta-glue"])
-    sub.add_argument("--json", type=Path, metavar="FILE", help="also write the tables as JSON")
+    sub.add_argument("--json", type=_path, metavar="FILE", help="also write the tables as JSON")
 
     sub = command("reproduce", _reproduce, "Fetch a suite of real checkpoints, measure the tables, write a report.")
     sub.add_argument("--suite", required=True, choices=REAL)
@@ -614,23 +638,23 @@ def _parser() -> argparse.ArgumentParser:
         help="the size-accuracy curve and the ablation, which take most of the time (default: yes)",
     )
     sub.add_argument("--dry-run", action="store_true", help="only say what would be downloaded, and how long it takes")
-    sub.add_argument("--out", type=Path, metavar="FOLDER", help="where results are kept (default: build)")
+    sub.add_argument("--out", type=_path, metavar="FOLDER", help="where results are kept (default: build)")
     sub.add_argument("--device", help="cuda, cpu or mps (default: cuda where there is one)")
     sub.add_argument(
         "--precision", choices=("float32", "bfloat16", "float16"), help="of the evaluation; weights stay float32"
     )
     sub.add_argument("--attention", choices=("fused", "split"), help="layout of the attention weights (default: fused)")
-    sub.add_argument("--checkpoints", type=Path, metavar="FOLDER", help="experts of your own: TASK/finetuned.pt")
+    sub.add_argument("--checkpoints", type=_path, metavar="FOLDER", help="experts of your own: TASK/finetuned.pt")
     sub.add_argument("--protocol", help="the family of those: P1, P2 or own")
     sub.add_argument(
-        "--torchvision", type=Path, metavar="FOLDER", help="data sets of torchvision to take where it has them"
+        "--torchvision", type=_path, metavar="FOLDER", help="data sets of torchvision to take where it has them"
     )
     sub.add_argument("--repin", action="store_true", help="take the newest revisions instead of the pinned ones")
 
     sub = command("export-lora", _export_lora, "Write a delta as a LoRA adapter that peft loads.")
-    sub.add_argument("--base", required=True, type=Path, metavar="FOLDER", help="the base as transformers saved it")
-    sub.add_argument("--delta", required=True, help=DELTA)
-    sub.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="the adapter's folder")
+    sub.add_argument("--base", required=True, type=_path, metavar="FOLDER", help="the base as transformers saved it")
+    sub.add_argument("--delta", required=True, type=_name, help=DELTA)
+    sub.add_argument("--out", required=True, type=_path, metavar="FOLDER", help="the adapter's folder")
     sub.add_argument("--partial", action="store_true", help="leave out what no adapter can hold")
     sub.add_argument("--rank", type=int, help="components of a matrix at most (default: those of the delta)")
     sub.add_argument(
@@ -642,33 +666,35 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dry-run", action="store_true", help="only say how many bytes it would take")
 
     sub = command("import-lora", _import_lora, "Make a delta of a LoRA adapter that peft saved.")
-    sub.add_argument("adapter", type=Path, metavar="FOLDER", help="the adapter's folder")
-    sub.add_argument("--base", required=True, help=f"the model it was trained over, with its config.json: {CHECKPOINT}")
-    sub.add_argument("--out", required=True, type=Path, help="the file to write, by custom TASK.dts.safetensors")
+    sub.add_argument("adapter", type=_path, metavar="FOLDER", help="the adapter's folder")
+    sub.add_argument(
+        "--base", required=True, type=_name, help=f"the model it was trained over, with its config.json: {CHECKPOINT}"
+    )
+    sub.add_argument("--out", required=True, type=_path, help="the file to write, by custom TASK.dts.safetensors")
 
     sub = command(
         "push", _push, "Upload deltas over one base to the Hugging Face Hub, with a model card.", writes=False
     )
-    sub.add_argument("deltas", nargs="+", type=Path, metavar="DELTA", help="files that compress wrote")
+    sub.add_argument("deltas", nargs="+", type=_path, metavar="DELTA", help="files that compress wrote")
     sub.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made where it does not exist")
     sub.add_argument("--base-model", metavar="ID", help="the base's own name on the Hub, for the card")
     sub.add_argument("--private", action="store_true", help="if the repository is made, make it private")
 
     sub = command("pull", _pull, "Fetch a delta from the Hugging Face Hub, and check it.")
     sub.add_argument("repo", metavar="OWNER/NAME")
-    sub.add_argument("--out", required=True, type=Path, help="the file to write")
+    sub.add_argument("--out", required=True, type=_path, help="the file to write")
     sub.add_argument("--name", metavar="FILE", help="which delta, where the repository holds several")
     sub.add_argument("--revision", help="a branch, tag or commit; the newest where none is named")
 
     sub = command("grade", _grade, "Grade the exercises of submitted notebooks, each submission in a box of its own.")
     what = "notebooks, folders and zip files, also as Moodle and Canvas pack them"
-    sub.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION", help=what)
-    sub.add_argument("--out", required=True, type=Path, help="the folder for class.csv, a JSON and a page a student")
-    sub.add_argument("--roster", type=Path, metavar="CSV", help="the class: a row for everybody on it")
+    sub.add_argument("submissions", nargs="+", type=_path, metavar="SUBMISSION", help=what)
+    sub.add_argument("--out", required=True, type=_path, help="the folder for class.csv, a JSON and a page a student")
+    sub.add_argument("--roster", type=_path, metavar="CSV", help="the class: a row for everybody on it")
     sub.add_argument(
         "--notebooks", nargs="+", default=(), metavar="NN", help="those that everybody owes, such as 00 01"
     )
-    sub.add_argument("--points", type=Path, metavar="CSV", help="exercise,points; else 1, 2 or 3 by difficulty")
+    sub.add_argument("--points", type=_path, metavar="CSV", help="exercise,points; else 1, 2 or 3 by difficulty")
     sub.add_argument(
         "--partial", action="store_true", help="a failed exercise gets the share of its checks that passed"
     )
@@ -683,7 +709,7 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "A teacher's test run: grade thirty made-up submissions, hostile ones among them, and check their marks."
     sub = command("rehearse", _rehearse, text, writes=False)
-    sub.add_argument("--out", required=True, type=Path, help="a new folder: the submissions, a roster, the marks")
+    sub.add_argument("--out", required=True, type=_path, help="a new folder: the submissions, a roster, the marks")
     sub.add_argument("--seconds", type=float, default=10, help="time for one exercise")
     sub.add_argument("--jobs", type=int, help="submissions at a time; else as many as there are processors")
 

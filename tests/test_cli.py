@@ -1,10 +1,12 @@
 """The command line: its commands and flags are fixed, its refusals short and clean."""
 
+import io
 import json
 import os
 import pkgutil
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -714,6 +716,49 @@ def test_a_reader_that_has_enough_is_no_error(run, files):
     command = f"{sys.executable} -m dts_mini inspect {files.folder / 't.dts.safetensors'} | true"
     result = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_error(run, files, closed):
+    run("compress --base base.safetensors --expert a.safetensors --out t.dts.safetensors")
+    command = f"{sys.executable} -m dts_mini inspect {files.folder / 't.dts.safetensors'} {closed}"
+    result = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert bool(result.stdout) == closed.startswith("2")
+
+
+def test_a_name_that_the_output_has_no_letters_for_is_written_with_others(run, files, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    line = ["compress", "--base", "base.safetensors", "--expert", "a.safetensors", "--out", "日本.dts.safetensors"]
+    assert cli.main(line) == 0
+    assert written.getvalue().startswith(rb"\u65e5\u672c.dts.safetensors: ")
+    assert (files.folder / "日本.dts.safetensors").exists()
+
+
+EMPTY = {"compress": ("base", "expert", "out"), "rebuild": ("base", "delta", "out"), "import-lora": ("base", "out")}
+
+
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command in EMPTY for name in EMPTY[command]])
+def test_an_empty_path_is_not_the_current_folder(run, capsys, command, name):
+    paths = [f"--{other}={'' if other == name else other}" for other in EMPTY[command]]
+    with pytest.raises(SystemExit):
+        cli.main([command, *paths, *(["folder"] if command == "import-lora" else [])])
+    assert capsys.readouterr().err.startswith(f"dts-mini {command}: argument --{name}: is empty: give a path; usage")
+
+
+def test_a_value_that_begins_with_a_dash_is_asked_for_behind_an_equals_sign(run, capsys, files):
+    with pytest.raises(SystemExit):
+        run("compress --base base.safetensors --expert -a.safetensors --out o")
+    assert "(one that begins with a dash is given as --expert=VALUE); usage" in capsys.readouterr().err
+    shutil.copy(files.folder / "a.safetensors", files.folder / "-a.safetensors")
+    assert run("compress --base base.safetensors --expert=-a.safetensors --out=-o")[0] == 0
+    assert (files.folder / "-o").exists()
+
+
+@pytest.mark.parametrize("total", ["0", "-5", "nan", "inf"])
+def test_what_all_right_is_worth_is_more_than_nothing(refused, total):
+    assert "give a number of points above zero" in refused(f"grade . --out graded --total={total}")
 
 
 @pytest.mark.parametrize("slow", ["streaming.checkpoint.Checkpoint", "core.file.write_pieces"])

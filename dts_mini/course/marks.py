@@ -4,6 +4,7 @@ import csv
 import html
 import io
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,10 @@ class Marking:
     roster: Sequence[Row] = ()
     format: str = ""
     assignment: str = "DTS exercises"
+
+    def __post_init__(self) -> None:
+        if self.total is not None and not 0 < self.total < math.inf:
+            raise DTSError(f"--total is {self.total:g}: give a number of points above zero")
 
     def worth(self, name: str) -> float:
         return self.points.get(name, WEIGHTS[EXERCISES[name].difficulty])

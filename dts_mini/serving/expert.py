@@ -1,8 +1,9 @@
 """A module as the base of many experts, and one expert decoded: what running it takes, and no more."""
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Collection, Hashable, Iterator, Mapping, Set
+from contextlib import contextmanager, nullcontext
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,10 @@ class Base:
     """A module in evaluation mode whose weights are the base. Nothing here writes to it.
 
     ``tensors``: its parameters and buffers by name, themselves and not copies. ``names``: their names by ``id``; of
-    tied ones the first. Their digests are taken once. Parameters that are written to or replaced later are noticed
-    when an expert is run, unless they are written to behind PyTorch's back (``weight.data``).
+    tied ones the first. Their digests are taken once. That they, or parts of the module, are written to or replaced
+    later is noticed when an expert is run, unless values are written behind PyTorch's back (``weight.data.add_``).
 
-    Raises StateError for a module that hides its weights, or has none yet.
+    Raises StateError for a module that hides its weights, gives copies of them as its state, or has none yet.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -39,23 +40,23 @@ class Base:
         if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
             raise StateError("the module is compiled by TorchScript, which hides its weights: pass the plain module")
         self.module = module
-        self.tensors: Mapping[str, Tensor] = module.state_dict(keep_vars=True)
+        self.tensors: Mapping[str, Tensor] = self.current()
+        self._check_own()
         for name, tensor in self.tensors.items():
             if nn.parameter.is_lazy(tensor) or tensor.is_meta:
                 raise StateError(
                     f"tensor {name!r} of the module has no values yet: run it once, or load its weights, first"
                 )
         self._turn, self._ran, self._writes = threading.RLock(), False, False
-        self._watched: Set[str] = frozenset()  # names of tensors whose use has been seen
+        self._spoilt = False
+        self._watched: dict[Hashable, Set[str]] = {}  # names of tensors whose use was seen, by the way of the call
+        self.sampled: set[Hashable] = set()  # ways of which a sample's answer was seen to be one beside others, too
         self.names: dict[int, str] = {}
         for name, tensor in self.tensors.items():
             self.names.setdefault(id(tensor), name)
         self._digests = {name: digest(tensor) for name, tensor in self.tensors.items()}
-        every = [
-            (own._parameters, key, p) for own in self._parts for key, p in own._parameters.items() if p is not None
-        ]
-        # Their versions go up with each write; those of inference mode have none.
-        self._seen = [[own, key, p, p._version] for own, key, p in every if not p.is_inference()]
+        every = [(own, key, x) for part in self._parts for own in _owned(part) for key, x in own.items()]
+        self._seen = [[own, key, x, *_mark(x)] for own, key, x in every if id(x) in self.names]
 
     def _check_mode(self, module: nn.Module) -> None:
         for part in self._parts:
@@ -63,28 +64,64 @@ class Base:
                 where = "the module" if module.training else f"a {type(part).__name__} of the module"
                 raise StateError(f"{where} is in training mode: call module.eval() before serving it")
 
+    def current(self) -> dict[str, Tensor]:
+        """What the module's state dict holds now: tensors, without extra state, which may be anything."""
+        state = self.module.state_dict(keep_vars=True).items()
+        return {name: x for name, x in state if isinstance(x, Tensor) and not name.endswith("_extra_state")}
+
+    def _check_own(self) -> None:
+        """StateError where the module's state is made of its weights, instead of being them."""
+        own = {id(x) for part in self._parts for held in _owned(part) for x in held.values()}
+        if foreign := [name for name, tensor in self.tensors.items() if id(tensor) not in own]:
+            raise StateError(
+                f"tensor {foreign[0]!r} of the module's state dict is none of its parameters and buffers, but made of "
+                "them, as in a quantised layer: what an expert has in its place would not be used. Give the module a "
+                "rebuilt expert by its own load_state_dict"
+            )
+
     def check_same(self) -> None:
         """StateError where the module is no longer as it was: in training mode, with other weights, or with old ones.
 
         A weight that was written to is looked at again; it may be the base's once more, as after a swap.
         """
-        self._check_mode(self.module)
         check_uncached()
+        with self._turn if self._writes or not self._ran else nullcontext():  # a forward may be writing to buffers
+            self._check_same()
+
+    def spoil(self) -> NoReturn:
+        """From now on no expert is run: StateError."""
+        self._spoilt = True
+        self._check_same()
+
+    def _check_same(self) -> None:
+        if self._spoilt:
+            raise StateError(
+                "the module keeps what it computed from one expert's weights where it cannot be taken back (a cache of "
+                "functools, a global, an object that is no module): the next expert would be given it. It has it now: "
+                "make the module anew, without such a cache, or give each expert a module of its own"
+            )
+        self._check_mode(self.module)
+        now = list(self.module.modules())
+        if len(now) != len(self._parts) or any(x is not y for x, y in zip(now, self._parts, strict=True)):
+            raise StateError(
+                "the module has other parts than when its experts were made: put them back, or make the Base, or the "
+                "Server, anew"
+            )
         with torch._C.DisableTorchFunction():  # within a run a base's weight passes for the expert's
             self._check_weights()
 
     def _check_weights(self) -> None:
         for seen in self._seen:
-            own, key, parameter, version = seen
-            if own.get(key) is parameter and parameter._version == version:
+            own, key, tensor, *mark = seen
+            if own.get(key) is tensor and mark == (now := _mark(tensor)):
                 continue
-            name, version = self.names.get(id(parameter), key), parameter._version
-            if own.get(key) is not parameter or digest(parameter) != self._digests.get(name):
+            name = self.names[id(tensor)]
+            if own.get(key) is not tensor or digest(tensor) != self._digests[name]:
                 raise StateError(
                     f"tensor {name!r} of the module is not what it was when its experts were made, and no base of "
                     "theirs: put it back (Swapper.to(None), load_state_dict), or make the Base, or the Server, anew"
                 )
-            seen[3] = version
+            seen[3:] = now
 
     def check(self, delta: TaskDelta) -> None:
         """StateError unless the delta was made for this module's weights, or some of them: a head may be its own."""
@@ -138,13 +175,13 @@ class Base:
                     )
 
     @contextmanager
-    def untouched(self, differing: Set[str]) -> Iterator[bool]:
-        """While the module runs as experts that change these tensors; True where it is for the first time of one.
+    def untouched(self, differing: Set[str], how: Hashable = None) -> Iterator[bool]:
+        """While the module runs as experts that change these tensors; True where one is for the first time, called so.
 
         What it keeps of the run, as a cache of an expert's weights, is taken back afterwards, with all that it noted
         beside. Whether a module keeps something is seen in such runs; from then on it runs in turns.
         """
-        new = differing - self._watched
+        new = differing - self._watched.get(how, frozenset())
         if self._ran and not (new or self._writes):
             yield False
             return
@@ -152,7 +189,8 @@ class Base:
             before = _Held(self.module)
             try:
                 yield bool(new)
-                self._ran, self._watched = True, self._watched | new
+                self._ran = True
+                self._watched[how] = self._watched.get(how, frozenset()) | new
             finally:
                 with torch._C.DisableTorchFunction():
                     self._writes |= before.put_back()
@@ -178,6 +216,16 @@ class Base:
             )
 
 
+def _owned(part: nn.Module) -> tuple[dict, dict]:
+    """Parameters and buffers that a module holds by itself."""
+    return part._parameters, part._buffers
+
+
+def _mark(tensor: Tensor) -> list:
+    """What goes on with each write to a tensor, and where it lies; one of inference mode counts no writes."""
+    return [None if tensor.is_inference() else tensor._version, tensor.data_ptr(), tensor.dtype]
+
+
 def check_uncached() -> None:
     """StateError within ``parametrize.cached()``, which would give weights of one expert to the next."""
     if parametrize._cache_enabled:
@@ -185,6 +233,14 @@ def check_uncached() -> None:
             "torch.nn.utils.parametrize.cached() is on, which keeps the weights of one expert for the next: leave it "
             "before a module is run or written as an expert"
         )
+
+
+def tensors_held(module: nn.Module) -> Iterator[Tensor]:
+    """The tensors that a module's parts hold: parameters, buffers, and what lies in attributes."""
+    for part in module.modules():
+        yield from _tensors_of(part)
+        for held in _owned(part):
+            yield from (x for x in held.values() if x is not None)
 
 
 def _tensors_of(part: nn.Module) -> Iterator[Tensor]:
@@ -285,8 +341,11 @@ class Expert:
         tensor, (a, b) = self.base.tensors[name].detach(), self.factors[name]
         return torch.addmm(tensor.reshape(len(a), -1), a, b).view_as(tensor)
 
+    def held(self) -> list[Tensor]:
+        """What it keeps beside the base."""
+        return [factor for pair in list(self.factors.values()) for factor in pair] + list(self._whole.values())
+
     @property
     def nbytes(self) -> int:
         """Bytes beside the base's own."""
-        factors = sum(factor.nbytes for pair in list(self.factors.values()) for factor in pair)
-        return factors + sum(tensor.nbytes for tensor in list(self._whole.values()))
+        return sum(tensor.nbytes for tensor in self.held())

@@ -5,15 +5,19 @@ module comes by it: ``nn.Linear``, ``nn.MultiheadAttention`` that reads the weig
 mode belongs to one thread: several threads may run several experts over one module at the same time.
 """
 
+import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C import _functorch as functorch
+from torch._C._dynamo.eval_frame import set_eval_frame
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -39,6 +43,21 @@ def _about(func: Callable) -> bool:
 _entered = threading.local()
 
 
+def _untraced(method: Callable) -> Callable:
+    """Of a function that torch.compile makes anew, this runs as it is: else the next expert would get what it traced."""
+
+    @wraps(method)
+    def plain(*args: Any) -> Any:
+        tracer = set_eval_frame(None)  # of this thread
+        try:
+            return method(*args)
+        finally:
+            set_eval_frame(tracer)
+
+    plain._torchdynamo_disable = True
+    return plain
+
+
 class SidePaths(TorchFunctionMode):
     """While it is entered, functions that are given a tensor of the base compute with the expert's.
 
@@ -50,7 +69,7 @@ class SidePaths(TorchFunctionMode):
         self.members = members
         tensors, names = members[0].base.tensors, set().union(*(expert.differing() for expert in members))
         self._names = {id(tensors[name]): name for name in names}
-        self.at_work = False  # while a function that it was shown is computed
+        self.at_work = self.watched = False  # while a function that it was shown is computed; beside a _Watch
 
     def __enter__(self) -> "SidePaths":
         self._outer, _entered.innermost = getattr(_entered, "innermost", None), self
@@ -60,6 +79,7 @@ class SidePaths(TorchFunctionMode):
         _entered.innermost = self._outer
         super().__exit__(*error)
 
+    @_untraced
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         kwargs = kwargs or {}
         if _entered.innermost is not self:  # within the forward a module runs another expert: that one is meant
@@ -99,7 +119,8 @@ class SidePaths(TorchFunctionMode):
         return self.laid_out(self._names[id(value)]) if self.differs(value) else value
 
     def laid_out(self, name: str) -> Tensor:
-        return self.members[0].whole(name)
+        whole = self.members[0].whole(name)
+        return whole.clone() if self.watched else whole  # what keeps a view of the clone keeps memory of its own
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention of (samples, heads, tokens, width)."""
@@ -120,30 +141,69 @@ class SidePaths(TorchFunctionMode):
 
 
 class _Watch(TorchDispatchMode):
-    """Beside a ``SidePaths``: notes operations on the experts' tensors that PyTorch does not show to it."""
+    """Beside a ``SidePaths``: notes operations on the experts' tensors that PyTorch does not show to it.
 
-    def __init__(self, paths: SidePaths) -> None:
+    It notes as well what memory holds things that are computed from those alone, and from no input: a module that
+    keeps one of them would give it to the next expert.
+    """
+
+    def __init__(self, paths: SidePaths, inputs: Iterable[Tensor]) -> None:
         super().__init__()
         self.paths, self.found = paths, ""
+        paths.watched = True
+        self._memory: dict[int, tuple[StorageWeakRef, bool]] = {}
+        self._note(inputs, False)
+        self._note((x for expert in paths.members for x in expert.held()), True)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        leaves = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if not (self.paths.at_work or self.found) and _entered.innermost is self.paths:
-            leaves = pytree.tree_leaves((args, kwargs))
             self.found = next((f"{func} of {self.paths.name_of(x)!r}" for x in leaves if self.paths.differs(x)), "")
-        return func(*args, **(kwargs or {}))
+        alone = {self._alone(x) for x in leaves}
+        result = func(*args, **(kwargs or {}))
+        if alone - {None}:
+            self._note(pytree.tree_leaves(result), False not in alone)
+        return result
+
+    def _alone(self, tensor: Tensor) -> bool | None:
+        """Whether it is an expert's, or computed from such alone; None where it is neither that nor an input's."""
+        if self.paths.differs(tensor):
+            return True
+        return self._memory.get(_memory(tensor), (None, None))[1]
+
+    def _note(self, tensors: Iterable, alone: bool) -> None:
+        for x in tensors:
+            if isinstance(x, Tensor) and (key := _memory(x)):
+                self._memory[key] = StorageWeakRef(x.untyped_storage()), alone
+
+    def left(self, but: Iterable[Tensor]) -> bool:
+        """Whether something is kept, elsewhere than in these, that is computed from an expert's weights alone."""
+        known = set(map(_memory, but))
+        kept = [memory for key, (memory, alone) in self._memory.items() if alone and key not in known]
+        if any(not memory.expired() for memory in kept):
+            gc.collect()
+        return any(not memory.expired() for memory in kept)
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where a tensor lies, which views of it share; 0 for one that lies nowhere, such as a sparse one."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):
+        return 0
 
 
 @contextmanager
-def watched(paths: SidePaths, watched: bool) -> Iterator[None]:
+def watched(paths: SidePaths, watched: bool, inputs: Iterable[Tensor] = ()) -> Iterator[_Watch | None]:
     """With the paths entered; StateError, where they are watched, if a tensor was used behind their back."""
     if not watched:
         with paths:
-            yield
+            yield None
         return
-    watch = _Watch(paths)
+    watch = _Watch(paths, inputs)
     try:
         with watch, paths:
-            yield
+            yield watch
     finally:
         if watch.found:
             raise StateError(
@@ -164,6 +224,7 @@ class MixedPaths(SidePaths):
         self.slices = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
         self._number = number
 
+    @_untraced
     def __torch_function__(self, func: Callable, types, args=(), kwargs=None) -> Any:
         mine = _entered.innermost is self
         if mine and func is F.scaled_dot_product_attention and len(args) == 3 and (args[0].dim() == 4):
@@ -178,7 +239,9 @@ class MixedPaths(SidePaths):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **options) -> Tensor:
         def work(number: Tensor, *inputs: Tensor) -> Tensor:
-            flat = F.scaled_dot_product_attention(*(x.flatten(0, 1) for x in inputs), **options)
+            q, k, v, *mask = inputs
+            mask = [x.expand(-1, q.shape[1], *x.shape[2:]) for x in mask]  # one for all windows of a sample, perhaps
+            flat = F.scaled_dot_product_attention(*(x.flatten(0, 1) for x in (q, k, v, *mask)), **options)
             return flat.unflatten(0, (len(number), -1))
 
         if mask is not None and mask.dim() == 2:

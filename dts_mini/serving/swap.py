@@ -47,9 +47,15 @@ class Swapper:
 
     def _check_own(self) -> None:
         """StateError where the module has other tensors by now; ones that somebody wrote to are to be written again."""
-        for name, tensor in self._base.module.state_dict(keep_vars=True).items():
-            held = self._base.tensors.get(name)
-            if tensor is not held or tensor.dtype != self._kept[name].dtype or tensor.device != self._kept[name].device:
+        found = self._base.current()
+        for name in found | self._base.tensors:
+            tensor, held = found.get(name), self._base.tensors.get(name)
+            if (
+                tensor is None
+                or tensor is not held
+                or tensor.dtype != self._kept[name].dtype
+                or tensor.device != self._kept[name].device
+            ):
                 raise StateError(
                     f"tensor {name!r} of the module is another than it was when the Swapper was made: make a new one"
                 )

@@ -1,9 +1,12 @@
 """On the fly: one expert, or a batch of many, gives what its own weights give, and the base is never written."""
 
+import functools
 import threading
+from collections import deque
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -143,6 +146,7 @@ def test_what_vmap_cannot_take_runs_task_by_task():
     deltas, x = experts_of(module, 3), torch.randn(len(MIXED), 8)
     experts = decoded(module, deltas)
     for sign, calls in ((True, 1 + 3), (False, 1)):
+        run([experts[i] for i in MIXED], x, sign=sign)  # looks once whether a sample's answer hangs on others
         module.calls = 0
         found = run([experts[i] for i in MIXED], x, sign=sign)
         assert module.calls == calls
@@ -478,6 +482,143 @@ def test_what_a_module_holds_itself_and_gives_to_a_function_is_the_experts(use):
     assert_one_answer(module, experts_of(module, 3, size=0.5), [x])
 
 
+class Decoding(nn.Module):
+    """Attention over what came before, which it keeps in an object that it is given: ``Kept``, a dict or a subclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.value = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor, before: Kept | None = None) -> tuple[torch.Tensor, Kept]:
+        now = {"keys": self.key(x), "values": self.value(x)}
+        if before is not None:
+            now = {name: torch.cat([before.layers[0][name], y], 1) for name, y in now.items()}
+        scores = x @ now["keys"].mT
+        return scores.softmax(-1) @ now["values"], Kept([now])
+
+
+def test_what_an_object_holds_goes_in_sample_by_sample_as_it_came_out():
+    torch.manual_seed(0)
+    module, x = Decoding().eval().requires_grad_(False), torch.randn(len(MIXED), 3, 8)
+    deltas = experts_of(module, 3, size=0.5)
+    experts = decoded(module, deltas)
+    chosen = [experts[i] for i in MIXED]
+    _, before = run(chosen, x[:, :2])
+    kept = before.layers[0]["keys"]
+    found, after = run(chosen, x[:, 2:], before=before)
+    assert before.layers[0]["keys"] is kept and kept.shape[1] == 2, "the object that went in is as it was"
+    for place, i in enumerate(MIXED):
+        own, one = materialised(module, deltas[i]), x[place : place + 1]
+        wanted, cache = own(one[:, 2:], own(one[:, :2])[1])
+        assert apart(found[place : place + 1], wanted) < 1e-5
+        assert apart(after.layers[0]["values"][place : place + 1], cache.layers[0]["values"]) < 1e-5
+
+
+GIVEN = {
+    "a list": ([3, 1, 2, 5, 4, 1], "an input is a list of 6, which may be one for each sample"),
+    "an array": (np.arange(6.0), "an input is an array of NumPy of 6, which may be"),
+    "an array of another length": (np.arange(3.0), "an input is an array of NumPy of 3"),
+    "a class of its own": (type("Bag", (dict,), {})(y=torch.ones(6)), "an input is a Bag that holds tensors"),
+}
+
+
+@pytest.mark.parametrize(("given", "message"), GIVEN.values(), ids=GIVEN)
+def test_what_may_hold_a_thing_for_each_sample_and_is_no_tensor_is_refused_to_several(four, given, message):
+    with pytest.raises(DTSError, match=message):
+        run([four.experts[i] for i in MIXED], four.x[: len(MIXED)], given)
+
+
+class Giving(nn.Module):
+    def __init__(self, give) -> None:
+        super().__init__()
+        self.inner, self.give = nn.Linear(8, 8), give
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.give(self.inner(x))
+
+
+class Slotted:
+    __slots__ = ("y",)
+
+    def __init__(self, y) -> None:
+        self.y = y
+
+
+NOT_BY_SAMPLE = {
+    "all with all": lambda y: y @ y.T,
+    "a list of numbers": lambda y: y.argmax(-1).tolist(),
+    "a list of texts": lambda y: [f"class {i}" for i in y.argmax(-1)],
+    "a list of tensors": lambda y: list(y[:, :1].unbind(0)),
+    "how many": lambda y: (y, len(y)),
+    "a number of all": lambda y: (y, y.sum().item()),
+    "an array": lambda y: y.numpy(),
+    "an object that hides tensors": Slotted,
+    "layers first": lambda y: torch.stack([y, y, y]),
+    "a generator": lambda y: (x for x in y),
+}
+
+
+@pytest.mark.parametrize("count", [3, 7])  # of three every expert has one
+@pytest.mark.parametrize("give", NOT_BY_SAMPLE.values(), ids=NOT_BY_SAMPLE)
+def test_what_is_not_given_sample_by_sample_is_refused_to_several_and_given_to_one(give, count):
+    torch.manual_seed(0)
+    module, x = Giving(give).eval().requires_grad_(False), torch.randn(count, 8)
+    deltas = experts_of(module, 3, size=1.0)
+    experts = decoded(module, deltas)
+    alone = run(experts[0], x)
+    if isinstance(alone, torch.Tensor):
+        assert apart(alone, materialised(module, deltas[0])(x)) < 1e-5
+    for _ in range(2):
+        with pytest.raises(DTSError, match=r"run each task by itself$"):
+            run([experts[i % 3] for i in range(count)], x)
+
+
+def test_what_is_the_same_for_all_is_given_with_a_batch_of_several():
+    torch.manual_seed(0)
+    give = lambda y: {"y": y, "kind": ("linear", 8, None), "about": Kept([1, [2.5]])}
+    for module in (Giving(give), Giving(lambda y: give(y) if y.sum().item() < 1e9 else y)):  # at once, task by task
+        experts = decoded(module.eval().requires_grad_(False), experts_of(module, 3))
+        found = run([experts[i] for i in MIXED], torch.randn(len(MIXED), 8))
+        assert found["kind"] == ("linear", 8, None) and found["about"].layers == [1, [2.5]]
+        assert found["y"].shape == (len(MIXED), 8)
+
+
+def _slopes(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(module(x).tanh().square().sum(), x)[0]
+
+
+VMAP_CANNOT = {
+    "a gradient": _slopes,
+    "a functional gradient": lambda m, x: torch.func.grad(lambda x: m(x).tanh().square().sum())(x),
+    "a storage": lambda m, x: x @ torch.tensor([]).set_(m.weight.untyped_storage(), 0, (8, 8)),
+    "a copied tensor": lambda m, x: x @ torch.tensor(m.weight),
+    "a sum over windows": lambda m, x: nn.functional.scaled_dot_product_attention(
+        *[m(x).view(len(x) * 2, 1, 2, 2)] * 3, attn_mask=torch.zeros(1, 1, 2, 2)
+    ).reshape(len(x), 8),
+    "packed sequences": lambda m, x: nn.utils.rnn.pad_packed_sequence(
+        nn.utils.rnn.pack_padded_sequence(m(x)[:, :, None], 8 - x[:, 0].abs().long(), True, False), True, total_length=8
+    )[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore:(There is a performance drop|To copy construct|TypedStorage)")
+@pytest.mark.parametrize("use", VMAP_CANNOT.values(), ids=VMAP_CANNOT)
+def test_whatever_vmap_says_of_what_it_cannot_take_the_answer_is_the_experts(use):
+    class Using(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return use(self.inner, x)
+
+    torch.manual_seed(0)
+    module = Using().eval().requires_grad_(False)
+    assert_one_answer(module, experts_of(module, 3), [torch.randn(len(MIXED), 8)])
+
+
 class Remembering(nn.Module):
     """A module that keeps what it has computed from its weights, in one way or other."""
 
@@ -539,6 +680,76 @@ def test_what_a_module_keeps_of_one_expert_does_not_reach_the_next(keep):
     assert not module.table.any()
 
 
+class Elsewhere(nn.Module):
+    """Keeps what it has computed where nobody looks: in what ``keep`` makes, anew for each module."""
+
+    def __init__(self, keep) -> None:
+        super().__init__()
+        self.inner, self.keep = nn.Linear(8, 8), keep()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.keep(self.inner.weight))
+
+
+def _kept_in(place, put, get):
+    def keep():
+        kept = place()
+
+        def doubled(weight: torch.Tensor) -> torch.Tensor:
+            if get(kept) is None:
+                put(kept, weight * 2)
+            return get(kept)
+
+        return doubled
+
+    return keep
+
+
+def _over(kept: list, weight: torch.Tensor) -> None:
+    kept[0].copy_(weight)
+    kept.append(kept[0])
+
+
+HIDDEN = {
+    "a cache of functools": lambda: functools.lru_cache(lambda weight: weight * 2),
+    "a view in a cache": lambda: functools.lru_cache(lambda weight: weight.T),
+    "a closure": _kept_in(dict, lambda kept, x: kept.update(x=x), lambda kept: kept.get("x")),
+    "an object": _kept_in(lambda: Slotted(None), lambda kept, x: setattr(kept, "y", x), lambda kept: kept.y),
+    "a queue": _kept_in(deque, deque.append, lambda kept: kept[0] if kept else None),
+    "in place": _kept_in(lambda: [torch.zeros(8, 8)], _over, lambda kept: kept[1] if kept[1:] else None),
+}
+
+
+@pytest.mark.parametrize("keep", HIDDEN.values(), ids=HIDDEN)
+def test_a_module_that_keeps_an_experts_weights_where_they_cannot_be_taken_back_is_refused_from_then_on(keep):
+    torch.manual_seed(0)
+    x = torch.randn(len(MIXED), 8)
+    for several in (False, True):
+        module = Elsewhere(keep).eval().requires_grad_(False)
+        experts = decoded(module, experts_of(module, 3))
+        for _ in range(2):
+            with pytest.raises(StateError, match="keeps what it computed from one expert's weights where it cannot"):
+                run([experts[i] for i in MIXED] if several else experts[0], x)
+
+
+def test_what_is_kept_elsewhere_of_inputs_or_of_constants_is_nobodys_weight():
+    class Noting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 8)
+            self.places = functools.lru_cache(lambda n: torch.arange(n) / n)
+
+        def forward(self, x: torch.Tensor) -> tuple:
+            weight = self.inner.weight.T + 0
+            return self.inner(x) + self.places(8), weight.expand(len(x), 8, 8)
+
+    torch.manual_seed(0)
+    module, x, seen = Noting().eval().requires_grad_(False), torch.randn(len(MIXED), 8), []
+    module.inner.register_forward_hook(lambda module, given, made: seen.append(made))
+    assert_one_answer(module, experts_of(module, 3), [x])
+    assert seen
+
+
 # --- what is refused ---
 
 
@@ -554,6 +765,35 @@ class Hiding(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return _hidden(x, self.inner.weight) + self.inner.bias
+
+
+class Compiled(nn.Module):
+    """Calls functions that torch.compile makes anew, which are given a weight, or come by it themselves."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__()
+        self.inner, self.other = nn.Linear(8, 8), nn.Linear(8, 8, bias=False)
+        self.given = torch.compile(lambda x, weight: nn.functional.linear(x, weight * 2), backend=backend)
+        self.part = torch.compile(lambda x: self.inner(x).relu(), backend=backend)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.given(self.part(x), self.other.weight)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_functions_that_are_compiled_within_a_module_answer_as_each_expert(backend):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    module = Compiled(backend).eval().requires_grad_(False)
+    deltas, x = experts_of(module, 4, size=0.5), torch.randn(4, 8)
+    experts, plain = decoded(module, deltas), [rebuild(module.state_dict(), delta) for delta in deltas]
+    wanted = [
+        nn.functional.linear(x, w["inner.weight"], w["inner.bias"]).relu() @ w["other.weight"].T * 2 for w in plain
+    ]
+    for _ in range(2):
+        for expert, y in zip(experts, wanted, strict=True):
+            assert apart(run(expert, x), y) < 1e-5
+    assert apart(run(experts, x), torch.stack([y[i] for i, y in enumerate(wanted)])) < 1e-5
 
 
 def test_a_function_that_hides_what_it_does_with_a_weight_is_refused_by_the_weights_name():
@@ -583,6 +823,20 @@ class CompiledForward(nn.Linear):
     @torch.compile(backend="eager")
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x)
+
+
+def test_a_function_that_hides_a_weight_is_refused_whatever_call_first_leads_to_it():
+    class Sometimes(Hiding):
+        def forward(self, x: torch.Tensor, *, hide: bool = False) -> torch.Tensor:
+            return super().forward(x) if hide else self.inner(x)
+
+    torch.manual_seed(0)
+    module, x = Sometimes().eval().requires_grad_(False), torch.randn(2, 8)
+    experts = decoded(module, experts_of(module, 2))
+    for chosen in (experts[0], experts):
+        run(chosen, x)
+        with pytest.raises(StateError, match=r"of 'inner\.weight' where an expert cannot be put in its place"):
+            run(chosen, x, hide=True)
 
 
 @pytest.mark.parametrize("how", ["in place", "in part", "forward"])
@@ -680,6 +934,49 @@ def test_a_module_whose_weights_have_changed_is_no_base_any_more_until_they_are_
     assert torch.equal(run(experts[0], x), before)
 
 
+PARTS = {
+    "a layer replaced": lambda module: module.__setitem__(0, nn.Linear(8, 8).eval()),
+    "a layer removed": lambda module: module.__delitem__(1),
+    "a layer added": lambda module: module.append(nn.Linear(8, 8).eval()),
+    "half precision": lambda module: module.half(),
+    "double precision": lambda module: module.double(),
+    "a buffer replaced": lambda module: setattr(module[1], "running_mean", torch.ones(8)),
+    "a buffer written to": lambda module: module[1].running_mean.fill_(3.0),
+    "a weight's data replaced": lambda module: setattr(module[0].weight, "data", module[0].weight.data + 1),
+}
+
+
+@pytest.mark.parametrize("change", PARTS.values(), ids=PARTS)
+@torch.no_grad()
+def test_a_module_of_which_a_part_a_buffer_or_a_dtype_has_changed_is_no_base_any_more(change):
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).eval().requires_grad_(False), torch.randn(2, 8)
+    deltas = experts_of(module, 2)
+    experts, swapper = decoded(module, deltas), Swapper(module)
+    wanted = materialised(module, deltas[0])(x)
+    run(experts[0], x)
+    change(module)
+    for chosen in (experts[0], experts):
+        with pytest.raises(StateError, match=r"(is not what it was|has other parts than) when .*anew"):
+            run(chosen, x)
+    try:
+        swapper.to(deltas[0])
+    except StateError as error:
+        assert "is another than it was" in str(error)
+    else:  # written over
+        assert torch.equal(module(x), wanted)
+
+
+def test_a_base_that_lies_elsewhere_with_the_same_values_is_the_base():
+    module = make("convolutions 2d")
+    (x,), experts = samples("convolutions 2d", 2), decoded(module, experts_of(module, 2))
+    before = run(experts[0], x)
+    module.to(memory_format=torch.channels_last)
+    assert apart(run(experts[0], x), before) < 1e-5
+    module.share_memory()
+    assert apart(run(experts[0], x), before) < 1e-5
+
+
 def test_a_swap_there_and_back_leaves_the_base_as_it_was():
     module = make("linear")
     deltas, x = experts_of(module, 2), samples("linear", 4)
@@ -749,7 +1046,9 @@ def test_an_expert_may_run_within_another_of_its_module():
 
         def forward(self, x):
             expert, self.inner = self.inner, None
-            return self.layer(x) if expert is None else self.layer(run(expert, x))
+            if expert is not None:
+                x, self.inner = run(expert, x), expert
+            return self.layer(x)
 
     module, x = Twice().requires_grad_(False).eval(), torch.randn(3, 6)
     deltas = experts_of(module, 2)
@@ -829,3 +1128,61 @@ def test_where_weights_are_kept_from_one_call_to_the_next_nothing_is_run_or_writ
                 act()
         assert torch.equal(module(x), base)
     assert torch.equal(run(expert, x), wanted)
+
+
+class Renamed(nn.Module):
+    """A module whose state is made of its weights: one fused inside is three outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused = nn.Linear(8, 24, bias=False)
+        self._register_state_dict_hook(self._split)
+
+    def _split(self, module: nn.Module, state: dict, prefix: str, _: dict) -> None:
+        fused = state.pop(prefix + "fused.weight")
+        state.update((prefix + name, part.clone()) for name, part in zip("qkv", fused.chunk(3), strict=True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fused(x)
+
+
+def test_a_module_whose_state_is_made_of_its_weights_is_refused_wherever_it_lies():
+    for module in (Renamed().eval(), nn.Sequential(nn.Linear(8, 8), Renamed()).eval()):
+        for use in (Base, Swapper):
+            with pytest.raises(StateError, match=r"q' of the module's state dict is none of its parameters"):
+                use(module)
+
+
+@pytest.mark.filterwarnings("ignore")  # deprecated
+@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+def test_a_quantised_module_is_refused(static):
+    module = nn.Sequential(torch.ao.quantization.QuantStub(), nn.Linear(8, 8)).eval()
+    if static:
+        module.qconfig = torch.ao.quantization.default_qconfig
+        ready = torch.ao.quantization.prepare(module)
+        ready(torch.randn(4, 8))
+        module = torch.ao.quantization.convert(ready).eval()
+    else:
+        module = torch.ao.quantization.quantize_dynamic(module, {nn.Linear}).eval()
+    for use in (Base, Swapper):
+        with pytest.raises(StateError, match=r"scale' of the module's state dict is none of .*as in a quantised layer"):
+            use(module)
+
+
+@pytest.mark.parametrize("state", [{"any": "thing"}, torch.ones(3)], ids=["a dict", "a tensor"])
+def test_extra_state_is_no_weight(state):
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return state
+
+        def set_extra_state(self, _):
+            pass
+
+    torch.manual_seed(0)
+    module, plain, x = Extra(8, 8).eval().requires_grad_(False), nn.Linear(8, 8).eval(), torch.randn(2, 8)
+    plain.load_state_dict({name: x for name, x in module.state_dict().items() if "_extra" not in name})
+    delta = experts_of(plain, 1)[0]
+    wanted = materialised(plain, delta)(x)
+    assert apart(run(Expert(Base(module), delta), x), wanted.detach()) < 1e-5
+    Swapper(module).to(delta)
+    assert torch.equal(module(x), wanted)
