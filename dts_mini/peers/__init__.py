@@ -42,7 +42,8 @@ BUDGETED: dict[str, Callable[..., Peer]] = {
 }
 """Methods of any size, by name: they need a budget.
 
-Those that are about matrices spend up to 4 bits on an element of a 1-D tensor, as the budget allows (``quantised.vectors``).
+Those that are about matrices spend up to 4 bits on an element of a 1-D tensor, as the budget allows: see
+``quantised.vectors``.
 """
 
 NATURAL: dict[str, Callable[..., Peer]] = {

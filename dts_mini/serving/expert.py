@@ -4,6 +4,7 @@ import threading
 from collections.abc import Collection, Hashable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
 from typing import NoReturn
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,7 @@ class Base:
                     f"tensor {name!r} of the module has no values yet: run it once, or load its weights, first"
                 )
         self._turn, self._ran, self._writes = threading.RLock(), False, False
+        self._experts: WeakSet[Expert] = WeakSet()
         self._spoilt = False
         self._watched: dict[Hashable, Set[str]] = {}  # names of tensors whose use was seen, by the way of the call
         self.sampled: set[Hashable] = set()  # ways of which a sample's answer was seen to be one beside others, too
@@ -87,6 +89,16 @@ class Base:
         check_uncached()
         with self._turn if self._writes or not self._ran else nullcontext():  # a forward may be writing to buffers
             self._check_same()
+
+    def join(self, expert: "Expert") -> None:
+        """Notes an expert, as long as it lives."""
+        with self._turn:
+            self._experts.add(expert)
+
+    def held(self) -> list[Tensor]:
+        """What its experts keep."""
+        with self._turn:
+            return [tensor for expert in self._experts for tensor in expert.held()]
 
     def spoil(self) -> NoReturn:
         """From now on no expert is run: StateError."""
@@ -307,6 +319,7 @@ class Expert:
         self._whole: dict[str, Tensor] = {}
         for name in delta.parts:
             self._decode(delta, name)
+        base.join(self)
 
     @exactly
     def _decode(self, delta: TaskDelta, name: str) -> None:

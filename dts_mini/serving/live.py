@@ -84,7 +84,7 @@ def _run(expert: Expert, args: tuple, kwargs: Mapping) -> Any:
     if w is not None:
         leaves = [x for x in pytree.tree_leaves(_opened(output)) if isinstance(x, Tensor)]
         graph = any(x.requires_grad for x in leaves)  # which may hold anything
-        if not graph and w.left([*leaves, *expert.held(), *tensors_held(base.module)]):
+        if not graph and w.left([*leaves, *base.held(), *tensors_held(base.module)]):
             base.spoil()
     return output
 

@@ -209,7 +209,9 @@ class _Reader:
         if not known.is_floating_point():
             raise self._coded(f"{module}.weight", known.dtype)
         dtype, scaling = torch.promote_types(left.dtype, right.dtype), self.settings.scaling(module)
-        most = rank * prod(max(float(torch.as_tensor(x).abs().max()), 1.0) for x in (scaling, left, right))
+        most = rank * prod(
+            max(float(torch.as_tensor(x, device=left.device).abs().max()), 1.0) for x in (scaling, left, right)
+        )
         if most > torch.finfo(torch.float32).max:  # as files are read, too
             raise FileError(f"{where} has factors whose product, by lora_alpha, may be beyond float32; mend {CONFIG}")
         self._add(f"{module}.weight", Factors(left.to(dtype), right.to(dtype), scaling))

@@ -44,7 +44,7 @@ _entered = threading.local()
 
 
 def _untraced(method: Callable) -> Callable:
-    """Of a function that torch.compile makes anew, this runs as it is: else the next expert would get what it traced."""
+    """Runs as it is in what torch.compile makes anew: else the next expert would get what was traced."""
 
     @wraps(method)
     def plain(*args: Any) -> Any:
@@ -174,7 +174,8 @@ class _Watch(TorchDispatchMode):
     def _note(self, tensors: Iterable, alone: bool) -> None:
         for x in tensors:
             if isinstance(x, Tensor) and (key := _memory(x)):
-                self._memory[key] = StorageWeakRef(x.untyped_storage()), alone
+                with torch._C.DisableTorchFunction():
+                    self._memory[key] = StorageWeakRef(x.untyped_storage()), alone
 
     def left(self, but: Iterable[Tensor]) -> bool:
         """Whether something is kept, elsewhere than in these, that is computed from an expert's weights alone."""
@@ -188,7 +189,8 @@ class _Watch(TorchDispatchMode):
 def _memory(tensor: Tensor) -> int:
     """Where a tensor lies, which views of it share; 0 for one that lies nowhere, such as a sparse one."""
     try:
-        return tensor.untyped_storage()._cdata
+        with torch._C.DisableTorchFunction():  # within a run a base's weight passes for the expert's
+            return tensor.untyped_storage()._cdata
     except (RuntimeError, NotImplementedError):
         return 0
 

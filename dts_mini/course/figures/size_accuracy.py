@@ -322,7 +322,8 @@ def rate_distortion(
     )
     figure.alt = (
         "Two panels, one below the other, against bits per parameter, all on log axes. Above: the squared error that "
-        f"is left, and in grey what no code reaches. Below: KL divergence, in nats. From the fewest to the most bits, {told}."
+        "is left, and in grey what no code reaches. Below: KL divergence, in nats. From the fewest to the most bits, "
+        f"{told}."
     )
     return figure, data
 
