@@ -21,6 +21,8 @@ from dts_mini.core.errors import DTSError
 from dts_mini.serving.expert import Expert, tensors_held
 from dts_mini.serving.paths import MixedPaths, SidePaths, watched
 
+_WORD = 32  # letters at most of a text that chooses what a module does
+
 
 @torch.no_grad()
 def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
@@ -144,10 +146,10 @@ def _check_samples(expert: Expert, how: tuple, inputs: Sequence[Tensor], fill: C
 
 
 def _how(args: tuple, kwargs: Mapping) -> tuple:
-    """In what way a module is called: what goes in but for numbers and sizes, which may decide what it does."""
+    """In what way a module is called: what goes in but for numbers, sizes and long texts, which are seldom a choice."""
     leaves, form = pytree.tree_flatten((args, kwargs))
-    plain = bool | str
-    return form, *(x.dim() if isinstance(x, Tensor) else x if isinstance(x, plain) else type(x) for x in leaves)
+    chosen = lambda x: isinstance(x, bool) or (isinstance(x, str) and len(x) <= _WORD)
+    return form, *(x.dim() if isinstance(x, Tensor) else x if chosen(x) else type(x) for x in leaves)
 
 
 def _check_alike(leaves: Sequence, others: Sequence, when: str) -> None:
