@@ -39,6 +39,7 @@ def size_accuracy(suite: RealSuite, progress: Progress = lambda row: None) -> di
     Notebook 10 reads them from ``curves.json`` in the suite's folder.
     """
     found = curves.table({0: curves.measure(suite, cells_of(GROUPS), suite.folder / "curves" / _made_from(suite)[:12])})
+    found["unit"] = suite.unit
     write_json(found, suite.folder / "curves.json", overwrite=True)
     return found
 

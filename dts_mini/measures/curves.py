@@ -208,12 +208,13 @@ def markdown(table: Mapping, size: str = "1%") -> str:
 
 def _brackets(table: Mapping, *, gains: bool = False) -> str:
     """How many seeds a table's points are of, and what their brackets are; with the gain kept in the share's place."""
+    over = f"95 % intervals over test {table.get('unit', 'images')}"
     if (seeds := len(table["seeds"])) == 1:
-        return "One seed of experts" + ("." if gains else "; brackets are 95 % intervals over test images.")
+        return "One seed of experts" + ("." if gains else f"; brackets are {over}.")
     means = f"Means over {seeds} seeds of experts; brackets"
     if gains:
         return f"{means} are 95 % intervals over the seeds. The gain kept is in %."
-    return f"{means} of the share are 95 % intervals over test images, those of the KL divergence over the seeds."
+    return f"{means} of the share are {over}, those of the KL divergence over the seeds."
 
 
 def aims(table: Mapping) -> str:
@@ -238,15 +239,18 @@ def aims(table: Mapping) -> str:
 def listing(table: Mapping) -> str:
     """Every point as Markdown, in the order it was measured in; those whose size cannot be met say why.
 
-    Where theta_0 is a point, the gain kept stands for the share of the experts' accuracy. A line below says how many
-    seeds, and what the brackets are.
+    Where theta_0 is a point, the gain kept stands for the share of the experts' accuracy. Points of several groups say
+    which is theirs. A line below says how many seeds, and what the brackets are.
     """
     gains = any("gain kept" in row for row in table["rows"])
     what = "gain kept" if gains else "share of experts"
-    lines = [f"| method | size | storage | {what} | KL from the expert (nats) |", "|---" * 5 + "|"]
+    several = len({row["group"] for row in table["rows"]}) > 1
+    lines = [[*["group"][:several], "method", "size", "storage", what, "KL from the expert (nats)"]]
+    lines.append(["---"] * len(lines[0]))
     for row in table["rows"]:
         found = ["", row["impossible"], ""] if "impossible" in row else measured(row, gains=gains)
-        lines.append("| " + " | ".join([row["name"], row["size"], *found]) + " |")
+        lines.append([*[row["group"]][:several], row["name"], row["size"], *found])
+    lines = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([*lines, "", _brackets(table, gains=gains)]) + "\n"
 
 
