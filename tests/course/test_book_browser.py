@@ -11,6 +11,7 @@ import json
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ class Browser:
         while True:
             message = json.loads(self.socket.recv())
             if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise Leaving
                 assert "error" not in message, message
                 return message["result"]
             self.note(message.get("method"), message.get("params", {}))
@@ -91,9 +94,14 @@ class Browser:
                 self.trouble.append(f"log: {about['entry']}")
 
     def open(self, path: Path) -> None:
+        self.follow(lambda: self.send("Page.navigate", url=path.as_uri()), f"{path} does not load")
+
+    def follow(self, act: Callable[[], object], otherwise: str) -> None:
+        """Does what leads to another page, and waits for that; an AssertionError where it does not come."""
         before = self.loaded
-        self.send("Page.navigate", url=path.as_uri())
-        wait(lambda: self.send("Runtime.evaluate", expression="1") and self.loaded > before, f"{path} does not load")
+        with contextlib.suppress(Leaving):
+            act()
+        wait(lambda: self.send("Runtime.evaluate", expression="1") and self.loaded > before, otherwise)
 
     def ask(self, expression: str):
         """The value of a JavaScript expression in the page."""
@@ -136,13 +144,19 @@ class Browser:
             self.process.kill()
 
 
+class Leaving(Exception):
+    """The page that was asked gave way to another before it could answer."""
+
+
 def wait(ready, otherwise: str, seconds: float = 60):
     """What ``ready()`` returns once it is true; an AssertionError after ``seconds``."""
     end = time.monotonic() + seconds
-    while not (found := ready()):
+    while True:
+        with contextlib.suppress(Leaving):
+            if found := ready():
+                return found
         assert time.monotonic() < end, otherwise
         time.sleep(0.05)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -248,9 +262,7 @@ def test_search_finds_a_word_and_leads_to_it(browser, book):
     assert found == ["02_toy.html#Step-2-%C2%B7-Threshold"]
     assert browser.ask("document.getElementById('found-count').textContent") == "1 found"
     browser.press("ArrowDown")
-    before = browser.loaded
-    browser.press("Enter")
-    wait(lambda: browser.ask("1") and browser.loaded > before, "the result does not open")
+    browser.follow(lambda: browser.press("Enter"), "the result does not open")
     assert browser.ask("decodeURIComponent(location.hash)") == "#Step-2-·-Threshold"
     assert browser.ask("document.querySelector(':target').textContent").startswith("Step 2")
 
@@ -425,9 +437,8 @@ def test_the_courses_tables_fit_a_laptop_and_its_pages_a_phone(browser, tmp_path
 
 def test_a_claims_link_leads_to_its_line_and_marks_it(browser, book):
     browser.open(book / "claims.html")
-    before = browser.loaded
-    browser.ask("document.querySelector('main tbody a').click()")
-    wait(lambda: browser.ask("1") and browser.loaded > before, "the claim does not open")
+    click = "document.querySelector('main tbody a').click()"
+    browser.follow(lambda: browser.ask(click), "the claim does not open")
     assert browser.ask("document.querySelector(':target').textContent") == "holds: Two is at least <one>. measured 2"
     assert browser.ask("getComputedStyle(document.querySelector(':target')).backgroundColor") != "rgba(0, 0, 0, 0)"
 
