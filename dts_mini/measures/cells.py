@@ -20,7 +20,7 @@ GROUPS = ("curve", "bases", "ablation")
 SIZES = ("0.25%", "0.5%", "1%", "2%", "3.7%", "6.25%")
 KEEP_RATIOS = (0.1, 0.2, 0.3)
 NEAREST = "DeltaMix"
-"""The peer that is nearest to the experts at all sizes but one. It starts from the average, too, as ours do."""
+"""The peer that is nearest to the experts at every size. It starts from the average, too, as ours do."""
 
 # What each task is rebuilt as, and the bytes that it takes.
 Compressed = tuple[Callable[[str], State], Mapping[str, float]]

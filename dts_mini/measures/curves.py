@@ -260,13 +260,14 @@ def measured(row: Mapping, *, gains: bool = False) -> list[str]:
     """
     share, kl = row["gain kept" if gains else "share of experts"], row["kl from experts"]
     ends = share if gains else row["images"]
-    of_share = _bracket(ends, lambda x: f"{100 * x:.1f}") if ends.get("low", 0) < ends.get("high", 0) else ""
-    of_kl = _bracket(kl, lambda x: f"{x:.4f}") if kl.get("low", 0) < kl.get("high", 0) else ""
+    of_share, of_kl = _bracket(ends, lambda x: f"{100 * x:.1f}"), _bracket(kl, lambda x: f"{x:.4f}")
     return [f"{100 * row['storage']:.2f} %", f"{100 * share['value']:.1f}{of_share}", f"{kl['value']:.4f}{of_kl}"]
 
 
 def _bracket(entry: Mapping[str, float], text: Callable[[float], str]) -> str:
-    return f" [{text(entry['low'])}, {text(entry['high'])}]"
+    """An interval; nothing where there is none, or none of any width."""
+    wide = entry.get("low", 0) < entry.get("high", 0)
+    return f" [{text(entry['low'])}, {text(entry['high'])}]" if wide else ""
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ products are made on its own samples, which lie side by side. A module that vmap
 does any module under autocast, which vmap does not always heed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from copy import copy
 from typing import Any, NamedTuple
 
@@ -77,14 +77,13 @@ def run(experts: Expert | Sequence[Expert], *args, **kwargs) -> Any:
 def _run(expert: Expert, args: tuple, kwargs: Mapping) -> Any:
     base = expert.base
     base.check_same()
-    inputs = [x for x in pytree.tree_leaves(_opened((args, kwargs))) if isinstance(x, Tensor)]
     with (
         base.untouched(expert.differing(), _how(args, kwargs)) as first,
-        watched(SidePaths(expert), first, inputs) as w,
+        watched(SidePaths(expert), first, _tensors((args, kwargs))) as w,
     ):
         output = base.module(*args, **kwargs)
     if w is not None:
-        leaves = [x for x in pytree.tree_leaves(_opened(output)) if isinstance(x, Tensor)]
+        leaves = list(_tensors(output))
         graph = any(x.requires_grad for x in leaves)  # which may hold anything
         if not graph and w.left([*leaves, *base.held(), *tensors_held(base.module)]):
             base.spoil()
@@ -209,6 +208,11 @@ def _opened(tree: Any, depth: int = 4) -> Any:
     return pytree.tree_map(each, tree)
 
 
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    """Those in a tree and in its objects, looked for when the first is asked for."""
+    yield from (x for x in pytree.tree_leaves(_opened(tree)) if isinstance(x, Tensor))
+
+
 def _closed(tree: Any) -> Any:
     """What was taken apart, put together as copies of the objects."""
 
@@ -249,8 +253,7 @@ def check_batch(count: int, args: tuple, kwargs: Mapping) -> None:
                 f"an input is a {type(leaf).__name__} that holds tensors, which nobody can take apart: give them in a "
                 "dict, a list or a tuple"
             )
-    inputs = [leaf for leaf in pytree.tree_leaves(_opened((args, kwargs))) if isinstance(leaf, Tensor)]
-    sizes = {len(x) if x.dim() else 0 for x in inputs}
+    sizes = {len(x) if x.dim() else 0 for x in _tensors((args, kwargs))}
     if sizes != {count}:
         raise DTSError(
             f"there are {count} experts and {' or '.join(map(str, sorted(sizes))) or 'no'} samples; "

@@ -9,7 +9,7 @@ model, is replaced; a rename is all or nothing. What is being made, and a list o
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,10 +32,7 @@ def pretrained_names(shards: Mapping[str, list[str]]) -> dict[str, list[str]]:
     >>> pretrained_names({"theta_0.safetensors": ["w"]})
     {'model.safetensors': ['w']}
     """
-    if len(shards) > 1:
-        return dict(shards)
-    ((file, names),) = shards.items()
-    return {f"{next((stem for stem in _STEMS if file.startswith(stem)), 'model')}.safetensors": names}
+    return {f"{_stem(shards)}.safetensors" if len(shards) == 1 else file: names for file, names in shards.items()}
 
 
 def companions(folder: Path) -> dict[str, Path]:
@@ -73,7 +70,7 @@ def write_folder(
         with _staged(folder.with_name(f".{folder.name}.new")) as made:
             _fill(state, made, {file: file for file in shards}, shards, write, beside)
             if len(shards) > 1:
-                write_json(_index(state, shards), made / _index_name(shards), indent=2)
+                write_json(_index(state, shards), made / f"{_stem(shards)}{INDEX}", indent=2)
             os.rename(made, folder)
         return
     sweep(folder)
@@ -84,7 +81,7 @@ def write_folder(
         write_json([*old, *names.values()], made / _LIST)
         if index or len(shards) > 1:
             if index is None:
-                index = folder / _index_name(shards)
+                index = folder / f"{_stem(shards)}{INDEX}"
                 if old:  # the old model is what an index says, too, until the new index takes its place
                     with opened(folder / old[0]) as handle:
                         placed = dict.fromkeys(handle.keys(), old[0])
@@ -147,9 +144,9 @@ def _fill(state: State, made: Path, names: Mapping[str, str], shards, write, bes
         shutil.copyfile(path, made / name)
 
 
-def _index_name(shards: Mapping[str, list[str]]) -> str:
-    """Of the shards' common beginning, where they have a library's own."""
-    return f"{next((stem for stem in _STEMS if all(file.startswith(stem) for file in shards)), 'model')}{INDEX}"
+def _stem(files: Collection[str]) -> str:
+    """How the names of a model's files begin: as a library's own do, where all of them do."""
+    return next((stem for stem in _STEMS if all(file.startswith(stem) for file in files)), "model")
 
 
 def _index(state: State, shards: Mapping[str, list[str]]) -> dict:
